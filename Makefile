@@ -1,0 +1,60 @@
+# Everything from a fresh checkout with only Python 3.11+ and make. Paths are relative, so spaces above do no harm.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+
+DATA ?= mnist
+NORMAL ?= 5
+NAME ?= $(DATA)-$(NORMAL)
+DATA_DIR ?= data
+RECIPE ?=
+EPOCHS ?=
+FALSE_ALARM_RATE ?= 0.01
+SEED ?= 1337
+
+.DEFAULT_GOAL := help
+.PHONY: help serve train test test-docker lint lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+serve: $(VENV)/ready-serving  ## serve model_store/ on http://127.0.0.1:8000 (HOST=, PORT=)
+	$(PY) -m app $(if $(HOST),--host "$(HOST)") $(if $(PORT),--port "$(PORT)")
+
+train: $(VENV)/ready-training  ## train and publish (DATA=, NORMAL=, NAME=, DATA_DIR=, RECIPE=, EPOCHS=, FALSE_ALARM_RATE=, SEED=)
+	$(PY) -m training --data "$(DATA)" --normal "$(NORMAL)" --name "$(NAME)" --data-dir "$(DATA_DIR)" \
+	  $(if $(RECIPE),--recipe "$(RECIPE)") $(if $(EPOCHS),--epochs "$(EPOCHS)") \
+	  --false-alarm-rate "$(FALSE_ALARM_RATE)" --seed "$(SEED)"
+
+test: $(VENV)/ready-dev  ## the whole test suite with branch coverage
+	$(PY) -m pytest --cov --cov-report=term:skip-covered
+
+test-docker:  ## build, start, score, train and stop with docker compose; skips where no engine answers
+	sh tests/docker.sh
+
+lint: $(VENV)/ready-dev  ## ruff and mypy, strict
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+lock: $(VENV)/bin/uv  ## pin every version again
+	$(PY) -m uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --no-header \
+	  --no-emit-index-url --upgrade pyproject.toml -o requirements.lock
+
+clean:  ## forget the environment and all caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+$(VENV)/bin/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check uv
+
+# The lock pins; the extra chooses. The backend index has torch without CUDA for machines without a GPU, and where
+# it does not answer (no retries: at once) the ordinary registry does.
+$(VENV)/ready-serving: EXTRA :=
+$(VENV)/ready-training: EXTRA := --extra training
+$(VENV)/ready-dev: EXTRA := --extra training --extra dev
+$(VENV)/ready-serving $(VENV)/ready-training $(VENV)/ready-dev: $(VENV)/bin/uv pyproject.toml requirements.lock
+	UV_HTTP_RETRIES=0 $(PY) -m uv pip install --quiet --python $(PY) --torch-backend=auto \
+	  --constraint requirements.lock -r pyproject.toml $(EXTRA) 2>/dev/null \
+	|| $(PY) -m uv pip install --python $(PY) --constraint requirements.lock -r pyproject.toml $(EXTRA)
+	touch $@

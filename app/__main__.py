@@ -1,0 +1,51 @@
+"""``python -m app`` serves. ``--help`` shows every option with its default."""
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import uvicorn
+
+from app.api import logs
+from app.api.settings import BadSettings, read_settings
+
+_GRACE_S = 30
+_KEEP_ALIVE_S = 75  # longer than the 60 s of common proxies, so that they never reuse a connection we close
+
+
+def main() -> int:
+    """Reads the settings and serves until told to stop; returns the exit status."""
+    try:
+        settings = read_settings(sys.argv[1:])
+    except BadSettings as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    os.environ.update(settings.as_environment())  # server processes read their settings from there
+    logs.configure(settings.log_format, settings.log_level)
+    # The server stops gracefully on SIGTERM and then raises it again: that is a good end, not a killed process.
+    signal.signal(signal.SIGTERM, _exit)
+    uvicorn.run(
+        "app.api.application:from_environment",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+    )
+    return 0
+
+
+def _exit(*_: object) -> NoReturn:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The room that speaks HTTP: settings, routes, problem documents, middleware, metrics."""

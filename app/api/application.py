@@ -1,0 +1,78 @@
+"""The application: settings in, ASGI app out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import torch
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from app import __version__
+from app.api import logs, problems
+from app.api.metrics import Metrics
+from app.api.middleware import Accounting, RequireKey
+from app.api.routes import health, models, observe, score
+from app.api.services import Services
+from app.api.settings import Settings
+from app.inference.engine import Engine
+from app.inference.registry import ModelRegistry
+from app.inference.store import ModelStore
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Builds an application; models are loaded once it starts."""
+    metrics = Metrics()
+    engine = Engine(
+        max_batch=settings.max_batch,
+        queue_size=settings.queue_size,
+        max_pixels=settings.max_pixels,
+        observe=metrics.count_batch,
+    )
+    metrics.watch_queue(lambda: engine.admitted)
+    registry = ModelRegistry(
+        ModelStore(settings.model_store),
+        engine,
+        settings.model,
+        on_change=lambda: metrics.show_models(
+            {each.bundle.manifest.name: each.bundle.manifest.version for each in registry.served},
+            [refusal.model for refusal in registry.refused],
+        ),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        torch.set_num_threads(settings.torch_threads)
+        watching = asyncio.create_task(registry.watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            engine.close()
+
+    middleware = [Middleware(Accounting, metrics=metrics)]
+    if settings.api_keys:
+        keys = [key.get_secret_value() for key in settings.api_keys]
+        middleware.append(Middleware(RequireKey, keys=keys))
+    app = FastAPI(
+        title="Anomaly service",
+        version=__version__,
+        description="Says whether a picture is an anomaly, and shows why. Every error is a problem document, RFC 9457.",
+        lifespan=lifespan,
+        middleware=middleware,
+        redoc_url=None,
+    )
+    app.state.services = Services(settings, engine, registry, metrics)
+    problems.install(app)
+    for group in (score, health, models, observe):
+        app.include_router(group.router)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """What each server process runs: settings from the environment, logging configured."""
+    settings = Settings()
+    logs.configure(settings.log_format, settings.log_level)
+    return create_app(settings)

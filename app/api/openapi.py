@@ -1,0 +1,111 @@
+"""Worked examples for the OpenAPI document."""
+
+from typing import Any, Final
+
+from app.api import errors as http
+from app.api import problems
+from app.api.schemas import Problem
+from app.inference import errors as domain
+
+Responses = dict[int | str, dict[str, Any]]
+
+_IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
+_BINARY: Final = {"type": "string", "format": "binary"}
+_MODEL: Final = {"name": "mnist-5", "version": "20261123T222001Z-91f57c"}
+_PIXEL: Final = "data:image/png;base64,iVBORw0KGgo…"
+
+
+def problem_responses(*refused: tuple[type[Exception], str]) -> Responses:
+    """The error answers of a route: the refusals it can give, each with an example's detail."""
+    responses: Responses = {}
+    for error, detail in refused:
+        kind = problems.KINDS[error]
+        answer = responses.setdefault(
+            kind.status,
+            {"description": kind.title, "model": Problem, "content": {problems.MEDIA_TYPE: {"examples": {}}}},
+        )
+        if kind.title not in answer["description"]:
+            answer["description"] += f"; {kind.title}"
+        answer["content"][problems.MEDIA_TYPE]["examples"][kind.slug] = {
+            "value": {**problems.describe(error(detail)), "instance": "0b6f4b1c2d"}
+        }
+    return responses
+
+
+_UNAUTHORIZED: Final = (http.Unauthorized, "send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+
+MODEL_RESPONSES: Final = problem_responses(
+    _UNAUTHORIZED,
+    (domain.UnknownModel, "there is no model named 'mnist-6'"),
+    (
+        domain.BundleRejected,
+        "mnist-5/20261123T222001Z-91f57c: model.pt was changed: its SHA-256 is not the manifest's",
+    ),
+)
+
+SCORE_REQUEST: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": {"type": "array", "items": _BINARY}},
+                    "required": ["file"],
+                }
+            },
+            **{image_type: {"schema": _BINARY} for image_type in _IMAGE_TYPES},
+        },
+    }
+}
+
+SCORE_RESPONSES: Final[Responses] = {
+    200: {
+        "description": "At least one picture was scored",
+        "content": {
+            "application/json": {
+                "example": {
+                    "model": _MODEL,
+                    "threshold": 0.0609,
+                    "false_alarm_rate": 0.01,
+                    "results": [
+                        {
+                            "status": "scored", "filename": "five.png", "mse": 0.0187, "score": 0.0187,
+                            "is_anomaly": False, "verdict": "normal", "p_value": 0.62,
+                            "warnings": ["resized from 56×56 to 28×28"], "reconstruction": _PIXEL,
+                        },
+                        {
+                            "status": "rejected", "filename": "notes.txt",
+                            "error": problems.describe(
+                                domain.UnreadableImage("not a readable image of the formats PNG, JPEG, …")
+                            ),
+                        },
+                    ],
+                }
+            },
+            "image/png": {"schema": _BINARY},
+        },
+    },
+    **problem_responses(
+        (http.MalformedMultipart, "the multipart body ends before its closing boundary"),
+        (http.NoImage, "the form has no file part named file or files; it has 'image'"),
+        _UNAUTHORIZED,
+        (domain.UnknownModel, "there is no model named 'mnist-6'"),
+        (http.NotAcceptable, "this answer comes as application/json or image/png, not as text/csv"),
+        (http.BodyTooLarge, "the body has more than 16777216 bytes"),
+        (http.TooManyFiles, "one request may carry 64 files, this one has more"),
+        (domain.TooManyPixels, "the picture has 30000 × 30000 = 900,000,000 pixels, more than 25,000,000"),
+        (http.UnsupportedMediaType, "send multipart/form-data or an image/* body, not text/plain"),
+        (domain.UnreadableImage, "not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF"),
+        (
+            domain.UnsupportedFalseAlarmRate,
+            "a false alarm rate of 0.0001 needs at least 9999 calibration images, there are 1085; "
+            "the finest rate these support is 0.0009208",
+        ),
+        (http.InvalidParameter, "include: 'heatmap' is none of reconstruction, error_map"),
+        (domain.NonFiniteScore, "the model returned a score of nan"),
+        (domain.Overloaded, "256 pictures are in work, 256 is the limit"),
+        (domain.ModelUnavailable, "the model is being loaded"),
+        (http.RequestTimedOut, "the request took longer than 30 s, upload included"),
+    ),
+}  # fmt: skip

@@ -1,0 +1,137 @@
+"""Problem documents (RFC 9457): the one table that says which status every refusal becomes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.api import errors as http
+from app.inference import errors as domain
+
+MEDIA_TYPE: Final = "application/problem+json"
+_RETRY_AFTER_S: Final = "1"
+_CLIENT_CLOSED: Final = 499  # nobody reads it; the access log and the metrics do
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One sort of problem: its stable identifier, its human name, its status, headers that go with it."""
+
+    slug: str
+    title: str
+    status: int
+    headers: Mapping[str, str] | None = None
+
+    @property
+    def type(self) -> str:
+        """The problem type URI."""
+        return f"urn:problem-type:{self.slug}"
+
+
+_RETRY: Final = {"Retry-After": _RETRY_AFTER_S}
+
+KINDS: Final[Mapping[type[Exception], Kind]] = {
+    http.MalformedMultipart: Kind("malformed-multipart", "Multipart body does not parse", 400),
+    http.NoImage: Kind("no-image", "No image in the request", 400),
+    http.Unauthorized: Kind("unauthorized", "Key missing or wrong", 401, {"WWW-Authenticate": "Bearer"}),
+    domain.UnknownModel: Kind("unknown-model", "No such model", 404),
+    http.NotAcceptable: Kind("not-acceptable", "Accept cannot be served", 406),
+    http.BodyTooLarge: Kind("body-too-large", "Request body too large", 413),
+    http.TooManyFiles: Kind("too-many-files", "Too many files", 413),
+    domain.TooManyPixels: Kind("too-many-pixels", "Picture has too many pixels", 413),
+    http.UnsupportedMediaType: Kind("unsupported-media-type", "Body is neither an image nor multipart", 415),
+    domain.UnreadableImage: Kind("unreadable-image", "Not a readable image", 422),
+    domain.UnsupportedFalseAlarmRate: Kind("unsupported-false-alarm-rate", "False-alarm rate not supported", 422),
+    http.InvalidParameter: Kind("invalid-parameter", "Invalid parameter", 422),
+    domain.NonFiniteScore: Kind("non-finite-score", "The model gave no usable score", 422),
+    domain.Overloaded: Kind("overloaded", "Queue full", 429, _RETRY),
+    domain.ModelUnavailable: Kind("model-unavailable", "Model not ready", 503, _RETRY),
+    domain.BundleRejected: Kind("model-unavailable", "Model not ready", 503, _RETRY),
+    http.RequestTimedOut: Kind("timeout", "Request took too long", 504),
+}
+
+_INTERNAL: Final = Kind("internal", "Internal error", 500)
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """``type``, ``title``, ``status`` and ``detail`` of a refusal."""
+    kind = KINDS[type(error)]
+    return {"type": kind.type, "title": kind.title, "status": kind.status, "detail": str(error)}
+
+
+def response(
+    request_id: str, kind: Kind, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
+) -> Response:
+    """A problem document as an answer; ``members`` extend it."""
+    body = {
+        "type": kind.type,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "instance": request_id,
+        **members,
+    }
+    return Response(orjson.dumps(body), kind.status, {**(kind.headers or {}), **(headers or {})}, media_type=MEDIA_TYPE)
+
+
+def refusal(request_id: str, error: Exception) -> Response:
+    """The answer to a refusal of the table."""
+    return response(request_id, KINDS[type(error)], str(error))
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error that leaves a route a problem document."""
+    for refused in KINDS:
+        app.add_exception_handler(refused, _on_refusal)
+    app.add_exception_handler(http.AllRejected, _on_all_rejected)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_defect)
+
+
+def _id(request: Request) -> str:
+    return str(getattr(request.state, "request_id", ""))
+
+
+async def _on_refusal(request: Request, error: Exception) -> Response:
+    return refusal(_id(request), error)
+
+
+async def _on_all_rejected(request: Request, error: Exception) -> Response:
+    assert isinstance(error, http.AllRejected)  # noqa: S101  for the type checker
+    kind = KINDS[type(error.rejections[0].reason)]
+    rejected = [{"filename": each.filename, **describe(each.reason)} for each in error.rejections]
+    return response(_id(request), kind, str(error), errors=rejected)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    found = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors()]
+    return response(_id(request), KINDS[http.InvalidParameter], "; ".join(found))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    title = HTTPStatus(error.status_code).phrase
+    kind = Kind(title.lower().replace(" ", "-"), title, error.status_code)
+    detail = str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"there is nothing at {request.url.path}"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{request.method} is not possible on {request.url.path}"
+    return response(_id(request), kind, detail, headers=error.headers)
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    return Response(status_code=_CLIENT_CLOSED)
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    return response(_id(request), _INTERNAL, "this is a defect of the service; its log has the details")

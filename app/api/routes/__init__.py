@@ -1,0 +1,1 @@
+"""One module per group of routes; none of them catches an exception."""

@@ -1,0 +1,21 @@
+"""GET /metrics: Prometheus text."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from app.api.metrics import MEDIA_TYPE
+from app.api.services import Services, services
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
+)
+async def metrics(parts: Annotated[Services, Depends(services)]) -> Response:
+    """Requests, latency, verdicts, errors, p-values, batches, queue depth and model versions."""
+    return Response(parts.metrics.exposition(), media_type=MEDIA_TYPE)

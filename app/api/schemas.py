@@ -1,0 +1,185 @@
+"""The shapes of answers, for the OpenAPI document and for typed clients."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from app.inference.conformal import Calibration
+from app.inference.images import InputSpec
+from app.inference.manifest import Data, Evaluation, FileRecord, Loss, Manifest, Scoring
+
+_QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
+
+
+class ProblemBody(BaseModel):
+    """What went wrong, without the request's id."""
+
+    type: str = Field(description="stable identifier of the sort of problem, a URI")
+    title: str
+    status: int
+    detail: str = Field(description="this occurrence, in one sentence")
+
+
+class RejectedFile(ProblemBody):
+    """One file of a request of which none could be scored."""
+
+    filename: str | None
+
+
+class Problem(ProblemBody):
+    """A problem document, RFC 9457."""
+
+    instance: str = Field(description="the request's id, as in the X-Request-ID header and in the log")
+    errors: list[RejectedFile] | None = Field(None, description="one per file, when every file was refused")
+
+
+class ModelVersion(BaseModel):
+    """Which model, in which version."""
+
+    name: str
+    version: str
+
+
+class ScoredImage(BaseModel):
+    """One picture with its verdict."""
+
+    status: Literal["scored"]
+    filename: str | None
+    mse: float = Field(description="mean squared difference between the model's input and its reconstruction")
+    score: float = Field(description="the error that the verdict is decided on")
+    is_anomaly: bool = Field(description="exactly: score > threshold")
+    verdict: Literal["normal", "anomaly"]
+    p_value: float = Field(description="(1 + number of calibration scores ≥ score) / (n + 1)")
+    warnings: list[str] = Field(description="what was done to the picture or looks wrong")
+    reconstruction: str | None = Field(None, description="PNG as a data URI, if included")
+    error_map: str | None = Field(None, description="squared error per pixel, PNG as a data URI, if included")
+
+
+class RejectedImage(BaseModel):
+    """One file that could not be scored."""
+
+    status: Literal["rejected"]
+    filename: str | None
+    error: ProblemBody
+
+
+class ScoreAnswer(BaseModel):
+    """One entry per uploaded image, in upload order."""
+
+    model: ModelVersion
+    threshold: float
+    false_alarm_rate: float = Field(description="the rate that the threshold guarantees")
+    results: list[Annotated[ScoredImage | RejectedImage, Field(discriminator="status")]]
+
+
+class RefusedModel(BaseModel):
+    """A model whose current version is not the one that serves."""
+
+    name: str
+    reason: str
+
+
+class Health(BaseModel):
+    """The service as it is now."""
+
+    status: Literal["ok", "starting", "unavailable"]
+    reason: str | None = Field(None, description="why it is not ok")
+    model: ModelVersion | None = Field(description="the default model")
+    models: list[ModelVersion] = Field(description="the models in memory")
+    refused: list[RefusedModel] = Field(description="new versions that failed verification")
+    uptime_s: float
+
+
+class Liveness(BaseModel):
+    """The process runs."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(BaseModel):
+    """Whether requests can be scored."""
+
+    status: Literal["ready", "starting", "unavailable"]
+    reason: str | None = None
+
+
+class CalibrationSummary(BaseModel):
+    """The calibration scores in short."""
+
+    size: int
+    finest_false_alarm_rate: float = Field(description="1 / (n + 1): what a request may ask for at the least")
+    error_quantiles: dict[str, float] = Field(description="quantile of the calibration scores by its level")
+
+
+class TrainingSummary(BaseModel):
+    """How the weights came to be."""
+
+    recipe: dict[str, str | bool | int | float | tuple[int, ...]]
+    parameters: int
+    seed: int
+    device: str
+    seconds: float
+    fit_images: int
+    validation_images: int
+    loss: Loss
+
+
+class ModelCard(BaseModel):
+    """All that is known of a version, without the bulk."""
+
+    name: str
+    version: str
+    created_at: datetime
+    input: InputSpec
+    scoring: Scoring
+    threshold: float
+    false_alarm_rate: float
+    calibration: CalibrationSummary
+    evaluation: Evaluation | None
+    training: TrainingSummary
+    data: Data
+    files: dict[str, FileRecord] = Field(description="size and SHA-256 of every file of the version")
+    libraries: dict[str, str] = Field(description="versions that made it")
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """The card of a manifest."""
+        scores = Calibration(manifest.calibration.scores).scores
+        training = manifest.training
+        return cls(
+            name=manifest.name,
+            version=manifest.version,
+            created_at=manifest.created_at,
+            input=manifest.input,
+            scoring=manifest.scoring,
+            threshold=manifest.threshold,
+            false_alarm_rate=manifest.false_alarm_rate,
+            calibration=CalibrationSummary(
+                size=len(scores),
+                finest_false_alarm_rate=1 / (len(scores) + 1),
+                error_quantiles={f"{level:g}": scores[round(level * (len(scores) - 1))] for level in _QUANTILES},
+            ),
+            evaluation=manifest.evaluation,
+            training=TrainingSummary(
+                recipe=training.recipe,
+                parameters=training.parameters,
+                seed=training.seed,
+                device=training.device,
+                seconds=training.seconds,
+                fit_images=training.split.fit,
+                validation_images=len(training.split.validation),
+                loss=training.loss,
+            ),
+            data=manifest.data,
+            files=manifest.files,
+            libraries=manifest.libraries,
+        )
+
+
+class Models(BaseModel):
+    """The store."""
+
+    default: str
+    models: list[ModelCard]
+    refused: list[RefusedModel] = Field(description="models whose current version failed verification")

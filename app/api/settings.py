@@ -1,0 +1,90 @@
+"""Settings, from environment variables ``ANOMALY_*`` or the options of ``python -m app``."""
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from app.inference.manifest import NAME_PATTERN
+
+PREFIX: Final = "ANOMALY_"
+
+
+class BadSettings(Exception):
+    """A setting cannot be used; the text is one line that names the variable."""
+
+
+class Settings(BaseSettings):
+    """How the service runs. ``ANOMALY_PORT=9000`` and ``--port 9000`` say the same; the option wins."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        cli_prog_name="python -m app",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    model_store: Path = Field(Path("model_store"), description="folder of the model store")
+    model: str = Field("mnist-5", pattern=NAME_PATTERN, description="the model of requests that name none")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="comma list of keys that requests must carry; empty: open to all"
+    )
+    max_body_bytes: int = Field(16 * 2**20, ge=1, description="largest request body, in bytes")
+    max_pixels: int = Field(25_000_000, ge=1, description="largest picture, in width × height")
+    max_files: int = Field(64, ge=1, description="most image files in one request")
+    max_batch: int = Field(32, ge=1, le=1024, description="most pictures in one forward pass")
+    queue_size: int = Field(256, ge=1, description="most pictures in work at a time, then 429")
+    request_timeout_s: float = Field(30, gt=0, description="seconds a request may take, upload included, then 504")
+    torch_threads: int = Field(1, ge=1, description="threads of one forward pass, per worker")
+    log_format: Literal["json", "console"] = Field("console", description="json lines, or text for people")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    workers: int = Field(1, ge=1, description="server processes")
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(key.strip() for key in value.split(",") if key.strip())
+
+    @model_validator(mode="after")
+    def _queue_holds_a_request(self) -> Self:
+        if self.queue_size < self.max_files:
+            raise ValueError(
+                f"{PREFIX}QUEUE_SIZE is {self.queue_size}, less than the {self.max_files} pictures "
+                f"that {PREFIX}MAX_FILES allows in one request"
+            )
+        return self
+
+    def as_environment(self) -> dict[str, str]:
+        """The variables that give these settings again, for worker processes."""
+        return {
+            PREFIX + name.upper(): ",".join(key.get_secret_value() for key in value)
+            if name == "api_keys"
+            else str(value)
+            for name, value in self
+        }
+
+
+def read_settings(arguments: list[str] | None = None) -> Settings:
+    """Reads the environment and, if given, the command line.
+
+    Raises:
+        BadSettings: a value is out of range or of the wrong type; keys are not quoted.
+    """
+    try:
+        return Settings(_cli_parse_args=arguments)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if not first["loc"]:
+            raise BadSettings(first["msg"].removeprefix("Value error, ")) from error
+        name = str(first["loc"][0])
+        value = "" if name == "api_keys" else f" (it is {first['input']!r})"
+        raise BadSettings(f"{PREFIX}{name.upper()}: {first['msg']}{value}") from error
+    except SettingsError as error:
+        raise BadSettings(str(error)) from error

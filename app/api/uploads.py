@@ -1,0 +1,145 @@
+"""Request body → image files, within the limits on real bytes and on files.
+
+Bodies are held in memory, never on disk: they are small by the byte limit, and the container's root is
+read-only.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from app.api.errors import BodyTooLarge, MalformedMultipart, NoImage, TooManyFiles, UnsupportedMediaType
+
+FIELDS: Final = ("file", "files")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One image file as it came."""
+
+    filename: str | None
+    data: bytes
+
+
+async def read_uploads(request: Request, *, max_body_bytes: int, max_files: int) -> list[Upload]:
+    """Reads a multipart body's file parts, or a raw image body.
+
+    Raises:
+        UnsupportedMediaType, BodyTooLarge, MalformedMultipart, TooManyFiles, NoImage: as they are named.
+    """
+    media_type, parameters = parse_options_header(request.headers.get("content-type"))
+    is_multipart = media_type == b"multipart/form-data"
+    if media_type and not is_multipart and not media_type.startswith(b"image/"):
+        raise UnsupportedMediaType(
+            f"send multipart/form-data or an image/* body, not {media_type.decode('latin-1')[:100]}"
+        )
+    body = await _read_body(request, max_body_bytes)
+    if is_multipart:
+        boundary = parameters.get(b"boundary")
+        if not boundary:
+            raise MalformedMultipart("the Content-Type names no boundary")
+        return _parse_multipart(body, boundary, max_files)
+    if not body:
+        raise NoImage("the request has no body")
+    if not media_type:
+        raise UnsupportedMediaType("the request has no Content-Type; name the image's, as image/png")
+    return [Upload(None, body)]
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    """Counts what really arrives; a truthful Content-Length only makes the refusal sooner."""
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced) > limit:
+        raise BodyTooLarge(f"the body has {announced} bytes, {limit} is the limit")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge(f"the body has more than {limit} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _parse_multipart(body: bytes, boundary: bytes, max_files: int) -> list[Upload]:
+    form = _Form(max_files)
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": form.begin_part,
+                "on_header_field": form.header_name,
+                "on_header_value": form.header_value,
+                "on_header_end": form.end_header,
+                "on_part_data": form.content,
+                "on_part_end": form.end_part,
+                "on_end": form.end,
+            },
+        )
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise MalformedMultipart(f"the multipart body does not parse: {error}") from error
+    if not form.complete:
+        raise MalformedMultipart("the multipart body ends before its closing boundary")
+    if not form.uploads:
+        seen = f"; it has {', '.join(sorted(form.other_fields))}" if form.other_fields else ""
+        raise NoImage(f"the form has no file part named {' or '.join(FIELDS)}{seen}")
+    return form.uploads
+
+
+class _Form:
+    """Collects what the parser calls out. Header and content pieces come as slices of the one body."""
+
+    def __init__(self, max_files: int) -> None:
+        self.max_files = max_files
+        self.max_parts = 2 * max_files + 16  # some room for fields that we do not read
+        self.uploads: list[Upload] = []
+        self.other_fields: set[str] = set()
+        self.complete = False
+        self._parts = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._name = self._value = self._disposition = b""
+        self._pieces: list[bytes] = []
+
+    def begin_part(self) -> None:
+        self._parts += 1
+        if self._parts > self.max_parts:
+            raise TooManyFiles(f"the form has more than {self.max_parts} parts")
+        self._reset()
+
+    def header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def end_header(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._name = self._value = b""
+
+    def content(self, data: bytes, start: int, end: int) -> None:
+        self._pieces.append(data[start:end])
+
+    def end_part(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        field = options.get(b"name", b"").decode("utf-8", "replace")
+        filename = options.get(b"filename")
+        if field not in FIELDS:
+            self.other_fields.add(repr(field[:40]))
+            return
+        content = b"".join(self._pieces)
+        if not content and not filename:  # a browser's file input with nothing chosen
+            return
+        if len(self.uploads) == self.max_files:
+            raise TooManyFiles(f"one request may carry {self.max_files} files, this one has more")
+        self.uploads.append(Upload(filename.decode("utf-8", "replace") if filename else None, content))
+
+    def end(self) -> None:
+        self.complete = True

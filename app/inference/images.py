@@ -1,0 +1,217 @@
+"""Untrusted bytes → picture → tensor. The one decode path of serving and of training on image folders.
+
+Opening reads the header alone and checks it against the limits; decoding turns the pixels into the
+float32 tensor that a model eats. Both may be called from any thread.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from PIL.ExifTags import Base as ExifTag
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.inference.errors import TooManyPixels, UnreadableImage
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+
+# Pillow's own bomb guard is a process-wide constant that knows nothing of our setting, and it warns where
+# we must refuse. open_picture() compares every header with the caller's limit before a pixel is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+_UPRIGHT = 1
+_EXIF_ORIENTATIONS: Final = range(2, 9)
+_NOTICEABLE_COLOUR: Final = 8  # grey pictures saved as JPEG have channels that differ by a few levels
+
+
+class InputSpec(BaseModel):
+    """What a picture is made into before a model sees it: (channels, height, width), float32 in [0, 1].
+
+    Grey models see ITU-R 601 luma. Pictures of another size are resampled with an antialiased bilinear
+    filter to exactly height × width; proportions are not kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["L", "RGB"] = Field(description="L: one grey channel; RGB: three colour channels")
+    height: int = Field(ge=4, le=2048)
+    width: int = Field(ge=4, le=2048)
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return 1 if self.mode == "L" else 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return (self.channels, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture as the model sees it.
+
+    Attributes:
+        tensor: (C, H, W) float32 in [0, 1].
+        warnings: short sentences on what was done to the picture on the way.
+    """
+
+    tensor: torch.Tensor
+    warnings: tuple[str, ...]
+
+
+class Picture:
+    """An image file whose header is read and within the limits, its pixels not yet decoded."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image
+
+    @property
+    def pixels(self) -> int:
+        """Width × height of the file's picture."""
+        return self._image.width * self._image.height
+
+    def decode(self, spec: InputSpec) -> Decoded:
+        """Decodes, turns upright, flattens transparency onto black, converts and resizes.
+
+        Raises:
+            UnreadableImage: the pixel data is damaged or truncated, or holds values that are no numbers.
+        """
+        try:
+            return _Conversion(spec).run(self._image)
+        except UnreadableImage:
+            raise
+        # Hostile files make Pillow's parsers raise almost anything; whatever it was, it is the file's fault.
+        except Exception as error:
+            raise UnreadableImage(f"the picture cannot be decoded: {_reason(error)}") from error
+
+
+def open_picture(data: bytes, *, max_pixels: int) -> Picture:
+    """Reads an image file's header: PNG, JPEG, WebP, BMP, GIF or TIFF, told by content, not by name.
+
+    Args:
+        data: the whole file.
+        max_pixels: the largest width × height that is accepted.
+
+    Raises:
+        UnreadableImage: no image of these formats.
+        TooManyPixels: the header announces more than ``max_pixels``.
+    """
+    if not data:
+        raise UnreadableImage("the file is empty")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+    except Exception as error:  # as in Picture.decode
+        raise UnreadableImage(f"not a readable image of the formats {', '.join(FORMATS)}") from error
+    if width * height > max_pixels:
+        raise TooManyPixels(f"the picture has {width} × {height} = {width * height:,} pixels, more than {max_pixels:,}")
+    if width * height == 0:
+        raise UnreadableImage(f"the picture is {width} × {height} pixels: there is nothing to see")
+    return Picture(image)
+
+
+class _Conversion:
+    """One picture's way to a tensor; collects what is worth telling."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        self.spec = spec
+        self.warnings: list[str] = []
+
+    def run(self, image: Image.Image) -> Decoded:
+        if getattr(image, "is_animated", False):
+            image.seek(0)
+            self.warnings.append("only the first of several frames was used")
+        orientation = image.getexif().get(ExifTag.Orientation, _UPRIGHT)
+        bits = _integer_bits(image)
+        image.load()
+        if orientation in _EXIF_ORIENTATIONS:
+            # TIFF pictures turn themselves upright while loading and drop the tag: then this does nothing.
+            ImageOps.exif_transpose(image, in_place=True)
+            self.warnings.append("turned upright as the EXIF orientation says")
+        flat = self._flatten(image, bits)
+        return Decoded(self._tensor(self._resize(flat)), tuple(self.warnings))
+
+    def _flatten(self, image: Image.Image, bits: int) -> Image.Image:
+        """Any Pillow mode → an opaque L, RGB or F (grey, already in [0, 1]) picture of the same size."""
+        if image.mode.startswith("I") or image.mode == "F":
+            return self._flatten_deep(image, bits)
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            alpha = rgba.getchannel("A")
+            if alpha.getextrema() != (255, 255):
+                self.warnings.append("transparency was flattened onto black")
+                flat = Image.new("RGB", rgba.size)
+                flat.paste(rgba, mask=alpha)
+                return flat
+            return rgba.convert("RGB")
+        if image.mode in {"L", "RGB"}:
+            return image
+        return image.convert("L" if image.mode == "1" else "RGB")
+
+    def _flatten_deep(self, image: Image.Image, bits: int) -> Image.Image:
+        """16- and 32-bit integers are scaled by their type's range; floats are taken to be in [0, 1]."""
+        values = np.asarray(image)
+        if values.dtype.kind == "f":
+            if not np.isfinite(values).all():
+                raise UnreadableImage("the picture holds values that are not finite numbers")
+            if values.min() < 0 or values.max() > 1:
+                self.warnings.append("floating-point values outside [0, 1] were clipped")
+            grey = np.clip(values, 0, 1)
+        else:
+            unsigned = values.view(np.uint32) if bits > 16 and values.dtype == np.int32 else values  # noqa: PLR2004
+            grey = np.clip(unsigned / (2**bits - 1), 0, 1)
+            key = image.info.get("transparency")
+            if isinstance(key, int) and (values == key).any():
+                self.warnings.append("transparency was flattened onto black")
+                grey = np.where(values == key, 0, grey)
+        return Image.fromarray(grey.astype(np.float32))
+
+    def _resize(self, image: Image.Image) -> Image.Image:
+        size = (self.spec.width, self.spec.height)
+        if image.size == size:
+            return image
+        (width, height), (to_width, to_height) = image.size, size
+        stretched = "" if width * to_height == height * to_width else ", which changed its proportions"
+        self.warnings.append(f"resized from {width}×{height} to {to_width}×{to_height}{stretched}")
+        return image.resize(size, Image.Resampling.BILINEAR)
+
+    def _tensor(self, image: Image.Image) -> torch.Tensor:
+        if image.mode == "RGB" and self.spec.mode == "L":
+            low, high = _channel_range(np.asarray(image))
+            if (high - low).max() > _NOTICEABLE_COLOUR:
+                self.warnings.append("colour was converted to grey")
+            image = image.convert("L")
+        if image.mode == "F":
+            values = np.clip(np.asarray(image), 0, 1)  # resampling may overshoot by a rounding error
+        else:
+            values = np.asarray(image, dtype=np.float32) / np.float32(255)
+        if values.ndim == 2:  # noqa: PLR2004  (height, width)
+            channels = values[None].repeat(self.spec.channels, axis=0)
+        else:
+            channels = np.ascontiguousarray(values.transpose(2, 0, 1))
+        return torch.from_numpy(channels)
+
+
+def _channel_range(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    wide = rgb.astype(np.int16)
+    return wide.min(axis=2), wide.max(axis=2)
+
+
+def _integer_bits(image: Image.Image) -> int:
+    """Bits per sample of a grey integer picture; Pillow's mode "I" alone does not say."""
+    if image.mode != "I":
+        return 16
+    samples = getattr(image, "tag_v2", {}).get(ExifTag.BitsPerSample, (16,))
+    return 32 if max(samples) > 16 else 16  # noqa: PLR2004
+
+
+def _reason(error: Exception) -> str:
+    """A parser's complaint on one line, without object addresses."""
+    text = " ".join(str(error).split())
+    return text.split(" <")[0][:200] or type(error).__name__

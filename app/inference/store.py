@@ -1,0 +1,183 @@
+"""The store of versions: data only, no code.
+
+::
+
+    <root>/<name>/CURRENT              one line: the version that is served
+    <root>/<name>/<version>/           a bundle; never changed once it has its name
+
+Publishing writes a version beside, flushes it, renames it into place and replaces CURRENT last, so that a
+crash at any instant leaves the store serving what it served before.
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from app.inference.bundle import MANIFEST_FILE, Bundle, load_bundle, read_manifest
+from app.inference.errors import BundleRejected, StoreNotWritable, UnknownModel
+from app.inference.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest
+
+CURRENT_FILE: Final = "CURRENT"
+_LOCK_FILE: Final = ".lock"
+_INCOMING_PREFIX: Final = ".publishing-"
+_MAX_CURRENT_BYTES: Final = 256
+
+
+def new_version() -> str:
+    """A version name: UTC time, sortable, and six random digits against two publishers in one second."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+class ModelStore:
+    """A folder of models, each a folder of versions.
+
+    Args:
+        root: the store's folder; it need not exist yet.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Models that have a CURRENT, in alphabetical order. An absent or unreadable store has none."""
+        try:
+            candidates = sorted(entry.name for entry in self.root.iterdir() if re.fullmatch(NAME_PATTERN, entry.name))
+        except OSError:
+            return []
+        return [name for name in candidates if (self.root / name / CURRENT_FILE).is_file()]
+
+    def current(self, name: str) -> str:
+        """The version that CURRENT names.
+
+        Raises:
+            UnknownModel: there is no such model.
+            BundleRejected: CURRENT does not hold the name of a version.
+        """
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise UnknownModel(f"there is no model named {name!r}")
+        try:
+            with (self.root / name / CURRENT_FILE).open("rb") as file:
+                text = file.read(_MAX_CURRENT_BYTES).decode("ascii", "replace").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            raise UnknownModel(f"there is no model named {name!r}") from None
+        except OSError as error:
+            raise BundleRejected(f"{name}/{CURRENT_FILE} cannot be read: {error.strerror}") from error
+        if not re.fullmatch(VERSION_PATTERN, text):
+            raise BundleRejected(f"{name}/{CURRENT_FILE} does not hold the name of a version: {text[:80]!r}")
+        if not (self.root / name / text).is_dir():
+            raise BundleRejected(f"{name}/{CURRENT_FILE} names version {text!r}, which is not in the store")
+        return text
+
+    def manifest(self, name: str) -> Manifest:
+        """The card of the current version, seal checked.
+
+        Raises:
+            UnknownModel, BundleRejected: as :meth:`current` and ``read_manifest``.
+        """
+        directory = self.root / name / self.current(name)
+        with _naming(directory):
+            return read_manifest(directory)
+
+    def load(self, name: str, version: str) -> Bundle:
+        """Verifies and loads one version.
+
+        Raises:
+            BundleRejected: it fails verification; the text names version, file and reason.
+        """
+        directory = self.root / name / version
+        with _naming(directory):
+            return load_bundle(directory)
+
+    def publish(self, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
+        """Adds a version and makes it current, atomically. Publishers of one model take turns.
+
+        Args:
+            manifest: its ``files`` must describe exactly ``files``.
+            files: relative name → content; without the manifest.
+
+        Returns:
+            The version's folder.
+
+        Raises:
+            StoreNotWritable: the file system refused; what was served before still is.
+            BundleRejected: what was written does not verify, so it was not made current.
+        """
+        if set(files) != set(manifest.files):
+            raise ValueError("the manifest does not list exactly the files that were given")
+        model = self.root / manifest.name
+        try:
+            model.mkdir(parents=True, exist_ok=True)
+            with _locked(model):
+                _remove_abandoned(model)
+                incoming = model / f"{_INCOMING_PREFIX}{manifest.version}"
+                for name, content in {**files, MANIFEST_FILE: manifest.to_bytes()}.items():
+                    _write_flushed(incoming / name, content)
+                for folder in {incoming, *(path.parent for path in map(incoming.joinpath, files))}:
+                    _flush_folder(folder)
+                version = model / manifest.version
+                incoming.rename(version)
+                _flush_folder(model)
+                self._verify_fresh(manifest)
+                self._point_current(model, manifest.version)
+        except OSError as error:
+            raise StoreNotWritable(f"cannot publish into {model}: {error.strerror}; the store is as it was") from error
+        return version
+
+    def _verify_fresh(self, manifest: Manifest) -> None:
+        try:
+            self.load(manifest.name, manifest.version)
+        except BundleRejected:
+            shutil.rmtree(self.root / manifest.name / manifest.version)
+            raise
+
+    def _point_current(self, model: Path, version: str) -> None:
+        fresh = model / f"{_INCOMING_PREFIX}{CURRENT_FILE}"
+        _write_flushed(fresh, f"{version}\n".encode())
+        fresh.replace(model / CURRENT_FILE)
+        _flush_folder(model)
+
+
+@contextmanager
+def _naming(directory: Path) -> Iterator[None]:
+    """Puts model and version in front of what a bundle is refused for."""
+    try:
+        yield
+    except BundleRejected as error:
+        raise BundleRejected(f"{directory.parent.name}/{directory.name}: {error}") from error
+
+
+@contextmanager
+def _locked(model: Path) -> Iterator[None]:
+    """One publisher at a time; the kernel lets go of the lock when its holder dies."""
+    with (model / _LOCK_FILE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_abandoned(model: Path) -> None:
+    """Clears what killed publishers left; safe, since we hold the lock."""
+    for path in model.glob(f"{_INCOMING_PREFIX}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _write_flushed(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

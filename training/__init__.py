@@ -1,0 +1,1 @@
+"""Offline training: from pictures of what is normal to a published, calibrated bundle."""

@@ -1,0 +1,143 @@
+"""The loop: one tensor in memory, shuffled indices, no per-item Python."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from training.recipes import Recipe
+from training.scoring import squared_error
+
+_WARM_UP_SHARE = 0.1
+_EVALUATION_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Figures of one pass over the fit part.
+
+    Attributes:
+        number: from 1.
+        train_loss: mean squared error while fitting, on corrupted input if the recipe corrupts.
+        validation_loss: mean squared error on clean validation pictures; None without any.
+        seconds: wall time.
+    """
+
+    number: int
+    train_loss: float
+    validation_loss: float | None
+    seconds: float
+
+
+def pick_device(wish: str) -> torch.device:
+    """The wished-for device; for ``auto`` a GPU if there is one, else the CPU."""
+    if wish != "auto":
+        return torch.device(wish)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def fit(
+    network: nn.Module,
+    images: torch.Tensor,
+    validation: torch.Tensor,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    on_epoch: Callable[[Epoch], None],
+) -> list[Epoch]:
+    """Trains in place.
+
+    Args:
+        network: (N, C, H, W) → reconstruction of the same shape.
+        images: (N, C, H, W) float32 in [0, 1], the fit part.
+        validation: likewise, may be empty.
+        recipe: the knobs.
+        seed: of shuffling and corruption; equal seeds on one machine give equal weights.
+        device: where to compute.
+        on_epoch: called after each epoch.
+
+    Raises:
+        ValueError: the network's reconstruction has not the images' shape.
+    """
+    network.to(device)
+    images, validation = images.to(device), validation.to(device)
+    order = torch.Generator().manual_seed(seed)
+    corruption = torch.Generator(device).manual_seed(seed)
+    steps = math.ceil(len(images) / recipe.batch_size)
+    optimizer = _optimizer(network, recipe, device)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps))
+    epochs: list[Epoch] = []
+    for number in range(1, recipe.epochs + 1):
+        began = time.perf_counter()
+        network.train()
+        total = torch.zeros((), device=device)
+        shuffled = torch.randperm(len(images), generator=order).to(device)
+        for indices in torch.split(shuffled, recipe.batch_size):
+            clean = images[indices]
+            loss = squared_error(clean, network(_corrupt(clean, recipe, corruption))).mean()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            total += loss.detach() * len(indices)
+        epochs.append(
+            Epoch(
+                number,
+                train_loss=total.item() / len(images),
+                validation_loss=_mean_error(network, validation) if len(validation) else None,
+                seconds=time.perf_counter() - began,
+            )
+        )
+        on_epoch(epochs[-1])
+    network.cpu().eval()
+    return epochs
+
+
+def _corrupt(clean: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+    """Adds Gaussian noise drawn on a coarse grid and enlarged bilinearly: denoising, Vincent et al., 2008."""
+    if recipe.noise == 0:
+        return clean
+    count, channels, height, width = clean.shape
+    grid = (count, channels, math.ceil(height / recipe.noise_cell), math.ceil(width / recipe.noise_cell))
+    noise = torch.randn(grid, generator=generator, device=clean.device)
+    return clean + recipe.noise * nn.functional.interpolate(noise, (height, width), mode="bilinear")
+
+
+def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(
+        network.parameters(),
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        fused=device.type in {"cpu", "cuda"},
+    )
+
+
+def _schedule(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
+    """Factor on the learning rate by step: constant, or linear warm-up over a tenth and a cosine to zero."""
+    if recipe.schedule == "constant":
+        return lambda _: 1.0
+    total = recipe.epochs * steps_per_epoch
+    warm_up = max(1, round(_WARM_UP_SHARE * total))
+
+    def factor(step: int) -> float:
+        if step < warm_up:
+            return (step + 1) / warm_up
+        return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+
+    return factor
+
+
+@torch.no_grad()
+def _mean_error(network: nn.Module, images: torch.Tensor) -> float:
+    network.eval()
+    batches = torch.split(images, _EVALUATION_BATCH)
+    return sum(squared_error(batch, network(batch)).mean().item() * len(batch) for batch in batches) / len(images)

@@ -1,0 +1,190 @@
+"""The pictures of a training run: what went in, how it went, how it separates, where it errs."""
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import roc_curve
+
+from app.inference.bundle import BatchScores
+from app.inference.rendering import error_map, to_image
+from training.datasets import NORMAL
+from training.fitting import Epoch
+
+mpl.use("Agg")
+
+NORMAL_COLOUR: Final = "#2a6f97"
+ANOMALY_COLOUR: Final = "#d1495b"
+_GRID: Final = 16
+_WORST: Final = 8
+_SHOWN_FIRST: Final = "7"  # the tutorial shows a seven where there is one
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the pictures are drawn from.
+
+    Attributes:
+        normal: (N, C, H, W) pictures that were fitted on.
+        epochs: the training's course.
+        calibration: scores of the calibration part.
+        threshold: above it a picture is an anomaly.
+        false_alarm_rate: α of that threshold.
+        test: (M, C, H, W), may be empty.
+        test_kinds: M names, ``normal`` or the kind of anomaly.
+        test_scores: what the model made of ``test``.
+    """
+
+    normal: torch.Tensor
+    epochs: Sequence[Epoch]
+    calibration: Sequence[float]
+    threshold: float
+    false_alarm_rate: float
+    test: torch.Tensor
+    test_kinds: Sequence[str]
+    test_scores: BatchScores
+
+
+def draw(material: Material) -> dict[str, bytes]:
+    """PNG files by their name in the bundle; those that need anomalies or normal test pictures only with them."""
+    kinds = set(material.test_kinds)
+    figures = {
+        "samples": _samples(material),
+        "loss": _loss(material.epochs),
+        "histogram": _histogram(material),
+    }
+    if kinds - {NORMAL}:
+        figures["reconstruction"] = _reconstruction(material)
+    if NORMAL in kinds and len(kinds) > 1:
+        figures["roc"] = _roc(material)
+    if kinds:
+        figures["worst"] = _worst(material)
+    return {f"report/{name}.png": _png(figure) for name, figure in figures.items()}
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _show(axes: mpl.axes.Axes, image: torch.Tensor, title: str = "") -> None:
+    axes.imshow(to_image(image).convert("RGB"), interpolation="nearest")
+    axes.set_title(title, fontsize=8)
+    axes.axis("off")
+
+
+def _samples(material: Material) -> Figure:
+    figure = Figure(figsize=(8, 2.4), layout="constrained")
+    figure.suptitle("Normal pictures, as the model sees them")
+    for axes, image in zip(figure.subplots(2, _GRID // 2).flat, material.normal[:_GRID], strict=False):
+        _show(axes, image)
+    _blank_empty(figure)
+    return figure
+
+
+def _loss(epochs: Sequence[Epoch]) -> Figure:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    numbers = [epoch.number for epoch in epochs]
+    axes.plot(numbers, [epoch.train_loss for epoch in epochs], marker="o", ms=3, label="train", color=NORMAL_COLOUR)
+    validation = [(epoch.number, epoch.validation_loss) for epoch in epochs if epoch.validation_loss is not None]
+    if validation:
+        axes.plot(*zip(*validation, strict=True), marker="o", ms=3, label="validation", color=ANOMALY_COLOUR)
+    axes.set(xlabel="epoch", ylabel="mean squared error", title="Loss", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    return figure
+
+
+def _reconstruction(material: Material) -> Figure:
+    """One anomaly, what the model makes of it, and where they differ."""
+    anomalies = [index for index, kind in enumerate(material.test_kinds) if kind != NORMAL]
+    index = next((i for i in anomalies if material.test_kinds[i] == _SHOWN_FIRST), anomalies[0])
+    original, rebuilt = material.test[index], material.test_scores.reconstruction[index]
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure.suptitle(
+        f"An anomaly of kind “{material.test_kinds[index]}”: MSE {material.test_scores.mse[index]:.4f}, "
+        f"score {material.test_scores.score[index]:.4f}, threshold {material.threshold:.4f}",
+        fontsize=10,
+    )
+    input_axes, rebuilt_axes, error_axes = figure.subplots(1, 3)
+    _show(input_axes, original, "input")
+    _show(rebuilt_axes, rebuilt, "reconstruction")
+    error_axes.imshow(error_map(original, rebuilt), interpolation="nearest")
+    error_axes.set_title("error map", fontsize=8)
+    error_axes.axis("off")
+    return figure
+
+
+def _histogram(material: Material) -> Figure:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    scores = np.array(material.test_scores.score)
+    anomalous = np.array([kind != NORMAL for kind in material.test_kinds], dtype=bool)
+    series = [("calibration (normal)", np.array(material.calibration), "#9aa5ae")]
+    series += [("test, normal", scores[~anomalous], NORMAL_COLOUR)] if (~anomalous).any() else []
+    series += [("test, anomalies", scores[anomalous], ANOMALY_COLOUR)] if anomalous.any() else []
+    top = float(np.quantile(np.concatenate([values for _, values, _ in series]), 0.995))
+    bins = np.linspace(0, max(top, material.threshold * 1.2), 60)
+    for label, values, colour in series:
+        axes.hist(values, bins=list(bins), density=True, alpha=0.55, label=f"{label}, {len(values):,}", color=colour)
+    axes.axvline(
+        material.threshold,
+        color="black",
+        lw=1,
+        ls="--",
+        label=f"threshold at α = {material.false_alarm_rate:g}",
+    )
+    axes.set(xlabel="score", ylabel="density", title="Scores and the threshold")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _roc(material: Material) -> Figure:
+    anomalous = [kind != NORMAL for kind in material.test_kinds]
+    false_alarms, detections, thresholds = roc_curve(anomalous, material.test_scores.score)
+    at = int(np.searchsorted(-thresholds, -material.threshold))
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(false_alarms, detections, color=NORMAL_COLOUR)
+    axes.plot(
+        false_alarms[max(at - 1, 0)],
+        detections[max(at - 1, 0)],
+        "o",
+        color=ANOMALY_COLOUR,
+        label="at the threshold",
+    )
+    axes.plot([0, 1], [0, 1], color="#cccccc", lw=1, zorder=0)
+    axes.set(xlabel="false-alarm rate", ylabel="detection rate", title="ROC on the test pictures")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _worst(material: Material) -> Figure:
+    """The highest-scoring normal and the lowest-scoring anomalous test pictures, each above its reconstruction."""
+    scores = material.test_scores.score
+    by_score = sorted(range(len(scores)), key=scores.__getitem__)
+    normal = [index for index in reversed(by_score) if material.test_kinds[index] == NORMAL]
+    anomalies = [index for index in by_score if material.test_kinds[index] != NORMAL]
+    figure = Figure(figsize=(9, 5.4), layout="constrained")
+    figure.suptitle(f"Worst false alarms (above) and worst misses (below); threshold {material.threshold:.4f}")
+    grid = figure.subplots(4, _WORST)
+    for rows, indices in ((grid[:2], normal), (grid[2:], anomalies)):
+        for (upper, lower), index in zip(rows.T, indices[:_WORST], strict=False):
+            _show(upper, material.test[index], f"{material.test_kinds[index]}: {scores[index]:.4f}")
+            _show(lower, material.test_scores.reconstruction[index])
+    _blank_empty(figure)
+    return figure
+
+
+def _blank_empty(figure: Figure) -> None:
+    unused: Iterable[mpl.axes.Axes] = (axes for axes in figure.axes if not axes.has_data())
+    for axes in unused:
+        axes.axis("off")

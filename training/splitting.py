@@ -1,0 +1,68 @@
+"""The honest split: whole groups go to fit, validation or calibration, by a seeded shuffle."""
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.inference.conformal import required_calibration_size
+from training.errors import TrainingError
+from training.recipes import Recipe
+
+_LEAST_TO_FIT = 0.25
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Disjoint, ascending indices into the normal pictures; together all of them."""
+
+    fit: tuple[int, ...]
+    validation: tuple[int, ...]
+    calibration: tuple[int, ...]
+
+
+def split(groups: Sequence[str], recipe: Recipe, *, false_alarm_rate: float, seed: int) -> Parts:
+    """Splits normal pictures; those with equal group names stay together.
+
+    The calibration part takes its share, or more where α needs more and a quarter still is left to fit on.
+
+    Args:
+        groups: one name per picture; a name of its own for a picture that stands alone.
+        recipe: gives the shares.
+        false_alarm_rate: α that the calibration part must support.
+        seed: of the shuffle.
+
+    Raises:
+        TrainingError: there are too few pictures or groups for α; the text says how many it takes.
+    """
+    count = len(groups)
+    required = required_calibration_size(false_alarm_rate)
+    if required > count * (1 - _LEAST_TO_FIT):
+        raise TrainingError(
+            f"a false alarm rate of {false_alarm_rate:g} needs at least {required} calibration images, so "
+            f"{math.ceil(required / (1 - _LEAST_TO_FIT))} normal images in all; there are {count}. "
+            "Add images or ask for a coarser --false-alarm-rate"
+        )
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        members[group].append(index)
+    shuffled = sorted(members)
+    random.Random(seed).shuffle(shuffled)  # noqa: S311  a reproducible shuffle is the point
+    supply = iter(shuffled)
+
+    def take(target: int) -> tuple[int, ...]:
+        taken: list[int] = []
+        while len(taken) < target and (group := next(supply, None)) is not None:
+            taken += members[group]
+        return tuple(sorted(taken))
+
+    calibration = take(max(math.ceil(recipe.calibration_share * count), required))
+    validation = take(math.floor(recipe.validation_share * count))
+    fit = take(count)
+    if len(fit) < count * _LEAST_TO_FIT:
+        raise TrainingError(
+            f"{count} images in {len(members)} groups cannot be split: whole groups for calibration leave only "
+            f"{len(fit)} images to learn from. Add groups or ask for a coarser --false-alarm-rate"
+        )
+    return Parts(fit, validation, calibration)
