@@ -58,7 +58,8 @@ def split(groups: Sequence[str], recipe: Recipe, *, false_alarm_rate: float, see
         return tuple(sorted(taken))
 
     calibration = take(max(math.ceil(recipe.calibration_share * count), required))
-    validation = take(math.floor(recipe.validation_share * count))
+    spare = count - len(calibration) - math.ceil(_LEAST_TO_FIT * count)  # watching must not cost the fit its least
+    validation = take(min(math.floor(recipe.validation_share * count), spare))
     fit = take(count)
     if len(fit) < count * _LEAST_TO_FIT:
         raise TrainingError(

@@ -76,8 +76,7 @@ def read_manifest(directory: Path) -> Manifest:
     Raises:
         BundleRejected: it is missing, unreadable, changed, or of another model or version than its folders say.
     """
-    path = directory / MANIFEST_FILE
-    manifest = Manifest.from_bytes(_read(path, limit=_MAX_MANIFEST_BYTES))
+    manifest = Manifest.from_bytes(_read(directory, MANIFEST_FILE, limit=_MAX_MANIFEST_BYTES))
     if (manifest.name, manifest.version) != (directory.parent.name, directory.name):
         raise BundleRejected(
             f"manifest.json belongs to {manifest.name}/{manifest.version}, "
@@ -111,21 +110,22 @@ def load_bundle(directory: Path) -> Bundle:
     return bundle
 
 
-def _read(path: Path, *, limit: int | None = None) -> bytes:
+def _read(directory: Path, name: str, *, limit: int | None = None) -> bytes:
+    path = directory / name
     try:
         if limit is not None and path.stat().st_size > limit:
-            raise BundleRejected(f"{path.name} is larger than {limit:,} bytes")
+            raise BundleRejected(f"{name} is larger than {limit:,} bytes")
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise BundleRejected(f"{path.name} is missing") from error
+        raise BundleRejected(f"{name} is missing") from error
     except OSError as error:
-        raise BundleRejected(f"{path.name} cannot be read: {error.strerror}") from error
+        raise BundleRejected(f"{name} cannot be read: {error.strerror}") from error
 
 
 def _verified_files(directory: Path, records: Mapping[str, FileRecord]) -> dict[str, bytes]:
     contents = {}
     for name, expected in records.items():
-        content = _read(directory / name)
+        content = _read(directory, name)
         if len(content) != expected.bytes:
             raise BundleRejected(f"{name} has {len(content)} bytes, the manifest says {expected.bytes}")
         if file_record(content) != expected:

@@ -12,15 +12,19 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import Final
 
 from app.inference.errors import NonFiniteScore, UnsupportedFalseAlarmRate
 
+# 1/31 has no exact double: a rate that is short of k/(n+1) by rounding alone means k/(n+1).
+_ROUNDING: Final = 1 + Fraction(1, 10**12)
+
 
 def _exact(false_alarm_rate: float) -> Fraction:
-    """The rate as the decimal that was written: 0.07 means 7/100, not the nearest binary number."""
+    """The rate as it was meant: 0.07 is 7/100, not the nearest binary number."""
     if not 0 < false_alarm_rate < 1:  # NaN fails too
         raise UnsupportedFalseAlarmRate(f"false_alarm_rate must lie between 0 and 1, not {false_alarm_rate}")
-    return Fraction(repr(float(false_alarm_rate)))
+    return Fraction(repr(float(false_alarm_rate))) * _ROUNDING
 
 
 def required_calibration_size(false_alarm_rate: float) -> int:

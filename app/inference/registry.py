@@ -152,15 +152,18 @@ class ModelRegistry:
         version = self.store.current(name)
         serving = self._served.get(name)
         if serving is not None and serving.bundle.manifest.version == version:
-            self._refused.pop(name, None)
+            self._mended(name)
             return
         bundle = await asyncio.to_thread(self.store.load, name, version)
         self._served[name] = await self._engine.serve(bundle)
-        self._refused.pop(name, None)
+        self._mended(name)
         # Full collections over torch's many objects stall every request for 100 ms; loaded models stay anyway.
         gc.collect()
         gc.freeze()
         _log.info("model loaded", model=name, version=version, replaced=serving and serving.bundle.manifest.version)
+
+    def _mended(self, name: str) -> None:
+        self._refused.pop(name, None)
         self._on_change()
 
     def _refuse(self, name: str, reason: str) -> None:

@@ -1,0 +1,165 @@
+"""Every error is a problem document with the contract's status, whatever the client sends."""
+
+import socket
+import uuid
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from app.api.schemas import Problem
+from tests.support import Server, encode, gradient
+
+PNG = encode(gradient())
+
+
+def check(response: httpx.Response, status: int) -> Problem:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = Problem.model_validate_json(response.content)
+    assert problem.status == status
+    assert problem.instance == response.headers["X-Request-ID"]
+    return problem
+
+
+def form(*parts: tuple[str, bytes], boundary: str = "xx", close: bool = True) -> dict[str, object]:
+    body = b"".join(
+        f"--{boundary}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode() + content + b"\r\n"
+        for disposition, content in parts
+    )
+    body += f"--{boundary}--\r\n".encode() if close else b""
+    return {"content": body, "headers": {"Content-Type": f"multipart/form-data; boundary={boundary}"}}
+
+
+class TestBadRequests:
+    @pytest.mark.parametrize(
+        ("content_type", "body"),
+        [
+            ("multipart/form-data", b"--x\r\n"),
+            ("multipart/form-data; boundary=", b"--x\r\n"),
+            ("multipart/form-data; boundary=x", b"no boundary in sight"),
+            ("multipart/form-data; boundary=x", b"--x\r\nbroken header\r\n\r\n\r\n--x--\r\n"),
+            ("multipart/form-data; boundary=x", b""),
+            ("multipart/form-data; boundary=" + "x" * 5000, b"--"),
+        ],
+    )
+    def test_multipart_that_does_not_parse(self, server: Server, content_type: str, body: bytes) -> None:
+        check(server.client.post("/score", content=body, headers={"Content-Type": content_type}), 400)
+
+    def test_multipart_cut_short(self, server: Server) -> None:
+        request = form(('name="file"; filename="a.png"', PNG), close=False)
+        assert "closing boundary" in check(server.client.post("/score", **request), 400).detail  # type: ignore[arg-type]
+
+    def test_no_image_in_the_form(self, server: Server) -> None:
+        detail = check(server.client.post("/score", files={"image": ("a.png", PNG)}), 400).detail
+        assert "file or files" in detail
+        assert "'image'" in detail
+
+    def test_an_empty_file_input_is_no_image(self, server: Server) -> None:
+        check(server.client.post("/score", **form(('name="file"; filename=""', b""))), 400)  # type: ignore[arg-type]
+
+    def test_an_empty_raw_body(self, server: Server) -> None:
+        check(server.client.post("/score", headers={"Content-Type": "image/png"}), 400)
+
+    def test_no_body_at_all(self, server: Server) -> None:
+        check(server.client.post("/score"), 400)
+
+
+class TestNotFound:
+    def test_unknown_model(self, server: Server) -> None:
+        for name in ("nothing", "..%2f..%2fetc", "CURRENT"):
+            response = server.client.post(f"/score?model={name}", files={"file": PNG})
+            assert check(response, 422 if "%" in name else 404)
+        assert "'nothing'" in check(server.client.get("/models/nothing"), 404).detail
+
+    def test_unknown_route(self, server: Server) -> None:
+        assert "/nothing/here" in check(server.client.get("/nothing/here"), 404).detail
+
+    def test_wrong_method(self, server: Server) -> None:
+        response = server.client.get("/score")
+        check(response, 405)
+        assert response.headers["allow"] == "POST"
+
+
+def test_accept_that_cannot_be_served(server: Server) -> None:
+    response = server.client.post("/score", files={"file": PNG}, headers={"Accept": "text/html"})
+    assert "application/json or image/png" in check(response, 406).detail
+
+
+def test_one_picture_cannot_show_two(server: Server) -> None:
+    response = server.client.post("/score", files=[("file", PNG), ("file", PNG)], headers={"Accept": "image/png"})
+    check(response, 406)
+
+
+class TestTooLarge:
+    LIMIT = 2**20  # as the server fixture sets it
+
+    def test_announced(self, server: Server) -> None:
+        response = server.client.post("/score", content=b"x" * (self.LIMIT + 1), headers={"Content-Type": "image/png"})
+        check(response, 413)
+
+    def test_chunked_with_no_length(self, server: Server) -> None:
+        def chunks() -> Iterator[bytes]:
+            for _ in range(self.LIMIT // 2**16 + 1):
+                yield b"x" * 2**16
+
+        check(server.client.post("/score", content=chunks(), headers={"Content-Type": "image/png"}), 413)
+
+    def test_the_limit_is_exact(self, server: Server) -> None:
+        padded = PNG + b"\0" * (self.LIMIT - len(PNG))  # readers stop at the PNG's end
+        response = server.client.post("/score", content=padded, headers={"Content-Type": "image/png"})
+        assert response.status_code == 200
+        check(server.client.post("/score", content=padded + b"\0", headers={"Content-Type": "image/png"}), 413)
+
+    def test_files(self, server: Server) -> None:
+        assert server.client.post("/score", files=[("file", PNG)] * 8).status_code == 200
+        assert "8 files" in check(server.client.post("/score", files=[("file", PNG)] * 9), 413).detail
+
+    def test_form_parts(self, server: Server) -> None:
+        parts = [('name="comment"', b"x")] * 500
+        check(server.client.post("/score", **form(*parts)), 413)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/plain", "application/octet-stream", "video/mp4"])
+def test_a_body_that_is_neither_image_nor_form(server: Server, media_type: str) -> None:
+    response = server.client.post("/score", content=PNG, headers={"Content-Type": media_type})
+    assert media_type in check(response, 415).detail
+
+
+def test_a_body_without_a_type(server: Server) -> None:
+    request = server.client.build_request("POST", "/score", content=PNG)
+    assert "content-type" not in request.headers
+    check(server.client.send(request), 415)
+
+
+class TestRequestId:
+    def test_a_decent_one_is_kept(self, server: Server) -> None:
+        response = server.client.get("/nothing", headers={"X-Request-ID": "job-7:a"})
+        assert check(response, 404).instance == "job-7:a"
+
+    @pytest.mark.parametrize("sent", ["", "a b", "x" * 129, '"quoted"', "<script>"])
+    def test_any_other_is_replaced(self, server: Server, sent: str) -> None:
+        answered = server.client.get("/health", headers={"X-Request-ID": sent}).headers["X-Request-ID"]
+        assert uuid.UUID(hex=answered)
+
+
+def test_odd_bytes_on_the_wire_leave_the_service_standing(server: Server) -> None:
+    for garbage in (
+        b"\0\1\2\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"POST /score HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"\x16\x03\x01",
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+            connection.sendall(garbage)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
+    assert server.client.get("/health").status_code == 200
+
+
+def test_filenames_come_back_as_they_were_sent(server: Server) -> None:
+    for name in ("größe 5.png", "../../etc/passwd", 'a"b.png', "x" * 300):
+        response = server.client.post("/score", files={"file": (name, PNG)})
+        assert response.status_code == 200
+        assert response.json()["results"][0]["filename"].replace("%22", '"') == name

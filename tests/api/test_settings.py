@@ -1,0 +1,82 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.api.settings import BadSettings, Settings, read_settings
+from tests.support import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("ANOMALY_"):
+            monkeypatch.delenv(name)
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    settings = read_settings()
+    assert (settings.max_body_bytes, settings.max_pixels, settings.max_files) == (16 * 2**20, 25_000_000, 64)
+    assert (settings.host, settings.port, settings.model) == ("127.0.0.1", 8000, "mnist-5")
+    assert settings.model_store == Path("model_store")
+    assert settings.api_keys == ()
+
+
+def test_environment_and_options_say_the_same_and_the_option_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANOMALY_PORT", "9000")
+    monkeypatch.setenv("ANOMALY_MAX_FILES", "7")
+    settings = read_settings(["--port", "9001"])
+    assert (settings.port, settings.max_files) == (9001, 7)
+
+
+def test_keys_are_a_comma_list_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANOMALY_API_KEYS", " alpha, beta ,")
+    settings = read_settings()
+    assert [key.get_secret_value() for key in settings.api_keys] == ["alpha", "beta"]
+    assert "alpha" not in repr(settings)
+
+
+def test_worker_processes_read_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read_settings(
+        ["--port", "9001", "--api-keys", "a,b", "--model-store", "x y", "--request-timeout-s", "2.5"]
+    )
+    for name, value in settings.as_environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "abc"), ("PORT", "70000"), ("MAX_PIXELS", "0"), ("LOG_FORMAT", "xml"), ("LOG_LEVEL", "loud"),
+        ("MODEL", "../x"), ("REQUEST_TIMEOUT_S", "0"), ("WORKERS", "0"), ("QUEUE_SIZE", "1"), ("MAX_BATCH", "9999"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_one_line_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"ANOMALY_{name}", value)
+    with pytest.raises(BadSettings, match=f"^ANOMALY_{name}.*{value}") as caught:
+        read_settings()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_value_stops_the_start() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "--port", "ninety"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: ANOMALY_PORT: Input should be a valid integer, unable to parse string as an integer (it is 'ninety')"
+    ]
+
+
+def test_help_shows_every_option_with_its_default() -> None:
+    done = subprocess.run([sys.executable, "-m", "app", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    text = " ".join(done.stdout.split())
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')} " in text
+        assert f"(default: {field.default})" in text

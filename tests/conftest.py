@@ -1,0 +1,66 @@
+"""Fixtures: a store with a really trained model, and a server over it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from app.inference.store import ModelStore
+from tests.support import Server, encode, make_bundle, running_server
+from training.pipeline import Published, Run, train
+from training.recipes import DEFAULT
+
+ALPHA = 0.05
+
+torch.set_num_threads(1)
+
+
+def digits_run(store: Path) -> Run:
+    return Run(
+        data="digits",
+        normal=(5,),
+        name="digits-5",
+        recipe=DEFAULT,
+        store=store,
+        data_dir=Path("nowhere"),
+        false_alarm_rate=ALPHA,
+        seed=1337,
+        device="cpu",
+        threads=1,
+        size=None,
+        mode="auto",
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """digits-5, trained for real, in a store that also has an untrained colour model."""
+    store = tmp_path_factory.mktemp("store")
+    published = train(digits_run(store))
+    manifest, files = make_bundle("colour", spec=published.manifest.input.model_copy(update={"mode": "RGB"}))
+    ModelStore(store).publish(manifest, files)
+    return published
+
+
+@pytest.fixture(scope="session")
+def store(trained: Published) -> Path:
+    return trained.directory.parent.parent
+
+
+@pytest.fixture(scope="session")
+def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with running_server(store, log, model="digits-5", max_body_bytes=2**20, max_pixels=10**6, max_files=8) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def digit_files() -> dict[int, list[bytes]]:
+    """The bundled handwriting as PNG files, by digit."""
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    return {digit: [encode(Image.fromarray(image)) for image in images[bunch.target == digit]] for digit in range(10)}

@@ -1,0 +1,152 @@
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.inference.errors import BundleRejected, StoreNotWritable, UnknownModel
+from app.inference.store import ModelStore
+from tests.support import ROOT, make_bundle
+
+NOBODY = 65534
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # two threads on a busy machine wait for each other
+
+
+@pytest.fixture
+def empty_store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "store")
+
+
+def test_publish_then_load(empty_store: ModelStore) -> None:
+    manifest, files = make_bundle("m")
+    directory = empty_store.publish(manifest, files)
+    assert empty_store.names() == ["m"]
+    assert empty_store.current("m") == manifest.version == directory.name
+    loaded = empty_store.load("m", manifest.version).manifest
+    assert loaded == empty_store.manifest("m")
+    assert loaded.to_bytes() == manifest.to_bytes() == (directory / "manifest.json").read_bytes()
+    assert (directory.parent / "CURRENT").read_text() == f"{manifest.version}\n"
+
+
+def test_the_version_published_last_is_current_and_current_can_be_set_back(empty_store: ModelStore) -> None:
+    first, second = make_bundle("m", seed=1), make_bundle("m", seed=2)
+    empty_store.publish(*first)
+    directory = empty_store.publish(*second)
+    assert empty_store.current("m") == second[0].version
+    (directory.parent / "CURRENT").write_text(first[0].version)
+    assert empty_store.current("m") == first[0].version
+
+
+def test_an_absent_store_has_no_models(empty_store: ModelStore) -> None:
+    assert empty_store.names() == []
+    with pytest.raises(UnknownModel, match="no model named 'm'"):
+        empty_store.current("m")
+
+
+@pytest.mark.parametrize("name", ["..", "../m", "m/../m", "/etc", "", "m\n", ".hidden", "a" * 65, "m\0"])
+def test_names_cannot_leave_the_store(empty_store: ModelStore, name: str) -> None:
+    empty_store.publish(*make_bundle("m"))
+    with pytest.raises(UnknownModel):
+        empty_store.current(name)
+
+
+@pytest.mark.parametrize("text", ["", "..", "../..", "no-such-version", "a/b", "\x00\xff", "x" * 5000])
+def test_a_broken_current_is_refused_in_one_line(empty_store: ModelStore, text: str) -> None:
+    directory = empty_store.publish(*make_bundle("m"))
+    (directory.parent / "CURRENT").write_text(text, encoding="latin-1")
+    with pytest.raises(BundleRejected, match=r"^m/CURRENT ") as caught:
+        empty_store.current("m")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_does_not_verify_is_not_made_current(empty_store: ModelStore) -> None:
+    good, (manifest, files) = make_bundle("m", seed=1), make_bundle("m", seed=2)
+    empty_store.publish(*good)
+    with pytest.raises(BundleRejected, match=r"report/loss\.png"):
+        empty_store.publish(manifest, {**files, "report/loss.png": b"another"})
+    assert empty_store.current("m") == good[0].version
+    assert not (empty_store.root / "m" / manifest.version).exists()
+
+
+def test_files_and_manifest_must_agree(empty_store: ModelStore) -> None:
+    manifest, files = make_bundle("m")
+    with pytest.raises(ValueError, match="exactly the files"):
+        empty_store.publish(manifest, {**files, "extra": b""})
+
+
+def test_killed_publishers_never_break_the_store(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.inference.publish_and_die", str(tmp_path), "60"],
+        cwd=ROOT, env=ONE_THREAD, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 60
+
+
+def test_two_publishers_at_once(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from tests.support import make_bundle; "
+        "from app.inference.store import ModelStore; "
+        "[ModelStore(Path(sys.argv[1])).publish(*make_bundle('m')) for _ in range(8)]"
+    )
+    publishers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, env=ONE_THREAD, stderr=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    for publisher in publishers:
+        _, errors = publisher.communicate()
+        assert publisher.returncode == 0, errors
+    store = ModelStore(tmp_path)
+    versions = sorted(path.name for path in (tmp_path / "m").iterdir() if path.is_dir())
+    assert len(versions) == 16
+    for version in versions:
+        store.load("m", version)
+    assert store.current("m") in versions
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Root may write anywhere; step down so that permissions count."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    yield
+    os.seteuid(0)
+
+
+@pytest.fixture
+def read_only_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelStore]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = ModelStore(Path(folder))
+        store.publish(*make_bundle("m", seed=1))
+        folders = [Path(folder), *(path for path in Path(folder).rglob("*") if path.is_dir())]
+        for path in folders:
+            path.chmod(0o555)
+        yield store
+        for path in folders:
+            path.chmod(0o755)
+
+
+def test_a_read_only_store_is_read_and_refuses_to_publish_in_one_line(
+    read_only_store: ModelStore, unprivileged: None
+) -> None:
+    version = read_only_store.current("m")
+    read_only_store.load("m", version)
+    for name in ("m", "another"):
+        with pytest.raises(StoreNotWritable, match=re.escape("Permission denied; the store is as it was")):
+            read_only_store.publish(*make_bundle(name, seed=2))
+    assert read_only_store.current("m") == version
+
+
+def test_a_store_that_is_a_file_refuses_to_publish(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(StoreNotWritable, match="the store is as it was"):
+        ModelStore(tmp_path / "store").publish(*make_bundle("m"))

@@ -1,0 +1,161 @@
+"""What tests share: tiny real bundles, pictures as files, a real server process."""
+
+import base64
+import contextlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+from PIL import Image
+
+from app.inference import torchscript
+from app.inference.bundle import MODEL_FILE, file_record
+from app.inference.conformal import Calibration
+from app.inference.images import InputSpec, open_picture
+from app.inference.manifest import (
+    CalibrationRecord,
+    Data,
+    Golden,
+    Loss,
+    Manifest,
+    Scoring,
+    Split,
+    Training,
+)
+from app.inference.rendering import png, to_image
+from app.inference.store import new_version
+from training.autoencoders import DenseAutoencoder, parameter_count
+from training.evaluation import score_all
+from training.scoring import Mse, ScoredAutoencoder
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+SPEC = InputSpec(mode="L", height=8, width=8)
+
+
+def make_bundle(
+    name: str,
+    *,
+    seed: int = 0,
+    version: str | None = None,
+    spec: InputSpec = SPEC,
+    network: torch.nn.Module | None = None,
+) -> tuple[Manifest, dict[str, bytes]]:
+    """A real bundle around an untrained network: (manifest, files), ready to publish."""
+    torch.manual_seed(seed)
+    network = network or DenseAutoencoder(spec.shape, (16, 4), linear_code=True)
+    archive = torchscript.dump(ScoredAutoencoder(network, Mse()))
+    model = torchscript.load(archive)
+    images = (torch.rand(120, *spec.shape) * 255).round() / 255
+    golden = png(to_image(images[0]))
+    tensor = open_picture(golden, max_pixels=10**6).decode(spec).tensor
+    scores = score_all(model, tensor.unsqueeze(0))
+    calibration = Calibration(score_all(model, images[:99]).score)
+    files = {MODEL_FILE: archive, "report/loss.png": golden}
+    manifest = Manifest(
+        name=name,
+        version=version or new_version(),
+        created_at=datetime.now(UTC),
+        input=spec,
+        scoring=Scoring(rule="mse", formula="mean((x - x̂)²)"),
+        threshold=calibration.threshold(0.05),
+        false_alarm_rate=0.05,
+        evaluation=None,
+        training=Training(
+            recipe={"name": "untrained"},
+            parameters=parameter_count(network),
+            seed=seed,
+            device="cpu",
+            threads=1,
+            seconds=0,
+            split=Split(fit=21, validation=(), calibration=tuple(range(99))),
+            loss=Loss(train=(0.1,), validation=()),
+        ),
+        data=Data(source="random", normal="all", fingerprint="0" * 64),
+        libraries={"torch": str(torch.__version__)},
+        files={file: file_record(content) for file, content in files.items()},
+        golden=Golden(image=base64.b64encode(golden).decode(), mse=scores.mse[0], score=scores.score[0]),
+        calibration=CalibrationRecord(size=len(calibration), scores=calibration.scores),
+    )
+    return manifest, files
+
+
+def encode(image: Image.Image, image_format: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def gradient(width: int = 8, height: int = 8) -> Image.Image:
+    """A grey picture in which no two rows or columns are alike."""
+    values = np.add.outer(np.arange(height) * 131 % 120, np.arange(width) * 89 % 130).astype(np.uint8)
+    return Image.fromarray(values)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """A running ``python -m app``."""
+
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+    port: int
+    log: Path
+
+    def wait_for(self, path: str, status: int, *, seconds: float = 30) -> httpx.Response:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            with contextlib.suppress(httpx.TransportError):
+                response = self.client.get(path)
+                if response.status_code == status:
+                    return response
+            time.sleep(0.05)
+        raise AssertionError(f"{path} did not answer {status} in {seconds} s:\n{self.log.read_text()}")
+
+
+@contextlib.contextmanager
+def running_server(store: Path, log: Path, *, ready: bool = True, **settings: object) -> Iterator[Server]:
+    """Starts the real process on a free port; stops it with SIGTERM and checks that it ends well."""
+    port = free_port()
+    environment: Mapping[str, str] = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("ANOMALY_")},
+        "ANOMALY_MODEL_STORE": str(store),
+        "ANOMALY_PORT": str(port),
+        **{f"ANOMALY_{key.upper()}": str(value) for key, value in settings.items()},
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app"], cwd=ROOT, env=environment, stderr=output, stdout=output
+        )
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+        server = Server(process, client, port, log)
+        try:
+            server.wait_for("/health/ready" if ready else "/health/live", 200)
+            yield server
+        finally:
+            client.close()
+            process.send_signal(signal.SIGTERM)
+            try:
+                code = process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        assert code == 0, log.read_text()

@@ -1,0 +1,105 @@
+"""The model in model_store/: as it lies in the repository, and on the real MNIST over HTTP."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from app.inference.store import ModelStore
+from tests.support import ROOT, SHARED_DATA, Server, encode, running_server
+
+STORE = ROOT / "model_store"
+RAW = SHARED_DATA / "MNIST" / "raw"
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(STORE, tmp_path_factory.mktemp("log") / "log", log_level="warning") as server:
+        yield server
+
+
+def test_it_verifies_and_is_small() -> None:
+    store = ModelStore(STORE)
+    version = store.current("mnist-5")
+    manifest = store.load("mnist-5", version).manifest
+    assert manifest.input.shape == (1, 28, 28)
+    assert (manifest.false_alarm_rate, manifest.calibration.size) == (0.01, 1085)
+    files = [path for path in (STORE / "mnist-5" / version).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 6e6
+    for path in files:
+        assert not re.search(rb"/(home|root|tmp|usr|opt|work|private)/", path.read_bytes()), path.name
+
+
+def test_it_is_the_default_of_the_service(shipped: Server) -> None:
+    assert shipped.client.get("/health").json()["model"]["name"] == "mnist-5"
+
+
+@pytest.fixture(scope="module")
+def mnist() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    if not RAW.is_dir():
+        pytest.skip(f"the original MNIST files are not in {RAW}")
+    images = np.frombuffer((RAW / "t10k-images-idx3-ubyte").read_bytes(), np.uint8, offset=16).reshape(-1, 28, 28)
+    labels = np.frombuffer((RAW / "t10k-labels-idx1-ubyte").read_bytes(), np.uint8, offset=8)
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def verdicts(
+    shipped: Server, mnist: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """(is a five, is called an anomaly) of the 10,000 test images, asked over HTTP at the calibrated rate."""
+    images, labels = mnist
+    files = [("files", encode(Image.fromarray(image))) for image in images]
+
+    def ask(start: int) -> list[bool]:
+        response: httpx.Response = shipped.client.post("/score?include=", files=files[start : start + 50])
+        assert response.status_code == 200, response.text
+        return [result["is_anomaly"] for result in response.json()["results"]]
+
+    with ThreadPoolExecutor(4) as pool:
+        flags = [flag for part in pool.map(ask, range(0, len(files), 50)) for flag in part]
+    return labels == 5, np.array(flags)
+
+
+def test_false_alarms_on_the_fives(verdicts: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]) -> None:
+    five, flagged = verdicts
+    assert five.sum() == 892
+    assert flagged[five].mean() <= 0.02
+
+
+def test_other_digits_are_found(verdicts: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]) -> None:
+    five, flagged = verdicts
+    assert (~five).sum() == 9108
+    assert flagged[~five].mean() >= 0.55
+
+
+def test_the_tutorial_recipe_reaches_its_auroc(tmp_path: Path) -> None:
+    if not RAW.is_dir():
+        pytest.skip(f"the original MNIST files are not in {RAW}")
+    from training.pipeline import Run, train
+    from training.recipes import TUTORIAL
+
+    run = Run(
+        data="mnist",
+        normal=(5,),
+        name="tutorial",
+        recipe=TUTORIAL,
+        store=tmp_path,
+        data_dir=SHARED_DATA,
+        false_alarm_rate=0.01,
+        seed=1337,
+        device="cpu",
+        threads=1,
+        size=None,
+        mode="auto",
+    )
+    published = train(run)
+    assert published.manifest.training.parameters == 1_132_944
+    assert published.manifest.evaluation is not None
+    assert (published.manifest.evaluation.auroc or 0) >= 0.955

@@ -1,0 +1,190 @@
+"""Whole runs on real handwriting, in this process and through the command line."""
+
+import dataclasses
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from app.inference.conformal import Calibration
+from app.inference.store import ModelStore
+from tests.conftest import digits_run
+from tests.support import ROOT, encode, gradient
+from training.__main__ import main
+from training.datasets import load
+from training.evaluation import evaluate, score_all
+from training.pipeline import Published, train
+from training.recipes import TUTORIAL
+from training.splitting import split
+
+
+def test_the_published_version_says_how_it_came_to_be(trained: Published) -> None:
+    manifest = trained.manifest
+    assert manifest.training.recipe["name"] == "default"
+    assert manifest.training.recipe["hidden"] == (512, 64)
+    assert (manifest.data.source, manifest.data.normal) == ("digits", "5")
+    assert len(manifest.training.loss.train) == manifest.training.recipe["epochs"]
+    assert {"torch", "torchvision", "python"} <= set(manifest.libraries)
+
+
+def test_the_recorded_split_is_the_one_that_was_used(trained: Published, store: Path) -> None:
+    """From manifest and data alone the threshold can be computed again."""
+    manifest = trained.manifest
+    run = digits_run(store)
+    data = load(run.data, normal=run.normal, data_dir=run.data_dir, size=None, mode="auto")
+    assert manifest.data.fingerprint == data.fingerprint
+    recorded = manifest.training.split
+    parts = split(data.groups, run.recipe, false_alarm_rate=run.false_alarm_rate, seed=run.seed)
+    assert (recorded.calibration, recorded.validation) == (parts.calibration, parts.validation)
+    assert not set(parts.fit) & set(parts.calibration)
+    bundle = ModelStore(store).load("digits-5", manifest.version)
+    scores = score_all(bundle.model, data.normal[list(recorded.calibration)]).score
+    assert sorted(scores) == pytest.approx(manifest.calibration.scores, rel=1e-5)
+    assert Calibration(manifest.calibration.scores).threshold(0.05) == manifest.threshold
+
+
+def test_it_tells_fives_from_other_digits(trained: Published) -> None:
+    assert trained.manifest.evaluation is not None
+    assert trained.manifest.evaluation.auroc is not None
+    assert trained.manifest.evaluation.auroc > 0.93
+    assert set(trained.manifest.evaluation.kinds) == {"normal", *"012346789"}
+
+
+def test_the_report_has_every_picture(trained: Published) -> None:
+    names = {path.stem for path in (trained.directory / "report").iterdir()}
+    assert names == {"samples", "loss", "reconstruction", "histogram", "roc", "worst"}
+    for path in (trained.directory / "report").iterdir():
+        with Image.open(path) as image:
+            assert image.format == "PNG"
+            assert min(image.size) > 150
+            assert len(image.convert("RGB").getcolors(10**6) or []) > 20  # something is drawn
+
+
+def test_no_path_of_the_training_machine_is_left(trained: Published) -> None:
+    needles = [str(ROOT).encode(), sys.prefix.encode(), str(Path(torch.__file__).parent).encode(), b"site-packages"]
+    for path in trained.directory.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            if path.name == "model.pt":
+                with zipfile.ZipFile(io.BytesIO(content)) as records:
+                    content += b"".join(records.read(name) for name in records.namelist())
+            for needle in needles:
+                assert needle not in content, (path.name, needle)
+
+
+def test_the_same_seed_gives_the_same_model_and_threshold(trained: Published, tmp_path: Path) -> None:
+    again = train(digits_run(tmp_path))
+    assert again.manifest.threshold == trained.manifest.threshold
+    assert again.manifest.files["model.pt"] == trained.manifest.files["model.pt"]
+    other = train(dataclasses.replace(digits_run(tmp_path), seed=7))
+    assert other.manifest.files["model.pt"] != trained.manifest.files["model.pt"]
+
+
+def test_the_tutorial_recipe_runs(tmp_path: Path) -> None:
+    published = train(dataclasses.replace(digits_run(tmp_path), recipe=dataclasses.replace(TUTORIAL, epochs=2)))
+    assert published.manifest.training.recipe["name"] == "tutorial"
+
+
+def test_an_image_folder_without_test_pictures_gets_a_model(tmp_path: Path) -> None:
+    (tmp_path / "parts" / "normal").mkdir(parents=True)
+    for i in range(60):
+        (tmp_path / "parts" / "normal" / f"{i}.png").write_bytes(encode(gradient(20 + i % 7, 20)))
+    run = dataclasses.replace(digits_run(tmp_path / "store"), data=str(tmp_path / "parts"), name="parts", size=(16, 16))
+    published = train(run)
+    assert published.manifest.evaluation is None
+    assert {path.stem for path in (published.directory / "report").iterdir()} == {"samples", "loss", "histogram"}
+
+
+def test_evaluation_figures() -> None:
+    figures = evaluate([0.1, 0.2, 0.6, 0.4, 0.7, 0.8], ["normal"] * 3 + ["a", "a", "b"], 0.5)
+    assert figures is not None
+    assert (figures.normal, figures.anomalies) == (3, 3)
+    assert figures.false_alarm_rate == pytest.approx(1 / 3)
+    assert figures.detection_rate == pytest.approx(2 / 3)
+    assert figures.auroc == pytest.approx(8 / 9)
+    assert figures.kinds["a"].flagged == 0.5
+    assert evaluate([], [], 0.5) is None
+    only_anomalies = evaluate([0.9], ["a"], 0.5)
+    assert only_anomalies is not None
+    assert (only_anomalies.auroc, only_anomalies.false_alarm_rate) == (None, None)
+
+
+class TestCommandLine:
+    def test_from_nothing_to_a_published_model(self, tmp_path: Path) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "training", "--data", "digits", "--normal", "5", "--name", "digits-5",
+             "--epochs", "2",
+             "--store", str(tmp_path / "store"), "--threads", "1"],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert "epoch   2/2  train 0." in done.stdout
+        for word in (
+            "validation 0.",
+            "threshold",
+            "AUROC",
+            "average precision",
+            "detected of",
+            "false alarms on",
+            "report",
+        ):
+            assert word in done.stdout
+        store = ModelStore(tmp_path / "store")
+        assert store.manifest("digits-5").false_alarm_rate == 0.01
+        store.load("digits-5", store.current("digits-5"))
+
+    def test_help_shows_every_option_with_its_default(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(["--help"])
+        assert caught.value.code == 0
+        text = capsys.readouterr().out
+        for option in (
+            "--data",
+            "--normal",
+            "--name",
+            "--epochs",
+            "--false-alarm-rate",
+            "--seed",
+            "--recipe",
+            "--device",
+        ):
+            assert option in text
+        assert text.count("(default: ") >= 15
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--data", "digits", "--false-alarm-rate", "0.001"], "needs at least 999 calibration images"),
+            (["--data", "no/such/folder"], "there is no folder no/such/folder"),
+            (["--data", "digits", "--normal", "12"], "labels from 0 to 9"),
+            (["--data", "digits", "--store", "/dev/null/store", "--epochs", "1"], "the store is as it was"),
+        ],
+    )
+    def test_what_cannot_be_done_is_one_line(
+        self, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(arguments) == 1
+        errors = capsys.readouterr().err.splitlines()
+        assert len(errors) == 1
+        assert errors[0].startswith("error: ")
+        assert message in errors[0]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["--false-alarm-rate", "0"], ["--false-alarm-rate", "1"], ["--false-alarm-rate", "x"], ["--epochs", "0"],
+            ["--name", "../x"], ["--normal", "five"], ["--size", "0x"], ["--device", "abacus"],
+            ["--learning-rate", "inf"],
+        ],
+    )  # fmt: skip
+    def test_bad_options_are_usage_errors(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+        assert f"argument {arguments[0]}" in capsys.readouterr().err
