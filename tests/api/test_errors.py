@@ -68,8 +68,7 @@ class TestBadRequests:
 class TestNotFound:
     def test_unknown_model(self, server: Server) -> None:
         for name in ("nothing", "..%2f..%2fetc", "CURRENT"):
-            response = server.client.post(f"/score?model={name}", files={"file": PNG})
-            assert check(response, 422 if "%" in name else 404)
+            check(server.client.post(f"/score?model={name}", files={"file": PNG}), 404)
         assert "'nothing'" in check(server.client.get("/models/nothing"), 404).detail
 
     def test_unknown_route(self, server: Server) -> None:
