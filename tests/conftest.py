@@ -11,8 +11,10 @@ from sklearn.datasets import load_digits
 
 from app.inference.store import ModelStore
 from tests.support import Server, encode, make_bundle, running_server
+from training.datasets import Source
 from training.pipeline import Published, Run, train
 from training.recipes import DEFAULT
+from training.scoring import RULES
 
 ALPHA = 0.05
 
@@ -21,18 +23,16 @@ torch.set_num_threads(1)
 
 def digits_run(store: Path) -> Run:
     return Run(
-        data="digits",
-        normal=(5,),
+        source=Source("digits", normal=(5,), data_dir=store / "data"),
         name="digits-5",
         recipe=DEFAULT,
+        rule=RULES["mse"],
         store=store,
-        data_dir=Path("nowhere"),
         false_alarm_rate=ALPHA,
+        guarantee="marginal",
         seed=1337,
         device="cpu",
         threads=1,
-        size=None,
-        mode="auto",
     )
 
 

@@ -55,7 +55,7 @@ def make_bundle(
 ) -> tuple[Manifest, dict[str, bytes]]:
     """A real bundle around an untrained network: (manifest, files), ready to publish."""
     torch.manual_seed(seed)
-    network = network or DenseAutoencoder(spec.shape, (16, 4), linear_code=True)
+    network = network or DenseAutoencoder(spec.shape, (16,), 4, linear_code=True)
     archive = torchscript.dump(ScoredAutoencoder(network, Mse()))
     model = torchscript.load(archive)
     images = (torch.rand(120, *spec.shape) * 255).round() / 255
@@ -72,6 +72,8 @@ def make_bundle(
         scoring=Scoring(rule="mse", formula="mean((x - x̂)²)"),
         threshold=calibration.threshold(0.05),
         false_alarm_rate=0.05,
+        guarantee="marginal",
+        promise="a promise",
         evaluation=None,
         training=Training(
             recipe={"name": "untrained"},
@@ -83,7 +85,7 @@ def make_bundle(
             split=Split(fit=21, validation=(), calibration=tuple(range(99))),
             loss=Loss(train=(0.1,), validation=()),
         ),
-        data=Data(source="random", normal="all", fingerprint="0" * 64),
+        data=Data(source="random", normal="all", fingerprint="0" * 64, groups=120, unreadable=0, near_duplicates=None),
         libraries={"torch": str(torch.__version__)},
         files={file: file_record(content) for file, content in files.items()},
         golden=Golden(image=base64.b64encode(golden).decode(), mse=scores.mse[0], score=scores.score[0]),

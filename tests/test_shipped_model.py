@@ -1,5 +1,7 @@
 """The model in model_store/: as it lies in the repository, and on the real MNIST over HTTP."""
 
+import base64
+import io
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +11,14 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from app.inference.store import ModelStore
 from tests.support import ROOT, SHARED_DATA, Server, encode, running_server
+from training.datasets import Source
+from training.pipeline import Run, train
+from training.recipes import TUTORIAL
+from training.scoring import RULES
 
 STORE = ROOT / "model_store"
 RAW = SHARED_DATA / "MNIST" / "raw"
@@ -67,6 +73,41 @@ def verdicts(
     return labels == 5, np.array(flags)
 
 
+def odd_pictures() -> dict[str, npt.NDArray[np.uint8]]:
+    random = np.random.default_rng(0)
+    return {
+        "blank": np.zeros((28, 28), np.uint8),
+        "white": np.full((28, 28), 255, np.uint8),
+        "grey": np.full((28, 28), 128, np.uint8),
+        "uniform noise": random.integers(0, 256, (28, 28), dtype=np.uint8),
+        "Gaussian noise": random.normal(128, 60, (28, 28)).clip(0, 255).astype(np.uint8),
+        "black and white noise": (random.random((28, 28)) > 0.5).astype(np.uint8) * 255,
+        "large blank": np.zeros((500, 400), np.uint8),
+        "large noise": random.integers(0, 256, (300, 300), dtype=np.uint8),
+    }
+
+
+@pytest.mark.parametrize("name", odd_pictures())
+def test_pictures_of_nothing_are_anomalies(shipped: Server, name: str) -> None:
+    data = encode(Image.fromarray(odd_pictures()[name]))
+    response = shipped.client.post("/score?include=", content=data, headers={"Content-Type": "image/png"})
+    (result,) = response.json()["results"]
+    assert result["is_anomaly"], result
+    assert any("above that of every calibration picture" in warning for warning in result["warnings"])
+    assert any("resized" in warning for warning in result["warnings"]) is name.startswith("large")
+
+
+def test_an_inverted_five_is_told_to_look_inverted(shipped: Server) -> None:
+    manifest = ModelStore(STORE).manifest("mnist-5")
+    five = Image.open(io.BytesIO(base64.b64decode(manifest.golden.image)))
+    results = shipped.client.post(
+        "/score?include=", files=[("file", encode(five)), ("file", encode(ImageOps.invert(five)))]
+    ).json()["results"]
+    assert [result["verdict"] for result in results] == ["normal", "anomaly"]
+    assert results[0]["warnings"] == []
+    assert any(warning.startswith("looks inverted") for warning in results[1]["warnings"])
+
+
 def test_false_alarms_on_the_fives(verdicts: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]) -> None:
     five, flagged = verdicts
     assert five.sum() == 892
@@ -82,22 +123,17 @@ def test_other_digits_are_found(verdicts: tuple[npt.NDArray[np.bool_], npt.NDArr
 def test_the_tutorial_recipe_reaches_its_auroc(tmp_path: Path) -> None:
     if not RAW.is_dir():
         pytest.skip(f"the original MNIST files are not in {RAW}")
-    from training.pipeline import Run, train
-    from training.recipes import TUTORIAL
-
     run = Run(
-        data="mnist",
-        normal=(5,),
+        source=Source("mnist", normal=(5,), data_dir=SHARED_DATA),
         name="tutorial",
         recipe=TUTORIAL,
+        rule=RULES["mse"],
         store=tmp_path,
-        data_dir=SHARED_DATA,
         false_alarm_rate=0.01,
+        guarantee="marginal",
         seed=1337,
         device="cpu",
         threads=1,
-        size=None,
-        mode="auto",
     )
     published = train(run)
     assert published.manifest.training.parameters == 1_132_944

@@ -12,14 +12,15 @@ from rich.table import Table
 
 from app.inference.errors import InferenceError
 from app.inference.manifest import NAME_PATTERN, Manifest
-from training.datasets import BUILT_IN, Dataset
+from training.datasets import BUILT_IN, Source
 from training.errors import TrainingError
 from training.fitting import Epoch
-from training.pipeline import Published, Run, train
+from training.pipeline import Prepared, Published, Run, train
 from training.recipes import DEFAULT, RECIPES
-from training.splitting import Parts
+from training.report import evaluation_rows
+from training.scoring import DEFAULT_RULE, RULES
 
-_UNREADABLE_SHOWN = 10
+_SHOWN = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         published = train(
             run,
-            on_data=lambda data, parts, device: _print_data(console, run, data, parts, device),
+            on_data=lambda prepared: _print_data(console, run, prepared),
             on_epoch=lambda epoch: _print_epoch(console, run, epoch),
         )
     except (TrainingError, InferenceError) as error:
@@ -53,8 +54,15 @@ def _parse(arguments: list[str] | None) -> Run:
     what.add_argument("--data", default="mnist", help=f"{', '.join(BUILT_IN)}, or a folder with normal/ and test/")
     what.add_argument("--normal", type=_labels, default="5", help="label, or comma list, that is normal")
     what.add_argument("--data-dir", type=Path, default=Path("data"), help="where downloaded sets are kept")
-    what.add_argument("--size", type=_size, help="input size for folders, as SIDE or HEIGHTxWIDTH (default: 64)")
+    what.add_argument("--size", type=_size, help="input size for folders, SIDE or HEIGHTxWIDTH (default: the recipe's)")
     what.add_argument("--mode", choices=["auto", "L", "RGB"], default="auto", help="grey or colour, for folders")
+    what.add_argument(
+        "--groups",
+        type=_groups,
+        default="folder",
+        help="pictures of one thing, which no split tears apart, share a folder of normal/, a match of a REGEX in "
+        "their path, or nothing (none)",
+    )
     where = parser.add_argument_group("where it goes")
     where.add_argument("--name", type=_name, help="the model's name (default: DATA-NORMAL, as mnist-5)")
     where.add_argument("--store", type=Path, default=Path("model_store"), help="folder of the model store")
@@ -63,7 +71,14 @@ def _parse(arguments: list[str] | None) -> Run:
     how.add_argument("--epochs", type=_positive(int), help="passes over the data (default: the recipe's)")
     how.add_argument("--batch-size", type=_positive(int), help="pictures per step (default: the recipe's)")
     how.add_argument("--learning-rate", type=_positive(float), help="peak step size (default: the recipe's)")
+    how.add_argument("--score", choices=RULES, default=DEFAULT_RULE, help="the error that decides, see docs/scoring.md")
     how.add_argument("--false-alarm-rate", type=_rate, default=0.01, help="share of normal pictures that may alarm")
+    how.add_argument(
+        "--guarantee",
+        choices=["marginal", "strict"],
+        default="marginal",
+        help="the rate holds on average over calibration draws, or with 95 %% confidence over them",
+    )
     how.add_argument("--seed", type=int, default=1337, help="of split, weights, shuffling and corruption")
     how.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda, …")
     how.add_argument("--threads", type=_positive(int), default=1, help="CPU threads; more seldom help small nets")
@@ -73,18 +88,23 @@ def _parse(arguments: list[str] | None) -> Run:
         RECIPES[options.recipe], **{name: value for name, value in changes.items() if value is not None}
     )
     return Run(
-        data=options.data,
-        normal=options.normal,
+        source=Source(
+            data=options.data,
+            normal=options.normal,
+            data_dir=options.data_dir,
+            size=options.size,
+            mode=options.mode,
+            groups=options.groups,
+        ),
         name=options.name or _default_name(options.data, options.normal),
         recipe=recipe,
+        rule=RULES[options.score],
         store=options.store,
-        data_dir=options.data_dir,
         false_alarm_rate=options.false_alarm_rate,
+        guarantee=options.guarantee,
         seed=options.seed,
         device=options.device,
         threads=options.threads,
-        size=options.size,
-        mode=options.mode,
     )
 
 
@@ -106,6 +126,16 @@ def _size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is neither SIDE nor HEIGHTxWIDTH")
     height = int(match[1])
     return height, int(match[2] or height)
+
+
+def _groups(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither folder, none nor a regular expression: {error}"
+        ) from error
+    return text
 
 
 def _name(text: str) -> str:
@@ -147,20 +177,29 @@ class _positive:  # noqa: N801  reads as a type in add_argument
         return value
 
 
-def _print_data(console: Console, run: Run, data: Dataset, parts: Parts, device: torch.device) -> None:
-    spec = data.spec
+def _print_data(console: Console, run: Run, prepared: Prepared) -> None:
+    data, parts, spec = prepared.data, prepared.parts, prepared.data.spec
     console.print(
         f"[bold]{run.name}[/]: {data.source}, normal = {data.normal_label}, "
-        f"{spec.channels}×{spec.height}×{spec.width}, recipe {run.recipe.name}, {device.type}"
+        f"{spec.channels}×{spec.height}×{spec.width}, recipe {run.recipe.name}, score {run.rule.name}, "
+        f"{prepared.device.type}"
     )
+    groups = len(set(data.groups))
+    shown = "" if groups == len(data.groups) else f" of {groups:,} things"
     console.print(
-        f"{len(data.normal):,} normal pictures: {len(parts.fit):,} to fit, {len(parts.validation):,} to watch, "
+        f"{len(data.normal):,} normal pictures{shown}: {len(parts.fit):,} to fit, {len(parts.validation):,} to watch, "
         f"{len(parts.calibration):,} to calibrate; {len(data.test):,} to test"
     )
-    for path, reason in data.unreadable[:_UNREADABLE_SHOWN]:
-        console.print(f"[yellow]skipped[/] {path}: {reason}", markup=True)
-    if len(data.unreadable) > _UNREADABLE_SHOWN:
-        console.print(f"[yellow]skipped[/] {len(data.unreadable) - _UNREADABLE_SHOWN} more")
+    _print_some(console, "skipped", [f"{path}: {reason}" for path, reason in data.unreadable])
+    for where, pairs in (prepared.near_duplicates or {}).items():
+        _print_some(console, f"look alike across {where}", [f"{one} ~ {other}" for one, other in pairs])
+
+
+def _print_some(console: Console, what: str, lines: list[str]) -> None:
+    for line in lines[:_SHOWN]:
+        console.print(f"[yellow]{what}[/]", line, markup=True)
+    if len(lines) > _SHOWN:
+        console.print(f"[yellow]{what}[/] {len(lines) - _SHOWN:,} more")
 
 
 def _print_epoch(console: Console, run: Run, epoch: Epoch) -> None:
@@ -175,29 +214,15 @@ def _print_closing(console: Console, published: Published) -> None:
     for row in _closing_rows(published.manifest):
         table.add_row(*row)
     console.print(table)
-    console.print(f"bundle    {published.directory}\npictures  {published.directory / 'report'}")
+    console.print(f"bundle    {published.directory}\nreport    {published.directory / 'report' / 'index.html'}")
 
 
 def _closing_rows(manifest: Manifest) -> list[tuple[str, str]]:
-    rows = [
-        (
-            "threshold",
-            f"{manifest.threshold:.6f}  ({manifest.scoring.rule}, n = {manifest.calibration.size:,})",
-        ),
-        ("guaranteed false alarms", f"≤ {manifest.false_alarm_rate:.2%}"),
+    return [
+        ("threshold", f"{manifest.threshold:.6f}  ({manifest.scoring.rule}, n = {manifest.calibration.size:,})"),
+        ("guaranteed false alarms", f"≤ {manifest.false_alarm_rate:.2%}  ({manifest.guarantee})"),
+        *(evaluation_rows(manifest.evaluation) if manifest.evaluation else []),
     ]
-    if (evaluation := manifest.evaluation) is not None:
-        rows += [
-            (label, format(value, pattern))
-            for label, value, pattern in (
-                ("AUROC", evaluation.auroc, ".4f"),
-                ("average precision", evaluation.average_precision, ".4f"),
-                (f"detected of {evaluation.anomalies:,} anomalies", evaluation.detection_rate, ".2%"),
-                (f"false alarms on {evaluation.normal:,} normals", evaluation.false_alarm_rate, ".2%"),
-            )
-            if value is not None
-        ]
-    return rows
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The networks that learn to compress and rebuild normal pictures."""
+"""The networks that learn to compress and rebuild normal pictures.
+
+All take (N, C, H, W) float32 in [0, 1] and return a reconstruction of that very shape, in (0, 1).
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,21 +10,22 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from training.recipes import Recipe
+
 
 class DenseAutoencoder(nn.Module):
-    """Fully connected, mirrored: the last hidden width is the code.
-
-    Takes (N, C, H, W) float32 in [0, 1] and returns a reconstruction of that very shape, in (0, 1).
+    """Fully connected and mirrored: for small pictures.
 
     Args:
         shape: (C, H, W) of one picture.
-        hidden: widths from the input's side to the code, e.g. (512, 64).
+        hidden: widths from the input's side on, e.g. (512, 256).
+        code: width of the bottleneck.
         linear_code: no ReLU after the code layer.
     """
 
-    def __init__(self, shape: tuple[int, int, int], hidden: Sequence[int], *, linear_code: bool) -> None:
+    def __init__(self, shape: tuple[int, int, int], hidden: Sequence[int], code: int, *, linear_code: bool) -> None:
         super().__init__()
-        widths = (math.prod(shape), *hidden)
+        widths = (math.prod(shape), *hidden, code)
         encoder = _layers(widths)
         self.encoder = nn.Sequential(nn.Flatten(), *(encoder[:-1] if linear_code else encoder))
         self.decoder = nn.Sequential(*_layers(widths[::-1])[:-1], nn.Sigmoid())
@@ -34,9 +38,45 @@ class DenseAutoencoder(nn.Module):
 
 def _layers(widths: Sequence[int]) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for narrow, wide in pairwise(widths):
-        layers += [nn.Linear(narrow, wide), nn.ReLU()]
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU()]
     return layers
+
+
+class ConvAutoencoder(nn.Module):
+    """Convolutions that halve the picture, a dense code, and the way back: for larger and coloured pictures.
+
+    Args:
+        shape: (C, H, W) of one picture, of any size.
+        channels: of each halving, e.g. (32, 64, 64).
+        code: width of the dense bottleneck.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], channels: Sequence[int], code: int) -> None:
+        super().__init__()
+        sizes = [shape[1:]]
+        down: list[nn.Module] = []
+        for before, after in pairwise((shape[0], *channels)):
+            down += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        smallest = (channels[-1], *sizes.pop())
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(smallest), code))
+        up: list[nn.Module] = [nn.Linear(code, math.prod(smallest)), nn.ReLU(), nn.Unflatten(1, smallest)]
+        for (before, after), size in zip(pairwise((*channels[::-1], channels[0])), sizes[::-1], strict=True):
+            up += [nn.Upsample(size), nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+        self.decoder = nn.Sequential(*up, nn.Conv2d(channels[0], shape[0], 3, padding=1), nn.Sigmoid())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) → reconstruction (N, C, H, W)."""
+        rebuilt: torch.Tensor = self.decoder(self.encoder(images))
+        return rebuilt
+
+
+def build(recipe: Recipe, shape: tuple[int, int, int]) -> nn.Module:
+    """The recipe's network for pictures of a shape, its weights drawn from torch's generator."""
+    if recipe.network == "conv":
+        return ConvAutoencoder(shape, recipe.hidden, recipe.code)
+    return DenseAutoencoder(shape, recipe.hidden, recipe.code, linear_code=recipe.linear_code)
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from app.inference.bundle import BatchScores
 from app.inference.manifest import Evaluation, KindFigures
 from app.inference.torchscript import ScoringModel
-from training.datasets import NORMAL
+from training.folders import NORMAL
 
 _BATCH = 256
 

@@ -107,8 +107,10 @@ def _corrupt(clean: torch.Tensor, recipe: Recipe, generator: torch.Generator) ->
         return clean
     count, channels, height, width = clean.shape
     grid = (count, channels, math.ceil(height / recipe.noise_cell), math.ceil(width / recipe.noise_cell))
-    noise = torch.randn(grid, generator=generator, device=clean.device)
-    return clean + recipe.noise * nn.functional.interpolate(noise, (height, width), mode="bilinear")
+    noise = recipe.noise * torch.randn(grid, generator=generator, device=clean.device)
+    if recipe.noise_varies:
+        noise *= torch.rand((count, 1, 1, 1), generator=generator, device=clean.device)
+    return clean + nn.functional.interpolate(noise, (height, width), mode="bilinear")
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import Literal
 
 import torch
+from torch import nn
 
 from app import __version__
 from app.inference import torchscript
 from app.inference.bundle import MODEL_FILE, file_record
-from app.inference.conformal import Calibration
+from app.inference.conformal import CONFIDENCE, Calibration, Guarantee
 from app.inference.images import InputSpec, open_picture
 from app.inference.manifest import (
     CalibrationRecord,
@@ -31,12 +31,14 @@ from app.inference.manifest import (
 from app.inference.rendering import png, to_image
 from app.inference.store import ModelStore, new_version
 from training import report
-from training.autoencoders import DenseAutoencoder, parameter_count
-from training.datasets import Dataset, load
+from training.autoencoders import build, parameter_count
+from training.datasets import Dataset, Source, load
+from training.duplicates import hashes, near_duplicates
 from training.evaluation import evaluate, score_all
 from training.fitting import Epoch, fit, pick_device
 from training.recipes import Recipe
-from training.scoring import RULES, ScoredAutoencoder
+from training.report import Material
+from training.scoring import Rule, ScoredAutoencoder
 from training.splitting import Parts, split
 
 
@@ -44,18 +46,33 @@ from training.splitting import Parts, split
 class Run:
     """Everything that decides a run. Equal runs on one machine give equal weights and thresholds."""
 
-    data: str
-    normal: tuple[int, ...]
+    source: Source
     name: str
     recipe: Recipe
+    rule: Rule
     store: Path
-    data_dir: Path
     false_alarm_rate: float
+    guarantee: Guarantee
     seed: int
     device: str
     threads: int
-    size: tuple[int, int] | None
-    mode: Literal["auto", "L", "RGB"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data and split of a run, before anything is learned.
+
+    Attributes:
+        data: all pictures.
+        parts: which normal picture serves what.
+        device: where the network will be fitted.
+        near_duplicates: pairs that look alike, by the two parts they lie in; None for the built-in sets.
+    """
+
+    data: Dataset
+    parts: Parts
+    device: torch.device
+    near_duplicates: dict[str, list[tuple[str, str]]] | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +86,7 @@ class Published:
 def train(
     run: Run,
     *,
-    on_data: Callable[[Dataset, Parts, torch.device], None] = lambda *_: None,
+    on_data: Callable[[Prepared], None] = lambda _: None,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
 ) -> Published:
     """Trains, calibrates, evaluates and publishes a new version.
@@ -79,76 +96,138 @@ def train(
         StoreNotWritable, BundleRejected: publishing failed; the store serves what it served.
     """
     torch.set_num_threads(run.threads)
-    device = pick_device(run.device)
-    data = load(run.data, normal=run.normal, data_dir=run.data_dir, size=run.size, mode=run.mode)
-    parts = split(data.groups, run.recipe, false_alarm_rate=run.false_alarm_rate, seed=run.seed)
-    on_data(data, parts, device)
+    prepared = prepare(run)
+    data, parts = prepared.data, prepared.parts
+    on_data(prepared)
 
-    torch.manual_seed(run.seed)
-    network = DenseAutoencoder(data.spec.shape, run.recipe.hidden, linear_code=run.recipe.linear_code)
     began = time.perf_counter()
-    epochs = fit(
-        network,
-        data.normal[list(parts.fit)],
-        data.normal[list(parts.validation)],
-        run.recipe,
-        seed=run.seed,
-        device=device,
-        on_epoch=on_epoch,
-    )
+    network, epochs = fit_network(run.recipe, data, parts, seed=run.seed, device=prepared.device, on_epoch=on_epoch)
     seconds = time.perf_counter() - began
 
     # From here on, the archive that will be served does the scoring.
-    rule = RULES["mse"]
-    archive = torchscript.dump(ScoredAutoencoder(network, rule.module()))
+    archive = torchscript.dump(ScoredAutoencoder(network, run.rule.module()))
     model = torchscript.load(archive)
     held_out = data.normal[list(parts.calibration)]
     calibration = Calibration(score_all(model, held_out).score)
-    threshold = calibration.threshold(run.false_alarm_rate)
+    threshold = calibration.threshold(run.false_alarm_rate, run.guarantee)
     test_scores = score_all(model, data.test)
 
-    pictures = report.draw(
-        report.Material(
-            normal=data.normal[list(parts.fit)],
-            epochs=epochs,
-            calibration=calibration.scores,
-            threshold=threshold,
-            false_alarm_rate=run.false_alarm_rate,
-            test=data.test,
-            test_kinds=data.test_kinds,
-            test_scores=test_scores,
-        )
+    training = Training(
+        recipe=dataclasses.asdict(run.recipe),
+        parameters=parameter_count(network),
+        seed=run.seed,
+        device=prepared.device.type,
+        threads=run.threads,
+        seconds=round(seconds, 3),
+        split=Split(fit=len(parts.fit), validation=parts.validation, calibration=parts.calibration),
+        loss=Loss(
+            train=tuple(epoch.train_loss for epoch in epochs),
+            validation=tuple(e.validation_loss for e in epochs if e.validation_loss is not None),
+        ),
     )
-    files = {MODEL_FILE: archive, **pictures}
-    manifest = Manifest(
+    duplicates = prepared.near_duplicates
+    draft = Manifest(
         name=run.name,
         version=new_version(),
         created_at=datetime.now(UTC).replace(microsecond=0),
         input=data.spec,
-        scoring=Scoring(rule=rule.name, formula=rule.formula),
+        scoring=Scoring(rule=run.rule.name, formula=run.rule.formula),
         threshold=threshold,
         false_alarm_rate=run.false_alarm_rate,
+        guarantee=run.guarantee,
+        promise=_promise(run.false_alarm_rate, run.guarantee, len(calibration)),
         evaluation=evaluate(test_scores.score, data.test_kinds, threshold),
-        training=Training(
-            recipe=dataclasses.asdict(run.recipe),
-            parameters=parameter_count(network),
-            seed=run.seed,
-            device=device.type,
-            threads=run.threads,
-            seconds=round(seconds, 3),
-            split=Split(fit=len(parts.fit), validation=parts.validation, calibration=parts.calibration),
-            loss=Loss(
-                train=tuple(epoch.train_loss for epoch in epochs),
-                validation=tuple(e.validation_loss for e in epochs if e.validation_loss is not None),
-            ),
+        training=training,
+        data=Data(
+            source=data.source,
+            normal=data.normal_label,
+            fingerprint=data.fingerprint,
+            groups=len(set(data.groups)),
+            unreadable=len(data.unreadable),
+            near_duplicates=duplicates and {where: len(pairs) for where, pairs in duplicates.items()},
         ),
-        data=Data(source=data.source, normal=data.normal_label, fingerprint=data.fingerprint),
         libraries=_libraries(),
-        files={name: file_record(content) for name, content in files.items()},
+        files={},
         golden=_golden(model, data.spec, held_out),
         calibration=CalibrationRecord(size=len(calibration), scores=calibration.scores),
     )
+    material = Material(
+        normal=data.normal[list(parts.fit)],
+        epochs=epochs,
+        calibration=calibration.scores,
+        threshold=threshold,
+        false_alarm_rate=run.false_alarm_rate,
+        test=data.test,
+        test_kinds=data.test_kinds,
+        test_scores=test_scores,
+    )
+    files = {MODEL_FILE: archive, **report.write(draft, material)}
+    manifest = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
     return Published(ModelStore(run.store).publish(manifest, files), manifest)
+
+
+def prepare(run: Run) -> Prepared:
+    """Reads and splits; everything that can be refused before training is refused here.
+
+    Raises:
+        TrainingError: there is too little to learn from or to calibrate with.
+    """
+    data = load(run.source, folder_size=run.recipe.folder_size)
+    parts = split(
+        data.groups, run.recipe, false_alarm_rate=run.false_alarm_rate, guarantee=run.guarantee, seed=run.seed
+    )
+    return Prepared(data, parts, pick_device(run.device), _find_near_duplicates(data, parts))
+
+
+def fit_network(
+    recipe: Recipe,
+    data: Dataset,
+    parts: Parts,
+    *,
+    seed: int,
+    device: torch.device,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+) -> tuple[nn.Module, list[Epoch]]:
+    """Builds the recipe's network and fits it on the fit part."""
+    torch.manual_seed(seed)
+    network = build(recipe, data.spec.shape)
+    images, validation = data.normal[list(parts.fit)], data.normal[list(parts.validation)]
+    return network, fit(network, images, validation, recipe, seed=seed, device=device, on_epoch=on_epoch)
+
+
+def _find_near_duplicates(data: Dataset, parts: Parts) -> dict[str, list[tuple[str, str]]] | None:
+    if not data.normal_files:
+        return None
+    normal, test = hashes(data.normal), hashes(data.test)
+    fit_files, calibration_files = (
+        [data.normal_files[index] for index in part] for part in (parts.fit, parts.calibration)
+    )
+    fit_hashes, calibration_hashes = normal[list(parts.fit)], normal[list(parts.calibration)]
+    sides = {
+        "fit and calibration": (fit_hashes, fit_files, calibration_hashes, calibration_files),
+        "fit and test": (fit_hashes, fit_files, test, data.test_files),
+        "calibration and test": (calibration_hashes, calibration_files, test, data.test_files),
+    }
+    return {
+        where: [(one_files[pair.first], other_files[pair.second]) for pair in near_duplicates(one, other)]
+        for where, (one, one_files, other, other_files) in sides.items()
+    }
+
+
+def _promise(rate: float, guarantee: Guarantee, size: int) -> str:
+    drawn = (
+        "as long as pictures are drawn like the calibration pictures; "
+        "a new camera, other light or a changed product void it"
+    )
+    if guarantee == "strict":
+        return (
+            f"with {CONFIDENCE:.0%} confidence over the draw of the {size:,} calibration pictures, at most "
+            f"{rate:.4g} of all normal pictures are called anomalies, {drawn}"
+        )
+    return (
+        f"a further normal picture is called an anomaly with probability at most {rate:.4g}, on average over "
+        f"draws of the {size:,} calibration pictures, {drawn}"
+    )
 
 
 def _golden(model: torchscript.ScoringModel, spec: InputSpec, held_out: torch.Tensor) -> Golden:
@@ -161,7 +240,7 @@ def _golden(model: torchscript.ScoringModel, spec: InputSpec, held_out: torch.Te
 
 
 def _libraries() -> dict[str, str]:
-    names = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
+    names = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "imagehash")
     return {
         "anomaly-service": __version__,
         "python": platform.python_version(),

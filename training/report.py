@@ -1,21 +1,28 @@
-"""The pictures of a training run: what went in, how it went, how it separates, where it errs."""
+"""The report of a training run: what went in, how it went, how it separates, where it errs.
 
+PNG pictures, and one self-contained HTML page that shows them with the figures and the settings.
+"""
+
+import base64
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+import jinja2
 import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from app.inference.bundle import BatchScores
+from app.inference.manifest import Evaluation, Manifest
 from app.inference.rendering import error_map, to_image
-from training.datasets import NORMAL
 from training.fitting import Epoch
+from training.folders import NORMAL
 
 mpl.use("Agg")
 
@@ -23,6 +30,9 @@ NORMAL_COLOUR: Final = "#2a6f97"
 ANOMALY_COLOUR: Final = "#d1495b"
 _GRID: Final = 16
 _WORST: Final = 8
+_WIDE: Final = 10
+_EACH: Final = 2
+_KINDS: Final = 20
 _SHOWN_FIRST: Final = "7"  # the tutorial shows a seven where there is one
 
 
@@ -51,8 +61,52 @@ class Material:
     test_scores: BatchScores
 
 
+# Section → the pictures in it, each with what it shows for those who cannot see it.
+_SECTIONS: Final = {
+    "How the scores separate": {
+        "histogram": "Histogram of the scores of calibration and test pictures with the threshold",
+        "roc": "ROC curve on the test pictures",
+        "precision_recall": "Precision-recall curve on the test pictures",
+    },
+    "What was learned": {
+        "samples": "A sample of the normal pictures",
+        "loss": "Training and validation loss by epoch",
+        "reconstruction": "An anomaly, its reconstruction and the error map",
+        "gallery": "Test pictures of each kind above their reconstructions",
+    },
+    "Where it errs": {"worst": "The worst false alarms and the worst misses"},
+}
+
+
+def write(manifest: Manifest, material: Material) -> dict[str, bytes]:
+    """All files of the report by their name in the bundle; pictures that need test pictures only with them."""
+    pictures = draw(material)
+    page = jinja2.Environment(autoescape=True).from_string(Path(__file__).with_suffix(".html").read_text("utf-8"))
+    sections = {title: [name for name in names if name in pictures] for title, names in _SECTIONS.items()}
+    html = page.render(
+        manifest=manifest,
+        figures=evaluation_rows(manifest.evaluation) if manifest.evaluation else [],
+        sections=[(title, names) for title, names in sections.items() if names],
+        alternatives={name: text for names in _SECTIONS.values() for name, text in names.items()},
+        pictures={name: base64.b64encode(content).decode() for name, content in pictures.items()},
+    )
+    files = {f"report/{name}.png": content for name, content in pictures.items()}
+    return {**files, "report/index.html": html.encode()}
+
+
+def evaluation_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """The figures for people: (what, how much); without those that need pictures there were none of."""
+    rows = (
+        ("AUROC", evaluation.auroc, ".4f"),
+        ("average precision", evaluation.average_precision, ".4f"),
+        (f"detected of {evaluation.anomalies:,} anomalies", evaluation.detection_rate, ".2%"),
+        (f"false alarms on {evaluation.normal:,} normals", evaluation.false_alarm_rate, ".2%"),
+    )
+    return [(label, format(value, pattern)) for label, value, pattern in rows if value is not None]
+
+
 def draw(material: Material) -> dict[str, bytes]:
-    """PNG files by their name in the bundle; those that need anomalies or normal test pictures only with them."""
+    """PNG files by name."""
     kinds = set(material.test_kinds)
     figures = {
         "samples": _samples(material),
@@ -63,9 +117,11 @@ def draw(material: Material) -> dict[str, bytes]:
         figures["reconstruction"] = _reconstruction(material)
     if NORMAL in kinds and len(kinds) > 1:
         figures["roc"] = _roc(material)
+        figures["precision_recall"] = _precision_recall(material)
     if kinds:
         figures["worst"] = _worst(material)
-    return {f"report/{name}.png": _png(figure) for name, figure in figures.items()}
+        figures["gallery"] = _gallery(material)
+    return {name: _png(figure) for name, figure in figures.items()}
 
 
 def _png(figure: Figure) -> bytes:
@@ -164,6 +220,34 @@ def _roc(material: Material) -> Figure:
     axes.plot([0, 1], [0, 1], color="#cccccc", lw=1, zorder=0)
     axes.set(xlabel="false-alarm rate", ylabel="detection rate", title="ROC on the test pictures")
     axes.legend(loc="lower right")
+    return figure
+
+
+def _precision_recall(material: Material) -> Figure:
+    anomalous = [kind != NORMAL for kind in material.test_kinds]
+    precision, recall, _ = precision_recall_curve(anomalous, material.test_scores.score)
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(recall, precision, color=NORMAL_COLOUR)
+    axes.set(
+        xlabel="recall (detection rate)", ylabel="precision", title="Precision and recall", xlim=(0, 1), ylim=(0, 1.02)
+    )
+    return figure
+
+
+def _gallery(material: Material) -> Figure:
+    """Two test pictures of each kind, above their reconstructions."""
+    kinds = sorted(set(material.test_kinds))[:_KINDS]
+    shown = [index for kind in kinds for index in [i for i, k in enumerate(material.test_kinds) if k == kind][:_EACH]]
+    figure = Figure(figsize=(9, 2.6 * -(-len(shown) // _WIDE)), layout="constrained")
+    figure.suptitle("Test pictures (above) and reconstructions (below)")
+    grid = figure.subplots(2 * -(-len(shown) // _WIDE), _WIDE, squeeze=False)
+    for place, index in enumerate(shown):
+        row, column = 2 * (place // _WIDE), place % _WIDE
+        title = f"{material.test_kinds[index]}: {material.test_scores.score[index]:.4f}"
+        _show(grid[row, column], material.test[index], title)
+        _show(grid[row + 1, column], material.test_scores.reconstruction[index])
+    _blank_empty(figure)
     return figure
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.inference.conformal import required_calibration_size
+from app.inference.conformal import Guarantee, required_calibration_size
 from training.errors import TrainingError
 from training.recipes import Recipe
 
@@ -22,7 +22,14 @@ class Parts:
     calibration: tuple[int, ...]
 
 
-def split(groups: Sequence[str], recipe: Recipe, *, false_alarm_rate: float, seed: int) -> Parts:
+def split(
+    groups: Sequence[str],
+    recipe: Recipe,
+    *,
+    false_alarm_rate: float,
+    guarantee: Guarantee = "marginal",
+    seed: int,
+) -> Parts:
     """Splits normal pictures; those with equal group names stay together.
 
     The calibration part takes its share, or more where α needs more and a quarter still is left to fit on.
@@ -31,16 +38,17 @@ def split(groups: Sequence[str], recipe: Recipe, *, false_alarm_rate: float, see
         groups: one name per picture; a name of its own for a picture that stands alone.
         recipe: gives the shares.
         false_alarm_rate: α that the calibration part must support.
+        guarantee: what α promises.
         seed: of the shuffle.
 
     Raises:
         TrainingError: there are too few pictures or groups for α; the text says how many it takes.
     """
     count = len(groups)
-    required = required_calibration_size(false_alarm_rate)
+    required = required_calibration_size(false_alarm_rate, guarantee)
     if required > count * (1 - _LEAST_TO_FIT):
         raise TrainingError(
-            f"a false alarm rate of {false_alarm_rate:g} needs at least {required} calibration images, so "
+            f"a {guarantee} false alarm rate of {false_alarm_rate:g} needs at least {required} calibration images, so "
             f"{math.ceil(required / (1 - _LEAST_TO_FIT))} normal images in all; there are {count}. "
             "Add images or ask for a coarser --false-alarm-rate"
         )

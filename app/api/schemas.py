@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from app.inference.conformal import Calibration
+from app.inference.conformal import Calibration, Guarantee, finest_false_alarm_rate
 from app.inference.images import InputSpec
 from app.inference.manifest import Data, Evaluation, FileRecord, Loss, Manifest, Scoring
 
@@ -108,7 +108,7 @@ class CalibrationSummary(BaseModel):
     """The calibration scores in short."""
 
     size: int
-    finest_false_alarm_rate: float = Field(description="1 / (n + 1): what a request may ask for at the least")
+    finest_false_alarm_rate: float = Field(description="what a request may ask for at the least")
     error_quantiles: dict[str, float] = Field(description="quantile of the calibration scores by its level")
 
 
@@ -135,6 +135,8 @@ class ModelCard(BaseModel):
     scoring: Scoring
     threshold: float
     false_alarm_rate: float
+    guarantee: Guarantee
+    promise: str
     calibration: CalibrationSummary
     evaluation: Evaluation | None
     training: TrainingSummary
@@ -155,9 +157,11 @@ class ModelCard(BaseModel):
             scoring=manifest.scoring,
             threshold=manifest.threshold,
             false_alarm_rate=manifest.false_alarm_rate,
+            guarantee=manifest.guarantee,
+            promise=manifest.promise,
             calibration=CalibrationSummary(
                 size=len(scores),
-                finest_false_alarm_rate=1 / (len(scores) + 1),
+                finest_false_alarm_rate=finest_false_alarm_rate(len(scores), manifest.guarantee),
                 error_quantiles={f"{level:g}": scores[round(level * (len(scores) - 1))] for level in _QUANTILES},
             ),
             evaluation=manifest.evaluation,

@@ -1,20 +1,34 @@
 """Split-conformal decisions: from calibration scores to a threshold and p-values.
 
-Given the scores of n normal pictures that neither fitting nor model selection has seen, a further normal
-picture drawn from the same source exceeds the ⌈(n+1)(1-α)⌉-th smallest of them with probability at most α.
-The guarantee is marginal (on average over calibration draws) and holds for any model and any score.
+The threshold is an order statistic of the scores of n normal pictures that neither fitting nor model selection
+has seen. Two guarantees are on offer, for any model and any score, as long as the pictures to come are drawn like
+the calibration pictures:
 
-Source: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005; Laxhammar and Falkman,
-"Conformal prediction for distribution-independent anomaly detection in streaming vessel data", 2010.
+- ``marginal``: the ⌈(n+1)(1-α)⌉-th smallest score. A further normal picture exceeds it with probability at most α,
+  on average over calibration draws.
+- ``strict``: the smallest order statistic under which, with 95 % confidence over the calibration draw, at most the
+  share α of all normal pictures to come exceeds it. The share above the r-th largest of n scores is Beta(r, n+1-r)
+  distributed, so r is the largest number with P(Binomial(n, α) ≥ r) ≥ 0.95.
+
+Neither says anything of pictures from another source: a new camera, other light, a changed product.
+
+Sources: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005, and, for the strict guarantee,
+Vovk, "Conditional validity of inductive conformal predictors", 2012; Wilks, "Determination of sample sizes for
+setting tolerance limits", 1941.
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Final
+from functools import lru_cache
+from typing import Final, Literal
 
 from app.inference.errors import NonFiniteScore, UnsupportedFalseAlarmRate
+
+Guarantee = Literal["marginal", "strict"]
+
+CONFIDENCE: Final = 0.95
 
 # 1/31 has no exact double: a rate that is short of k/(n+1) by rounding alone means k/(n+1).
 _ROUNDING: Final = 1 + Fraction(1, 10**12)
@@ -27,16 +41,48 @@ def _exact(false_alarm_rate: float) -> Fraction:
     return Fraction(repr(float(false_alarm_rate))) * _ROUNDING
 
 
-def required_calibration_size(false_alarm_rate: float) -> int:
-    """The fewest calibration pictures that can guarantee a rate: ⌈1/α⌉ - 1.
+def required_calibration_size(false_alarm_rate: float, guarantee: Guarantee = "marginal") -> int:
+    """The fewest calibration pictures that can guarantee a rate.
 
     Args:
         false_alarm_rate: α, strictly between 0 and 1.
+        guarantee: marginal: ⌈1/α⌉ - 1; strict: ⌈log 0.05 / log(1-α)⌉.
 
     Raises:
         UnsupportedFalseAlarmRate: α is outside (0, 1).
     """
-    return math.ceil(1 / _exact(false_alarm_rate)) - 1
+    rate = _exact(false_alarm_rate)
+    if guarantee == "marginal":
+        return math.ceil(1 / rate) - 1
+    return math.ceil(math.log1p(-CONFIDENCE) / math.log1p(-float(rate)))
+
+
+def finest_false_alarm_rate(size: int, guarantee: Guarantee = "marginal") -> float:
+    """The least rate that so many calibration pictures can guarantee."""
+    return 1 / (size + 1) if guarantee == "marginal" else -math.expm1(math.log1p(-CONFIDENCE) / size)
+
+
+def _rank_from_top(size: int, rate: Fraction, guarantee: Guarantee) -> int:
+    """Which largest score is the threshold; 0: none is high enough."""
+    if guarantee == "marginal":
+        return math.floor((size + 1) * rate)
+    return _strict_rank(size, float(rate))
+
+
+@lru_cache(maxsize=1024)  # thousands of terms, and requests ask for the same few rates
+def _strict_rank(size: int, rate: float) -> int:
+    """The largest r with P(Binomial(size, rate) < r) ≤ 0.05."""
+    below, rank = 0.0, 0
+    while rank < size:
+        log_mass = (
+            math.lgamma(size + 1) - math.lgamma(rank + 1) - math.lgamma(size - rank + 1)
+            + rank * math.log(rate) + (size - rank) * math.log1p(-rate)
+        )  # fmt: skip
+        below += math.exp(log_mass)
+        if below > (1 - CONFIDENCE) * (1 + 1e-9):  # as above: the finest rate itself must pass
+            break
+        rank += 1
+    return rank
 
 
 class Calibration:
@@ -59,29 +105,30 @@ class Calibration:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def threshold(self, false_alarm_rate: float) -> float:
-        """The ⌈(n+1)(1-α)⌉-th smallest score; a picture is an anomaly exactly if it scores above it.
+    def threshold(self, false_alarm_rate: float, guarantee: Guarantee = "marginal") -> float:
+        """The order statistic above which a picture is an anomaly.
 
         Args:
-            false_alarm_rate: α, strictly between 0 and 1 and at least 1/(n+1).
+            false_alarm_rate: α, strictly between 0 and 1.
+            guarantee: what α promises, see the module.
 
         Raises:
-            UnsupportedFalseAlarmRate: α is outside (0, 1) or below 1/(n+1); the text says how many
-                calibration pictures it would take.
+            UnsupportedFalseAlarmRate: α is outside (0, 1) or finer than the scores can guarantee; the text says
+                how many calibration pictures it would take.
         """
-        tolerated = math.floor((len(self) + 1) * _exact(false_alarm_rate))
-        if tolerated == 0:
+        rank = _rank_from_top(len(self), _exact(false_alarm_rate), guarantee)
+        if rank == 0:
             raise UnsupportedFalseAlarmRate(
-                f"a false alarm rate of {false_alarm_rate:g} needs at least "
-                f"{required_calibration_size(false_alarm_rate)} calibration images, there are {len(self)}; "
-                f"the finest rate these support is {1 / (len(self) + 1):.4g}"
+                f"a {guarantee} false alarm rate of {false_alarm_rate:g} needs at least "
+                f"{required_calibration_size(false_alarm_rate, guarantee)} calibration images, there are {len(self)}; "
+                f"the finest rate these support is {finest_false_alarm_rate(len(self), guarantee):.4g}"
             )
-        return self.scores[len(self) - tolerated]
+        return self.scores[len(self) - rank]
 
     def p_value(self, score: float) -> float:
         """The conformal p-value (1 + #{calibration scores ≥ score}) / (n + 1), in [1/(n+1), 1].
 
-        ``score > threshold(α)`` is the same decision as ``p_value(score) ≤ α``.
+        Under the marginal guarantee, ``score > threshold(α)`` is the same decision as ``p_value(score) ≤ α``.
 
         Raises:
             NonFiniteScore: the score is NaN or infinite.

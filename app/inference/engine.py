@@ -6,6 +6,7 @@ forward passes share one worker thread, large pictures are decoded and encoded i
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +18,15 @@ from typing import Final, TypeVar
 import torch
 
 from app.inference.bundle import BatchScores, Bundle
-from app.inference.errors import InferenceError, Overloaded
+from app.inference.errors import InferenceError, NonFiniteScore, Overloaded
 from app.inference.images import Decoded, open_picture
 
 # Below these a thread switch costs more than the work itself.
 _INLINE_BYTES: Final = 64 * 1024
 _INLINE_PIXELS: Final = 256 * 256
+
+# A picture whose negative has less than half its error was probably taken dark on light instead of light on dark.
+_MUCH_LOWER: Final = 0.5
 
 _WARM_UP_RUNS: Final = 3  # TorchScript's executor profiles and then optimises its first calls
 
@@ -178,8 +182,11 @@ class Engine:
         """
         decoded = await self._decode(model, data)
         row = await model.forward(decoded.tensor)
+        if not math.isfinite(row.mse):
+            raise NonFiniteScore(f"the model returned an MSE of {row.mse}")
         p_value = model.bundle.calibration.p_value(row.score)
-        return Scored(decoded.tensor, row.reconstruction, row.mse, row.score, p_value, decoded.warnings)
+        warnings = decoded.warnings + await self._doubts(model, decoded.tensor, row.score)
+        return Scored(decoded.tensor, row.reconstruction, row.mse, row.score, p_value, warnings)
 
     async def compute(self, work: Callable[[], _T]) -> _T:
         """Runs work in the thread of forward passes, one at a time."""
@@ -212,6 +219,21 @@ class Engine:
             return await self.score_file(model, data)
         except InferenceError as refusal:
             return refusal
+
+    async def _doubts(self, model: ServedModel, image: torch.Tensor, score: float) -> tuple[str, ...]:
+        """What looks wrong with a picture, judged by its score; normal pictures cost nothing here."""
+        scores = model.bundle.calibration.scores
+        if score < scores[0]:
+            return ("the score lies below that of every calibration picture: emptier or simpler than what was learned",)
+        if score <= model.bundle.manifest.threshold:
+            return ()
+        doubts: list[str] = []
+        if score > scores[-1]:
+            doubts.append("the score lies above that of every calibration picture")
+        negative = await model.forward(1 - image)
+        if negative.score < _MUCH_LOWER * score:
+            doubts.append(f"looks inverted: its negative would score {negative.score:.4g}")
+        return tuple(doubts)
 
     async def _decode(self, model: ServedModel, data: bytes) -> Decoded:
         spec = model.bundle.spec

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from app.inference.conformal import Calibration
+from app.inference.conformal import Calibration, Guarantee
 from app.inference.errors import BundleRejected, UnsupportedFalseAlarmRate
 from app.inference.images import InputSpec
 
@@ -113,6 +113,11 @@ class Data(_Part):
     source: str = Field(description="name of the data set, or of the image folder")
     normal: str = Field(description="which pictures of it are normal")
     fingerprint: Sha256 = Field(description="of the normal pictures as the model saw them")
+    groups: int = Field(ge=1, description="things that the normal pictures show; no split tears one apart")
+    unreadable: int = Field(ge=0, description="files that were skipped")
+    near_duplicates: dict[str, int] | None = Field(
+        description="pairs of pictures that look alike across parts that should be independent; None: not looked for"
+    )
 
 
 class FileRecord(_Part):
@@ -141,6 +146,8 @@ class Manifest(_Part):
     scoring: Scoring
     threshold: FiniteFloat
     false_alarm_rate: float = Field(gt=0, lt=1)
+    guarantee: Guarantee = Field(description="what the false-alarm rate promises, as the promise says")
+    promise: str = Field(description="the guarantee in words, with what it does not cover")
     evaluation: Evaluation | None
     training: Training
     data: Data
@@ -153,7 +160,7 @@ class Manifest(_Part):
     @model_validator(mode="after")
     def _threshold_follows_from_calibration(self) -> Self:
         try:
-            expected = Calibration(self.calibration.scores).threshold(self.false_alarm_rate)
+            expected = Calibration(self.calibration.scores).threshold(self.false_alarm_rate, self.guarantee)
         except UnsupportedFalseAlarmRate as error:
             raise ValueError(str(error)) from error
         if expected != self.threshold:

@@ -8,7 +8,6 @@ import asyncio
 import gc
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -127,8 +126,14 @@ class ModelRegistry:
                 await self._refresh_quietly(name)
 
     async def _refresh_quietly(self, name: str) -> None:
-        with suppress(UnknownModel):
+        """Refusals are remembered already; whatever else happens must not end the watch."""
+        try:
             await self._refresh(name)
+        except UnknownModel:
+            return
+        except Exception as error:  # a full disk, no memory for a large model: the next round tries again
+            self._refuse(name, f"{name}: cannot be loaded: {error}")
+            _log.exception("model refresh failed", model=name)
 
     async def _refresh(self, name: str) -> None:
         """Brings one model up to what the store says, if anything there has changed."""

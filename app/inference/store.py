@@ -51,7 +51,7 @@ class ModelStore:
             candidates = sorted(entry.name for entry in self.root.iterdir() if re.fullmatch(NAME_PATTERN, entry.name))
         except OSError:
             return []
-        return [name for name in candidates if (self.root / name / CURRENT_FILE).is_file()]
+        return [name for name in candidates if os.path.lexists(self.root / name / CURRENT_FILE)]
 
     def current(self, name: str) -> str:
         """The version that CURRENT names.
@@ -65,13 +65,14 @@ class ModelStore:
         try:
             with (self.root / name / CURRENT_FILE).open("rb") as file:
                 text = file.read(_MAX_CURRENT_BYTES).decode("ascii", "replace").strip()
+            known = re.fullmatch(VERSION_PATTERN, text) and (self.root / name / text).is_dir()
         except (FileNotFoundError, NotADirectoryError):
             raise UnknownModel(f"there is no model named {name!r}") from None
         except OSError as error:
             raise BundleRejected(f"{name}/{CURRENT_FILE} cannot be read: {error.strerror}") from error
         if not re.fullmatch(VERSION_PATTERN, text):
             raise BundleRejected(f"{name}/{CURRENT_FILE} does not hold the name of a version: {text[:80]!r}")
-        if not (self.root / name / text).is_dir():
+        if not known:
             raise BundleRejected(f"{name}/{CURRENT_FILE} names version {text!r}, which is not in the store")
         return text
 

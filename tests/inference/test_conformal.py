@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.inference.conformal import Calibration, required_calibration_size
+from app.inference.conformal import Calibration, finest_false_alarm_rate, required_calibration_size
 from app.inference.errors import NonFiniteScore, UnsupportedFalseAlarmRate
 
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=60)
@@ -97,3 +97,39 @@ def test_mean_false_alarm_rate_keeps_the_guarantee(n: int, rate: float) -> None:
     mean = alarms / (repetitions * fresh)
     assert mean <= rate + 4 * spread
     assert mean >= expected - 4 * spread  # and it is not bought with needless misses
+
+
+class TestStrict:
+    def test_the_ranks_of_the_shipped_calibration(self) -> None:
+        calibration = Calibration(range(1, 1086))
+        assert 1085 - calibration.threshold(0.01) + 1 == 10
+        assert 1085 - calibration.threshold(0.01, "strict") + 1 == 6
+
+    @pytest.mark.parametrize(("rate", "size"), [(0.01, 299), (0.05, 59), (0.001, 2995)])
+    def test_required_size_is_the_least_that_works(self, rate: float, size: int) -> None:
+        assert required_calibration_size(rate, "strict") == size
+        assert Calibration(range(size)).threshold(rate, "strict") == size - 1
+        with pytest.raises(UnsupportedFalseAlarmRate, match=f"strict .* at least {size} calibration images"):
+            Calibration(range(size - 1)).threshold(rate, "strict")
+
+    @pytest.mark.parametrize("n", [1, 2, 10, 59, 299, 1085, 20_000])
+    def test_the_finest_rate_is_accepted(self, n: int) -> None:
+        finest = finest_false_alarm_rate(n, "strict")
+        assert Calibration(range(n)).threshold(finest, "strict") == n - 1
+        assert required_calibration_size(finest, "strict") == n
+
+    @pytest.mark.parametrize(("n", "rate"), [(100, 0.05), (1085, 0.01), (1085, 0.3), (20_000, 0.02)])
+    def test_the_rank_is_the_binomial_one(self, n: int, rate: float) -> None:
+        from scipy.stats import binom
+
+        rank = n - int(Calibration(range(n)).threshold(rate, "strict"))
+        assert binom.sf(rank - 1, n, rate) >= 0.95 > binom.sf(rank, n, rate)
+
+    def test_it_holds_for_19_of_20_calibration_draws(self) -> None:
+        """Uniform scores: the share above a threshold t is 1 - t, exactly."""
+        random = np.random.default_rng(1)
+        n, rate, draws = 150, 0.05, 4000
+        kept = sum(1 - Calibration(random.random(n)).threshold(rate, "strict") <= rate for _ in range(draws))
+        assert kept / draws >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / draws)
+        marginal = sum(1 - Calibration(random.random(n)).threshold(rate) <= rate for _ in range(draws))
+        assert marginal / draws < 0.8  # which is why the strict one exists

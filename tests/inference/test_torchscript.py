@@ -11,7 +11,7 @@ from training.scoring import Mse, ScoredAutoencoder
 
 def _model() -> ScoredAutoencoder:
     torch.manual_seed(3)
-    return ScoredAutoencoder(DenseAutoencoder((1, 8, 8), (16, 4), linear_code=False), Mse())
+    return ScoredAutoencoder(DenseAutoencoder((1, 8, 8), (16,), 4, linear_code=False), Mse())
 
 
 def test_loaded_archive_computes_what_the_module_does() -> None:

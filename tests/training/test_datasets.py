@@ -1,6 +1,7 @@
 import gzip
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +10,13 @@ from PIL import Image
 
 from app.inference.images import open_picture
 from tests.support import encode, gradient
-from training.datasets import load
+from training.datasets import Dataset, Source, load
 from training.errors import TrainingError
 
 
-def read(source: str | Path, **changes: object):  # type: ignore[no-untyped-def]
-    options: dict[str, object] = {"normal": (5,), "data_dir": Path("nowhere"), "size": None, "mode": "auto", **changes}
-    return load(str(source), **options)  # type: ignore[arg-type]
+def read(source: str | Path, **changes: Any) -> Dataset:
+    options: dict[str, Any] = {"normal": (5,), "data_dir": Path("nowhere"), **changes}
+    return load(Source(str(source), **options))
 
 
 class TestDigits:
@@ -84,6 +85,10 @@ class TestMnistFiles:
 
 
 class TestFolder:
+    @pytest.fixture(autouse=True)
+    def _cache_elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
         for name, count in (
@@ -147,3 +152,31 @@ class TestFolder:
         data = read(folder)
         assert data.test.shape == (0, 1, 64, 64)
         assert data.test_kinds == ()
+
+    @pytest.mark.parametrize(
+        ("rule", "groups"),
+        [
+            ("folder", ("0.png", "1.png", "a", "a", "a", "b/deep", "b/deep")),
+            ("none", ("0.png", "1.png", "a/0.png", "a/1.png", "a/2.png", "b/deep/0.png", "b/deep/1.png")),
+            (r"(\d)\.png", ("0", "1", "0", "1", "2", "0", "1")),
+            ("^[ab]", ("0.png", "1.png", "a", "a", "a", "b", "b")),
+        ],
+    )
+    def test_what_is_one_thing_can_be_said(self, folder: Path, rule: str, groups: tuple[str, ...]) -> None:
+        assert read(folder, groups=rule).groups == groups
+
+    def test_decoded_pictures_are_cached_until_a_file_changes(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from training import folders
+
+        (folder / "normal" / "broken.png").write_bytes(b"nothing")
+        first = read(folder, data_dir=tmp_path / "cache", mode="L")
+        with monkeypatch.context() as patched:
+            patched.setattr(folders, "open_picture", lambda *_, **__: pytest.fail("decoded again"))
+            again = read(folder, data_dir=tmp_path / "cache", mode="L")
+        assert torch.equal(first.normal, again.normal)
+        assert first.unreadable == again.unreadable
+        assert first.fingerprint == again.fingerprint
+        (folder / "normal" / "0.png").write_bytes(encode(gradient(9, 9)))
+        assert read(folder, data_dir=tmp_path / "cache", mode="L").fingerprint != first.fingerprint

@@ -4,13 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from training.autoencoders import DenseAutoencoder, parameter_count
+from training.autoencoders import build, parameter_count
 from training.fitting import Epoch, fit, pick_device
-from training.recipes import DEFAULT, TUTORIAL, Recipe
-from training.scoring import Mse, ScoredAutoencoder, squared_error
+from training.recipes import CONV, DEFAULT, RECIPES, TUTORIAL, Recipe
+from training.scoring import Mse, ScoredAutoencoder
 
 CPU = torch.device("cpu")
-SHORT = dataclasses.replace(DEFAULT, hidden=(32, 8), epochs=3, batch_size=16, noise=0.2, learning_rate=1e-2)
+SHORT = dataclasses.replace(DEFAULT, hidden=(32,), code=8, epochs=3, batch_size=16, noise=0.2, learning_rate=1e-2)
+
+SHORT_CONV = dataclasses.replace(CONV, hidden=(8, 8), code=8, epochs=3, batch_size=16, noise=0.2, learning_rate=1e-2)
 
 
 def blobs(count: int = 64) -> torch.Tensor:
@@ -21,27 +23,32 @@ def blobs(count: int = 64) -> torch.Tensor:
 def train(recipe: Recipe, *, seed: int = 1, images: torch.Tensor | None = None) -> tuple[nn.Module, list[Epoch]]:
     images = blobs() if images is None else images
     torch.manual_seed(seed)
-    network = DenseAutoencoder((1, 8, 8), recipe.hidden, linear_code=recipe.linear_code)
+    network = build(recipe, (1, 8, 8))
     epochs = fit(network, images[:48], images[48:], recipe, seed=seed, device=CPU, on_epoch=lambda _: None)
     return network, epochs
 
 
 def test_the_tutorials_network_has_the_tutorials_parameters() -> None:
-    network = DenseAutoencoder((1, 28, 28), TUTORIAL.hidden, linear_code=TUTORIAL.linear_code)
+    network = build(TUTORIAL, (1, 28, 28))
     assert parameter_count(network) == 1_132_944
-    assert [type(layer).__name__ for layer in network.decoder] == ["Linear", "ReLU"] * 2 + ["Linear", "Sigmoid"]
+    assert [type(layer).__name__ for layer in network.get_submodule("decoder").children()] == ["Linear", "ReLU"] * 2 + [
+        "Linear",
+        "Sigmoid",
+    ]
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 16, 24)])
-def test_the_reconstruction_has_the_pictures_shape_always(shape: tuple[int, int, int]) -> None:
-    network = DenseAutoencoder(shape, (16, 4), linear_code=True)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 16, 24), (3, 33, 50), (1, 4, 4)])
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_the_reconstruction_has_the_pictures_shape_always(recipe: Recipe, shape: tuple[int, int, int]) -> None:
+    network = build(recipe, shape).eval()
     for count in (1, 2, 7):
         images = torch.rand(count, *shape)
         assert network(images).shape == images.shape
 
 
 @pytest.mark.parametrize(
-    "recipe", [SHORT, dataclasses.replace(TUTORIAL, hidden=(32, 8), batch_size=16, learning_rate=1e-2)]
+    "recipe",
+    [SHORT, SHORT_CONV, dataclasses.replace(TUTORIAL, hidden=(32,), code=8, batch_size=16, learning_rate=1e-2)],
 )
 def test_training_lowers_both_losses(recipe: Recipe) -> None:
     recipe = dataclasses.replace(recipe, epochs=30)
@@ -93,19 +100,6 @@ def test_a_reconstruction_of_the_wrong_shape_cannot_be_served_either() -> None:
     scripted = torch.jit.script(ScoredAutoencoder(_LosesTheChannel(), Mse()))
     with pytest.raises(torch.jit.Error, match="reconstruction of shape"):
         scripted(blobs(2))
-
-
-def test_squared_error_is_per_value() -> None:
-    assert squared_error(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.0]])).tolist() == [[0.25, 0.0]]
-
-
-def test_the_scored_autoencoder_returns_reconstruction_mse_and_score() -> None:
-    network = DenseAutoencoder((1, 8, 8), (16, 4), linear_code=True).eval()
-    images = blobs(5)
-    reconstruction, mse, score = ScoredAutoencoder(network, Mse())(images)
-    assert torch.equal(reconstruction, network(images))
-    torch.testing.assert_close(mse, ((images - reconstruction) ** 2).mean(dim=(1, 2, 3)))
-    assert torch.equal(mse, score)
 
 
 def test_a_device_can_be_wished_for() -> None:

@@ -16,7 +16,7 @@ from app.inference.store import ModelStore
 from tests.conftest import digits_run
 from tests.support import ROOT, encode, gradient
 from training.__main__ import main
-from training.datasets import load
+from training.datasets import Source, load
 from training.evaluation import evaluate, score_all
 from training.pipeline import Published, train
 from training.recipes import TUTORIAL
@@ -26,7 +26,7 @@ from training.splitting import split
 def test_the_published_version_says_how_it_came_to_be(trained: Published) -> None:
     manifest = trained.manifest
     assert manifest.training.recipe["name"] == "default"
-    assert manifest.training.recipe["hidden"] == (512, 64)
+    assert manifest.training.recipe["hidden"] == (512,)
     assert (manifest.data.source, manifest.data.normal) == ("digits", "5")
     assert len(manifest.training.loss.train) == manifest.training.recipe["epochs"]
     assert {"torch", "torchvision", "python"} <= set(manifest.libraries)
@@ -36,7 +36,7 @@ def test_the_recorded_split_is_the_one_that_was_used(trained: Published, store: 
     """From manifest and data alone the threshold can be computed again."""
     manifest = trained.manifest
     run = digits_run(store)
-    data = load(run.data, normal=run.normal, data_dir=run.data_dir, size=None, mode="auto")
+    data = load(run.source)
     assert manifest.data.fingerprint == data.fingerprint
     recorded = manifest.training.split
     parts = split(data.groups, run.recipe, false_alarm_rate=run.false_alarm_rate, seed=run.seed)
@@ -57,8 +57,18 @@ def test_it_tells_fives_from_other_digits(trained: Published) -> None:
 
 def test_the_report_has_every_picture(trained: Published) -> None:
     names = {path.stem for path in (trained.directory / "report").iterdir()}
-    assert names == {"samples", "loss", "reconstruction", "histogram", "roc", "worst"}
-    for path in (trained.directory / "report").iterdir():
+    assert names == {
+        "samples",
+        "loss",
+        "reconstruction",
+        "histogram",
+        "roc",
+        "worst",
+        "precision_recall",
+        "gallery",
+        "index",
+    }
+    for path in (trained.directory / "report").glob("*.png"):
         with Image.open(path) as image:
             assert image.format == "PNG"
             assert min(image.size) > 150
@@ -94,10 +104,16 @@ def test_an_image_folder_without_test_pictures_gets_a_model(tmp_path: Path) -> N
     (tmp_path / "parts" / "normal").mkdir(parents=True)
     for i in range(60):
         (tmp_path / "parts" / "normal" / f"{i}.png").write_bytes(encode(gradient(20 + i % 7, 20)))
-    run = dataclasses.replace(digits_run(tmp_path / "store"), data=str(tmp_path / "parts"), name="parts", size=(16, 16))
+    source = Source(str(tmp_path / "parts"), data_dir=tmp_path / "data", size=(16, 16))
+    run = dataclasses.replace(digits_run(tmp_path / "store"), source=source, name="parts")
     published = train(run)
     assert published.manifest.evaluation is None
-    assert {path.stem for path in (published.directory / "report").iterdir()} == {"samples", "loss", "histogram"}
+    assert {path.stem for path in (published.directory / "report").iterdir()} == {
+        "samples",
+        "loss",
+        "histogram",
+        "index",
+    }
 
 
 def test_evaluation_figures() -> None:

@@ -57,7 +57,7 @@ async def score(
         served = await parts.registry.get(model)
         manifest = served.bundle.manifest
         rate = manifest.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-        threshold = served.bundle.calibration.threshold(rate)
+        threshold = served.bundle.calibration.threshold(rate, manifest.guarantee)
         uploads = await read_uploads(
             request, max_body_bytes=parts.settings.max_body_bytes, max_files=parts.settings.max_files
         )

@@ -1,0 +1,236 @@
+"""The evaluation that people can check.
+
+    python -m training.benchmark mnist  --data-dir data      all ten digits × 3 seeds, beside published figures
+    python -m training.benchmark folder my-parts              every scoring rule and kind, beside PCA
+
+One recipe for all; nothing is chosen by test labels.
+"""
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.table import Table
+from sklearn.decomposition import PCA
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import nn
+
+from app.inference.conformal import Calibration
+from app.inference.errors import InferenceError
+from training.datasets import Dataset, Source, load
+from training.errors import TrainingError
+from training.fitting import pick_device
+from training.folders import NORMAL
+from training.pipeline import fit_network
+from training.recipes import CONV, DEFAULT, RECIPES
+from training.scoring import DEFAULT_RULE, RULES
+from training.splitting import Parts, split
+
+RATES = (0.01, 0.05)
+_BATCH = 256
+
+# Mean AUROC over the ten digits, one class against the rest on the MNIST test set.
+PUBLISHED = (
+    ("deep convolutional autoencoder (Ruff et al., 2018)", 0.897),
+    ("Deep SVDD (Ruff et al., 2018)", 0.948),
+    ("OCGAN, LSA, MemAE (2019), about", 0.975),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """How one rule did on one model.
+
+    Attributes:
+        auroc: area under the ROC curve.
+        precision: average precision.
+        detected: share of anomalies found, by guaranteed rate.
+        alarmed: real false-alarm rate, by guaranteed rate.
+        kinds: AUROC of each kind of anomaly against the normal pictures.
+    """
+
+    auroc: float
+    precision: float
+    detected: dict[float, float]
+    alarmed: dict[float, float]
+    kinds: dict[str, float]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a benchmark and prints its table; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.benchmark", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    kinds = parser.add_subparsers(required=True)
+    mnist = kinds.add_parser("mnist", formatter_class=parser.formatter_class, help="ten digits, several seeds")
+    mnist.add_argument("--data-dir", type=Path, default=Path("data"), help="where MNIST lies")
+    mnist.add_argument("--recipe", choices=RECIPES, default=DEFAULT.name, help="one for all digits")
+    mnist.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    mnist.add_argument("--digits", default="0,1,2,3,4,5,6,7,8,9", help="comma list")
+    mnist.set_defaults(run=_mnist)
+    folder = kinds.add_parser("folder", formatter_class=parser.formatter_class, help="an image folder")
+    folder.add_argument("folder", help="with normal/, test/normal/ and test/anomaly/KIND/")
+    folder.add_argument("--data-dir", type=Path, default=Path("data"), help="where decoded pictures are cached")
+    folder.add_argument("--recipe", choices=RECIPES, default=CONV.name, help="how to train")
+    folder.add_argument("--groups", default="folder", help="folder, none or a regular expression")
+    folder.add_argument("--seed", type=int, default=0, help="of the split and the training")
+    folder.set_defaults(run=_folder)
+    for each in (mnist, folder):
+        each.add_argument("--threads", type=int, default=1, help="CPU threads")
+        each.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        options.run(options, Console(width=130, highlight=False))
+    except (TrainingError, InferenceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def judge(
+    score: Callable[[torch.Tensor], npt.NDArray[np.float64]],
+    data: Dataset,
+    parts: Parts,
+    rates: Iterable[float] = RATES,
+) -> Figures:
+    """Calibrates and evaluates a score on the very split that the model was fitted with.
+
+    Args:
+        score: (N, C, H, W) → N scores.
+        data: with test pictures of both sorts.
+        parts: the split.
+        rates: guaranteed false-alarm rates to decide at; those too fine for the calibration part are left out.
+    """
+    calibration = Calibration(score(data.normal[list(parts.calibration)]).tolist())
+    values = score(data.test)
+    kinds = np.array(data.test_kinds)
+    anomalous = kinds != NORMAL
+    thresholds = {rate: calibration.threshold(rate) for rate in rates if (len(calibration) + 1) * rate >= 1}
+    return Figures(
+        auroc=float(roc_auc_score(anomalous, values)),
+        precision=float(average_precision_score(anomalous, values)),
+        detected={rate: float((values[anomalous] > at).mean()) for rate, at in thresholds.items()},
+        alarmed={rate: float((values[~anomalous] > at).mean()) for rate, at in thresholds.items()},
+        kinds={
+            kind: float(roc_auc_score(kinds[chosen] != NORMAL, values[chosen]))
+            for kind in sorted(set(data.test_kinds) - {NORMAL})
+            for chosen in [np.isin(kinds, [NORMAL, kind])]
+        },
+    )
+
+
+def _scorer(rebuild: Callable[[torch.Tensor], torch.Tensor], rule: nn.Module) -> Callable[..., npt.NDArray[np.float64]]:
+    @torch.inference_mode()
+    def score(images: torch.Tensor) -> npt.NDArray[np.float64]:
+        parts = [rule(batch, rebuild(batch)) for batch in torch.split(images, _BATCH)]
+        return torch.cat(parts).double().numpy()
+
+    return score
+
+
+def _mnist(options: argparse.Namespace, console: Console) -> None:
+    recipe, began = RECIPES[options.recipe], time.perf_counter()
+    digits = [int(digit) for digit in options.digits.split(",")]
+    results: dict[tuple[str, int], list[Figures]] = {}
+    fitting = 0.0
+    for digit in digits:
+        data = load(Source("mnist", normal=(digit,), data_dir=options.data_dir))
+        for seed in range(options.seeds):
+            parts = split(data.groups, recipe, false_alarm_rate=min(RATES), seed=seed)
+            started = time.perf_counter()
+            network, _ = fit_network(recipe, data, parts, seed=seed, device=pick_device(options.device))
+            fitting += time.perf_counter() - started
+            for rule in ("mse", DEFAULT_RULE):
+                score = _scorer(network, RULES[rule].module())
+                results.setdefault((rule, digit), []).append(judge(score, data, parts))
+        console.print(f"digit {digit}: {time.perf_counter() - began:.0f} s")
+    for rule in ("mse", DEFAULT_RULE):
+        console.print(_digits_table(rule, digits, results))
+    console.print("Published mean AUROC:", "; ".join(f"{name} {value:.3f}" for name, value in PUBLISHED))
+    models = len(digits) * options.seeds
+    console.print(f"{models} models, {fitting / models:.1f} s each to fit, {time.perf_counter() - began:.0f} s in all")
+
+
+def _digits_table(rule: str, digits: Sequence[int], results: dict[tuple[str, int], list[Figures]]) -> Table:
+    table = Table(title=f"One digit is normal, nine are anomalies: score {rule}, mean ± sd over seeds")
+    headings = ["digit", "AUROC", "av. precision"]
+    headings += [f"{what} at {rate:.0%}" for rate in RATES for what in ("detected", "false alarms")]
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    columns: list[Callable[[Figures], float]] = [lambda f: f.auroc, lambda f: f.precision]
+    for rate in RATES:
+        columns += [lambda f, r=rate: f.detected[r], lambda f, r=rate: f.alarmed[r]]  # type: ignore[misc]
+    for digit in digits:
+        table.add_row(str(digit), *(_spread([value(each) for each in results[rule, digit]]) for value in columns))
+    seeds = range(len(results[rule, digits[0]]))
+    table.add_section()
+    table.add_row(
+        "mean",
+        *(
+            _spread([mean(value(results[rule, digit][seed]) for digit in digits) for seed in seeds])
+            for value in columns
+        ),
+    )
+    return table
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def _folder(options: argparse.Namespace, console: Console) -> None:
+    recipe, began = RECIPES[options.recipe], time.perf_counter()
+    source = Source(options.folder, data_dir=options.data_dir, groups=options.groups)
+    data = load(source, folder_size=recipe.folder_size)
+    if len({kind == NORMAL for kind in data.test_kinds}) != 2:  # noqa: PLR2004  normal ones and anomalies
+        raise TrainingError(f"{options.folder} needs pictures in test/normal/ and test/anomaly/KIND/ to be measured on")
+    parts = split(data.groups, recipe, false_alarm_rate=max(RATES), seed=options.seed)
+    console.print(
+        f"{data.source}: {len(parts.fit)} to fit, {len(parts.calibration)} to calibrate, {len(data.test)} to test, "
+        f"{'×'.join(map(str, data.spec.shape))}; read in {time.perf_counter() - began:.1f} s"
+    )
+    started = time.perf_counter()
+    network, _ = fit_network(recipe, data, parts, seed=options.seed, device=pick_device(options.device))
+    console.print(f"recipe {recipe.name}: fitted in {time.perf_counter() - started:.1f} s")
+    contenders: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {f"{recipe.name} autoencoder": network}
+    for components in (64, 256):
+        contenders[f"PCA, {components} components"] = _pca(data, parts, components)
+    kinds = sorted(set(data.test_kinds) - {NORMAL})
+    for name, rebuild in contenders.items():
+        table = Table(title=f"{name}: AUROC, and rates at guaranteed false alarms")
+        for heading in ("rule", "all", *kinds, *(f"detected/alarmed at {rate:.0%}" for rate in RATES)):
+            table.add_column(heading, justify="left" if heading == "rule" else "right")
+        for rule in RULES.values():
+            figures = judge(_scorer(rebuild, rule.module()), data, parts)
+            rates = [
+                f"{figures.detected[rate]:.3f}/{figures.alarmed[rate]:.3f}" if rate in figures.detected else "too fine"
+                for rate in RATES
+            ]
+            table.add_row(rule.name, f"{figures.auroc:.3f}", *(f"{figures.kinds[kind]:.3f}" for kind in kinds), *rates)
+        console.print(table)
+    console.print(f"{time.perf_counter() - began:.0f} s in all")
+
+
+def _pca(data: Dataset, parts: Parts, components: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Reconstruction from the largest principal components of the fit part: the baseline to beat."""
+    fit = data.normal[list(parts.fit)].flatten(1).numpy()
+    pca = PCA(min(components, len(fit) - 1), svd_solver="randomized", random_state=0).fit(fit)
+
+    def rebuild(images: torch.Tensor) -> torch.Tensor:
+        flat = pca.inverse_transform(pca.transform(images.flatten(1).numpy()))
+        return torch.from_numpy(np.clip(flat, 0, 1).astype(np.float32)).reshape(images.shape)
+
+    return rebuild
+
+
+if __name__ == "__main__":
+    sys.exit(main())
