@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     mnist = kinds.add_parser("mnist", formatter_class=parser.formatter_class, help="ten digits, several seeds")
     mnist.add_argument("--data-dir", type=Path, default=Path("data"), help="where MNIST lies")
     mnist.add_argument("--recipe", choices=RECIPES, default=DEFAULT.name, help="one for all digits")
-    mnist.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    mnist.add_argument("--seeds", type=int, default=3, help="how many")
+    mnist.add_argument("--first-seed", type=int, default=100, help="the recipe was not chosen on seeds from 100 on")
     mnist.add_argument("--digits", default="0,1,2,3,4,5,6,7,8,9", help="comma list")
     mnist.set_defaults(run=_mnist)
     folder = kinds.add_parser("folder", formatter_class=parser.formatter_class, help="an image folder")
@@ -144,7 +145,7 @@ def _mnist(options: argparse.Namespace, console: Console) -> None:
     fitting = 0.0
     for digit in digits:
         data = load(Source("mnist", normal=(digit,), data_dir=options.data_dir))
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             parts = split(data.groups, recipe, false_alarm_rate=min(RATES), seed=seed)
             started = time.perf_counter()
             network, _ = fit_network(recipe, data, parts, seed=seed, device=pick_device(options.device))
