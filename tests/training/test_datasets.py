@@ -51,16 +51,16 @@ class TestDigits:
 
 class TestMnistFiles:
     @staticmethod
-    def place(folder: Path, *, compressed: bool) -> None:
+    def place(folder: Path, *, compressed: bool, count: int = 40) -> None:
         """Tiny files of the original format, by torchvision's layout."""
         folder.mkdir(parents=True)
         random = np.random.default_rng(0)
-        for part, count in (("train", 40), ("t10k", 20)):
-            images = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-            labels = np.arange(count, dtype=np.uint8) % 10
+        for part, size in (("train", count), ("t10k", count // 2)):
+            images = random.integers(0, 256, (size, 28, 28), dtype=np.uint8)
+            labels = (np.arange(size) % 10).astype(np.uint8)
             for name, magic, array in (
-                (f"{part}-images-idx3-ubyte", (0x803, count, 28, 28), images),
-                (f"{part}-labels-idx1-ubyte", (0x801, count), labels),
+                (f"{part}-images-idx3-ubyte", (0x803, size, 28, 28), images),
+                (f"{part}-labels-idx1-ubyte", (0x801, size), labels),
             ):
                 content = struct.pack(f">{len(magic)}I", *magic) + array.tobytes()
                 if compressed:
