@@ -13,7 +13,7 @@ FALSE_ALARM_RATE ?= 0.01
 SEED ?= 1337
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test test-docker lint lock clean
+.PHONY: help serve train test bench-training test-docker lint lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +28,9 @@ train: $(VENV)/ready-training  ## train and publish (DATA=, NORMAL=, NAME=, DATA
 
 test: $(VENV)/ready-dev  ## the whole test suite with branch coverage
 	$(PY) -m pytest --cov --cov-report=term:skip-covered
+
+bench-training: $(VENV)/ready-training  ## our training loop against the tutorial's, in one run (DATA_DIR=)
+	$(PY) -m benchmarks.training --data-dir "$(DATA_DIR)"
 
 test-docker:  ## build, start, score, train and stop with docker compose; skips where no engine answers
 	sh tests/docker.sh

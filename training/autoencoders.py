@@ -1,6 +1,6 @@
 """The networks that learn to compress and rebuild normal pictures.
 
-All take (N, C, H, W) float32 in [0, 1] and return a reconstruction of that very shape, in (0, 1).
+All take (N, C, H, W) float32 in [0, 1] and return a reconstruction of that very shape, in [0, 1].
 """
 
 import math
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from sklearn.decomposition import PCA
 from torch import nn
 
 from training.recipes import Recipe
@@ -72,8 +73,50 @@ class ConvAutoencoder(nn.Module):
         return rebuilt
 
 
-def build(recipe: Recipe, shape: tuple[int, int, int]) -> nn.Module:
-    """The recipe's network for pictures of a shape, its weights drawn from torch's generator."""
+class LinearAutoencoder(nn.Module):
+    """One linear layer each way: the best of these is the projection on principal components.
+
+    Args:
+        shape: (C, H, W) of one picture.
+        code: width of the bottleneck.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], code: int) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(math.prod(shape), code)
+        self.decoder = nn.Linear(code, math.prod(shape))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) → reconstruction (N, C, H, W)."""
+        rebuilt: torch.Tensor = self.decoder(self.encoder(images.flatten(1)))
+        return rebuilt.clamp(0, 1).reshape(images.shape)
+
+    @torch.no_grad()
+    def solve(self, images: torch.Tensor, *, seed: int) -> None:
+        """Sets the weights that rebuild (N, C, H, W) pictures with the least squared error, N > code.
+
+        No gradient descent finds better ones: Baldi and Hornik, "Neural networks and principal component
+        analysis: learning from examples without local minima", 1989.
+        """
+        pca = PCA(self.encoder.out_features, svd_solver="randomized", random_state=seed)
+        pca.fit(images.flatten(1).cpu().numpy())
+        components, mean = torch.from_numpy(pca.components_).float(), torch.from_numpy(pca.mean_).float()
+        self.encoder.weight.copy_(components)
+        self.encoder.bias.copy_(-components @ mean)
+        self.decoder.weight.copy_(components.T)
+        self.decoder.bias.copy_(mean)
+
+
+def build(recipe: Recipe, shape: tuple[int, int, int], pictures: int) -> nn.Module:
+    """The recipe's network for pictures of a shape, its weights drawn from torch's generator.
+
+    Args:
+        recipe: which network, how wide.
+        shape: (C, H, W) of one picture.
+        pictures: how many there are to fit on; a linear code can be no wider than that less one.
+    """
+    if recipe.network == "linear":
+        return LinearAutoencoder(shape, max(1, min(recipe.code, pictures - 1, math.prod(shape))))
     if recipe.network == "conv":
         return ConvAutoencoder(shape, recipe.hidden, recipe.code)
     return DenseAutoencoder(shape, recipe.hidden, recipe.code, linear_code=recipe.linear_code)

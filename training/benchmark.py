@@ -30,7 +30,7 @@ from training.errors import TrainingError
 from training.fitting import pick_device
 from training.folders import NORMAL
 from training.pipeline import fit_network
-from training.recipes import CONV, DEFAULT, RECIPES
+from training.recipes import DEFAULT, RECIPES, Recipe
 from training.scoring import DEFAULT_RULE, RULES
 from training.splitting import Parts, split
 
@@ -80,7 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     folder = kinds.add_parser("folder", formatter_class=parser.formatter_class, help="an image folder")
     folder.add_argument("folder", help="with normal/, test/normal/ and test/anomaly/KIND/")
     folder.add_argument("--data-dir", type=Path, default=Path("data"), help="where decoded pictures are cached")
-    folder.add_argument("--recipe", choices=RECIPES, default=CONV.name, help="how to train")
+    folder.add_argument("--recipes", type=_recipes, default="linear,conv", help="comma list")
+    folder.add_argument("--size", type=lambda side: (int(side), int(side)), default="64", help="side of the input")
     folder.add_argument("--groups", default="folder", help="folder, none or a regular expression")
     folder.add_argument("--seed", type=int, default=0, help="of the split and the training")
     folder.set_defaults(run=_folder)
@@ -95,6 +96,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _recipes(text: str) -> list[Recipe]:
+    unknown = [name for name in text.split(",") if name not in RECIPES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no recipe is named {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+    return [RECIPES[name] for name in text.split(",")]
 
 
 def judge(
@@ -189,20 +197,22 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _folder(options: argparse.Namespace, console: Console) -> None:
-    recipe, began = RECIPES[options.recipe], time.perf_counter()
-    source = Source(options.folder, data_dir=options.data_dir, groups=options.groups)
-    data = load(source, folder_size=recipe.folder_size)
+    began = time.perf_counter()
+    source = Source(options.folder, data_dir=options.data_dir, groups=options.groups, size=options.size)
+    data = load(source)
     if len({kind == NORMAL for kind in data.test_kinds}) != 2:  # noqa: PLR2004  normal ones and anomalies
         raise TrainingError(f"{options.folder} needs pictures in test/normal/ and test/anomaly/KIND/ to be measured on")
-    parts = split(data.groups, recipe, false_alarm_rate=max(RATES), seed=options.seed)
+    parts = split(data.groups, DEFAULT, false_alarm_rate=max(RATES), seed=options.seed)
     console.print(
         f"{data.source}: {len(parts.fit)} to fit, {len(parts.calibration)} to calibrate, {len(data.test)} to test, "
         f"{'×'.join(map(str, data.spec.shape))}; read in {time.perf_counter() - began:.1f} s"
     )
-    started = time.perf_counter()
-    network, _ = fit_network(recipe, data, parts, seed=options.seed, device=pick_device(options.device))
-    console.print(f"recipe {recipe.name}: fitted in {time.perf_counter() - started:.1f} s")
-    contenders: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {f"{recipe.name} autoencoder": network}
+    contenders: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+    for recipe in options.recipes:
+        started = time.perf_counter()
+        network, _ = fit_network(recipe, data, parts, seed=options.seed, device=pick_device(options.device))
+        contenders[f"{recipe.name} autoencoder"] = network
+        console.print(f"recipe {recipe.name}: fitted in {time.perf_counter() - started:.1f} s")
     for components in (64, 256):
         contenders[f"PCA, {components} components"] = _pca(data, parts, components)
     kinds = sorted(set(data.test_kinds) - {NORMAL})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from training.autoencoders import LinearAutoencoder
 from training.recipes import Recipe
 from training.scoring import squared_error
 
@@ -70,6 +71,10 @@ def fit(
     Raises:
         ValueError: the network's reconstruction has not the images' shape.
     """
+    if isinstance(network, LinearAutoencoder):
+        epochs = [_solve(network, images, validation, seed)]
+        on_epoch(epochs[0])
+        return epochs
     network.to(device)
     images, validation = images.to(device), validation.to(device)
     order = torch.Generator().manual_seed(seed)
@@ -77,7 +82,7 @@ def fit(
     steps = math.ceil(len(images) / recipe.batch_size)
     optimizer = _optimizer(network, recipe, device)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps))
-    epochs: list[Epoch] = []
+    epochs = []
     for number in range(1, recipe.epochs + 1):
         began = time.perf_counter()
         network.train()
@@ -102,6 +107,13 @@ def fit(
         on_epoch(epochs[-1])
     network.cpu().eval()
     return epochs
+
+
+def _solve(network: LinearAutoencoder, images: torch.Tensor, validation: torch.Tensor, seed: int) -> Epoch:
+    began = time.perf_counter()
+    network.solve(images, seed=seed)
+    loss = _mean_error(network, validation) if len(validation) else None
+    return Epoch(1, _mean_error(network, images), loss, time.perf_counter() - began)
 
 
 def _jitter(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:

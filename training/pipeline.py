@@ -190,7 +190,7 @@ def fit_network(
 ) -> tuple[nn.Module, list[Epoch]]:
     """Builds the recipe's network and fits it on the fit part."""
     torch.manual_seed(seed)
-    network = build(recipe, data.spec.shape)
+    network = build(recipe, data.spec.shape, len(parts.fit))
     images, validation = data.normal[list(parts.fit)], data.normal[list(parts.validation)]
     return network, fit(network, images, validation, recipe, seed=seed, device=device, on_epoch=on_epoch)
 

@@ -12,8 +12,9 @@ class Recipe:
     """How to train. Shares are of the normal pictures; what they leave is fitted on."""
 
     name: str
-    network: Literal["dense", "conv"]
-    """dense: every pixel with every other, for small pictures; conv: for larger and coloured ones."""
+    network: Literal["dense", "conv", "linear"]
+    """dense: every pixel with every other, for small pictures; conv: for larger and coloured ones; linear: solved in
+    closed form, so that the knobs of the loop rest, for surfaces."""
     hidden: tuple[int, ...]
     """Layer widths (dense) or channels (conv) from the input's side on; the decoder mirrors them."""
     code: int
@@ -42,7 +43,7 @@ class Recipe:
     """(height, width) that image folders are brought to where the user names none."""
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(*self.hidden, self.code) < 1:
+        if min(*self.hidden, self.code, 1) < 1 or (not self.hidden and self.network != "linear"):
             raise ValueError(f"hidden and code need positive widths, not {self.hidden} and {self.code}")
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs and batch_size must be positive, not {self.epochs} and {self.batch_size}")
@@ -117,4 +118,6 @@ CONV: Final = replace(
     folder_size=(64, 64),
 )
 
-RECIPES: Final = {recipe.name: recipe for recipe in (DEFAULT, TUTORIAL, CONV)}
+LINEAR: Final = replace(DEFAULT, name="linear", network="linear", hidden=(), code=512, jitter=0, noise=0, epochs=1)
+
+RECIPES: Final = {recipe.name: recipe for recipe in (DEFAULT, TUTORIAL, CONV, LINEAR)}

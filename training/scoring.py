@@ -14,8 +14,10 @@ from torch import nn
 ENERGY_FLOOR: Final = 0.01
 # Reconstructions are a little blurred and strokes a little shifted; a mean over 3 × 3 pixels forgives just that.
 FILTER_SIDE: Final = 3
-# A defect should fill its window: on the magnetic tiles a sixteenth of the side beat an eighth and a quarter.
-WINDOW_SHARE: Final = 16
+# A defect should about fill its window: an eighth of the picture's side.
+WINDOW_SHARE: Final = 8
+# The MSE of a picture rebuilt to one grey level in 100: below it, where the error gathers says nothing.
+MSE_FLOOR: Final = 1e-4
 
 
 def squared_error(images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
@@ -44,6 +46,12 @@ def _smoothed(images: torch.Tensor, reconstructions: torch.Tensor, side: int) ->
         images - reconstructions, side, stride=1, padding=side // 2, count_include_pad=False
     )
     return difference.square().flatten(1).mean(1)
+
+
+def _largest_window(error: torch.Tensor, share: int) -> torch.Tensor:
+    """(N,): the largest mean over channels and any square window of side // share pixels, at least 2."""
+    side = max(2, min(error.shape[2], error.shape[3]) // share)
+    return nn.functional.avg_pool2d(error.mean(1, keepdim=True), side, stride=1).flatten(1).amax(1)
 
 
 class Mse(nn.Module):
@@ -94,7 +102,7 @@ class SmoothedRelative(nn.Module):
 
 
 class Local(nn.Module):
-    """The largest mean of the squared error in any square window of a sixteenth of the picture's shorter side."""
+    """The largest mean of the squared error in any square window of an eighth of the picture's shorter side."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,9 +110,21 @@ class Local(nn.Module):
 
     def forward(self, images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
         """Two (N, C, H, W) → (N,)."""
-        error = squared_error(images, reconstructions).mean(1, keepdim=True)
-        side = max(2, min(error.shape[2], error.shape[3]) // self.share)
-        return nn.functional.avg_pool2d(error, side, stride=1).flatten(1).amax(1)
+        return _largest_window(squared_error(images, reconstructions), self.share)
+
+
+class LocalRelative(nn.Module):
+    """The largest windowed error over the MSE: how much the error gathers in one place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share = WINDOW_SHARE
+        self.floor = MSE_FLOOR
+
+    def forward(self, images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
+        """Two (N, C, H, W) → (N,)."""
+        error = squared_error(images, reconstructions)
+        return _largest_window(error, self.share) / error.flatten(1).mean(1).clamp(min=self.floor)
 
 
 @dataclass(frozen=True)
@@ -128,6 +148,11 @@ RULES: Final = {
             SmoothedRelative,
         ),
         Rule("local", f"max over windows of side/{WINDOW_SHARE} of mean((x - x̂)²)", Local),
+        Rule(
+            "local-relative",
+            f"max over windows of side/{WINDOW_SHARE} of mean((x - x̂)²) / max(mean((x - x̂)²), {MSE_FLOOR})",
+            LocalRelative,
+        ),
     )
 }
 

@@ -52,10 +52,18 @@ def test_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for i in range(count):
             image = random.integers(level, level + 40, (16, 16), dtype=np.uint8)
             (tmp_path / "parts" / name / f"{i}.png").write_bytes(encode(Image.fromarray(image)))
-    options = ["--data-dir", str(tmp_path / "cache"), "--recipe", "tutorial"]
+    options = ["--data-dir", str(tmp_path / "cache"), "--recipes", "tutorial,linear", "--size", "16"]
     assert main(["folder", str(tmp_path / "parts"), *options]) == 0
     printed = capsys.readouterr().out
-    for word in ("tutorial autoencoder", "PCA, 64 components", "PCA, 256 components", "bright", "local", "1.000"):
+    for word in (
+        "tutorial autoencoder",
+        "linear autoencoder",
+        "PCA, 64 components",
+        "PCA, 256 components",
+        "bright",
+        "local",
+        "1.000",
+    ):
         assert word in printed
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from training.autoencoders import build, parameter_count
+from training.autoencoders import LinearAutoencoder, build, parameter_count
 from training.fitting import Epoch, fit, pick_device
-from training.recipes import CONV, DEFAULT, RECIPES, TUTORIAL, Recipe
+from training.recipes import CONV, DEFAULT, LINEAR, RECIPES, TUTORIAL, Recipe
 from training.scoring import Mse, ScoredAutoencoder
 
 CPU = torch.device("cpu")
@@ -23,13 +23,13 @@ def blobs(count: int = 64) -> torch.Tensor:
 def train(recipe: Recipe, *, seed: int = 1, images: torch.Tensor | None = None) -> tuple[nn.Module, list[Epoch]]:
     images = blobs() if images is None else images
     torch.manual_seed(seed)
-    network = build(recipe, (1, 8, 8))
+    network = build(recipe, (1, 8, 8), 48)
     epochs = fit(network, images[:48], images[48:], recipe, seed=seed, device=CPU, on_epoch=lambda _: None)
     return network, epochs
 
 
 def test_the_tutorials_network_has_the_tutorials_parameters() -> None:
-    network = build(TUTORIAL, (1, 28, 28))
+    network = build(TUTORIAL, (1, 28, 28), 100)
     assert parameter_count(network) == 1_132_944
     assert [type(layer).__name__ for layer in network.get_submodule("decoder").children()] == ["Linear", "ReLU"] * 2 + [
         "Linear",
@@ -40,7 +40,7 @@ def test_the_tutorials_network_has_the_tutorials_parameters() -> None:
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 16, 24), (3, 33, 50), (1, 4, 4)])
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_the_reconstruction_has_the_pictures_shape_always(recipe: Recipe, shape: tuple[int, int, int]) -> None:
-    network = build(recipe, shape).eval()
+    network = build(recipe, shape, 100).eval()
     for count in (1, 2, 7):
         images = torch.rand(count, *shape)
         assert network(images).shape == images.shape
@@ -74,6 +74,22 @@ def test_validation_pictures_decide_nothing() -> None:
     first, second = train(SHORT, images=images)[0], train(SHORT, images=elsewhere)[0]
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, second.state_dict()[name])
+
+
+def test_the_linear_autoencoder_is_the_best_there_is() -> None:
+    images = blobs()
+    network, epochs = train(dataclasses.replace(LINEAR, code=5), images=images)
+    flat = images[:48].flatten(1)
+    singular = torch.linalg.svdvals(flat - flat.mean(0))
+    least = (singular[5:] ** 2).sum().item() / flat.numel()
+    assert 0.7 * least < epochs[0].train_loss <= 1.0001 * least  # clamping to [0, 1] can only help
+    assert network(images).shape == images.shape
+
+
+def test_a_linear_code_is_no_wider_than_the_pictures_allow() -> None:
+    network, _ = train(LINEAR)
+    assert isinstance(network, LinearAutoencoder)
+    assert network.encoder.out_features == 47
 
 
 class _LosesTheChannel(nn.Module):
