@@ -7,12 +7,15 @@ One recipe for all; nothing is chosen by test labels.
 """
 
 import argparse
+import ast
 import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
     mnist.add_argument("--seeds", type=int, default=3, help="how many")
     mnist.add_argument("--first-seed", type=int, default=100, help="the recipe was not chosen on seeds from 100 on")
     mnist.add_argument("--digits", default="0,1,2,3,4,5,6,7,8,9", help="comma list")
+    mnist.add_argument(
+        "--set", type=_knob, action="append", default=[], metavar="KNOB=VALUE", help="change the recipe, as jitter=0"
+    )
     mnist.set_defaults(run=_mnist)
     folder = kinds.add_parser("folder", formatter_class=parser.formatter_class, help="an image folder")
     folder.add_argument("folder", help="with normal/, test/normal/ and test/anomaly/KIND/")
@@ -96,6 +102,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _knob(text: str) -> tuple[str, Any]:
+    knob, _, value = text.partition("=")
+    if knob not in {field.name for field in dataclasses.fields(Recipe)}:
+        raise argparse.ArgumentTypeError(f"recipes have no knob {knob!r}")
+    try:
+        return knob, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return knob, value
 
 
 def _recipes(text: str) -> list[Recipe]:
@@ -147,9 +163,9 @@ def _scorer(rebuild: Callable[[torch.Tensor], torch.Tensor], rule: nn.Module) ->
 
 
 def _mnist(options: argparse.Namespace, console: Console) -> None:
-    recipe, began = RECIPES[options.recipe], time.perf_counter()
+    recipe, began = dataclasses.replace(RECIPES[options.recipe], **dict(options.set)), time.perf_counter()
     digits = [int(digit) for digit in options.digits.split(",")]
-    results: dict[tuple[str, int], list[Figures]] = {}
+    results: Results = {}
     fitting = 0.0
     for digit in digits:
         data = load(Source("mnist", normal=(digit,), data_dir=options.data_dir))
@@ -158,38 +174,69 @@ def _mnist(options: argparse.Namespace, console: Console) -> None:
             started = time.perf_counter()
             network, _ = fit_network(recipe, data, parts, seed=seed, device=pick_device(options.device))
             fitting += time.perf_counter() - started
-            for rule in ("mse", DEFAULT_RULE):
+            for rule in RULES:
                 score = _scorer(network, RULES[rule].module())
                 results.setdefault((rule, digit), []).append(judge(score, data, parts))
         console.print(f"digit {digit}: {time.perf_counter() - began:.0f} s")
     for rule in ("mse", DEFAULT_RULE):
         console.print(_digits_table(rule, digits, results))
+    console.print(_rules_table(digits, results))
     console.print("Published mean AUROC:", "; ".join(f"{name} {value:.3f}" for name, value in PUBLISHED))
     models = len(digits) * options.seeds
     console.print(f"{models} models, {fitting / models:.1f} s each to fit, {time.perf_counter() - began:.0f} s in all")
 
 
-def _digits_table(rule: str, digits: Sequence[int], results: dict[tuple[str, int], list[Figures]]) -> Table:
-    table = Table(title=f"One digit is normal, nine are anomalies: score {rule}, mean ± sd over seeds")
-    headings = ["digit", "AUROC", "av. precision"]
-    headings += [f"{what} at {rate:.0%}" for rate in RATES for what in ("detected", "false alarms")]
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    columns: list[Callable[[Figures], float]] = [lambda f: f.auroc, lambda f: f.precision]
+Results = dict[tuple[str, int], list[Figures]]
+"""By rule and digit, one entry per seed."""
+
+
+def _columns() -> dict[str, Callable[[Figures], float]]:
+    columns: dict[str, Callable[[Figures], float]] = {
+        "AUROC": lambda f: f.auroc,
+        "av. precision": lambda f: f.precision,
+    }
     for rate in RATES:
-        columns += [lambda f, r=rate: f.detected[r], lambda f, r=rate: f.alarmed[r]]  # type: ignore[misc]
-    for digit in digits:
-        table.add_row(str(digit), *(_spread([value(each) for each in results[rule, digit]]) for value in columns))
-    seeds = range(len(results[rule, digits[0]]))
-    table.add_section()
-    table.add_row(
-        "mean",
-        *(
-            _spread([mean(value(results[rule, digit][seed]) for digit in digits) for seed in seeds])
-            for value in columns
-        ),
-    )
+        columns[f"detected at {rate:.0%}"] = partial(_at, "detected", rate)
+        columns[f"false alarms at {rate:.0%}"] = partial(_at, "alarmed", rate)
+    return columns
+
+
+def _at(what: str, rate: float, figures: Figures) -> float:
+    rates: dict[float, float] = getattr(figures, what)
+    return rates[rate]
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(first, title=title)
+    for heading in _columns():
+        table.add_column(heading, justify="right")
     return table
+
+
+def _digits_table(rule: str, digits: Sequence[int], results: Results) -> Table:
+    table = _table(f"One digit is normal, nine are anomalies: score {rule}, mean ± sd over seeds", "digit")
+    for digit in digits:
+        table.add_row(
+            str(digit), *(_spread([value(each) for each in results[rule, digit]]) for value in _columns().values())
+        )
+    table.add_section()
+    table.add_row("mean", *_means(rule, digits, results))
+    return table
+
+
+def _rules_table(digits: Sequence[int], results: Results) -> Table:
+    table = _table("Every scoring rule on the same networks: mean over the digits, ± sd over seeds", "score")
+    for rule in RULES:
+        table.add_row(rule, *_means(rule, digits, results))
+    return table
+
+
+def _means(rule: str, digits: Sequence[int], results: Results) -> list[str]:
+    seeds = range(len(results[rule, digits[0]]))
+    return [
+        _spread([mean(value(results[rule, digit][seed]) for digit in digits) for seed in seeds])
+        for value in _columns().values()
+    ]
 
 
 def _spread(values: Sequence[float]) -> str:

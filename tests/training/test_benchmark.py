@@ -12,6 +12,7 @@ from tests.support import encode
 from tests.training.test_datasets import TestMnistFiles
 from training.benchmark import judge, main
 from training.datasets import Dataset
+from training.scoring import RULES
 from training.splitting import Parts
 
 
@@ -36,12 +37,24 @@ def test_figures_of_a_score_that_is_known() -> None:
 
 def test_mnist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     TestMnistFiles.place(tmp_path / "MNIST" / "raw", compressed=False, count=1500)
-    options = ["--data-dir", str(tmp_path), "--recipe", "tutorial", "--digits", "3,5", "--seeds", "2"]
+    options = [
+        "--data-dir",
+        str(tmp_path),
+        "--recipe",
+        "tutorial",
+        "--digits",
+        "3,5",
+        "--seeds",
+        "2",
+        "--set",
+        "epochs=3",
+    ]
     assert main(["mnist", *options]) == 0
     printed = capsys.readouterr().out
     assert "score mse, mean ± sd over seeds" in printed
     assert "score smoothed-relative" in printed
     assert "4 models" in printed
+    assert all(rule in printed for rule in RULES)
     assert "Deep SVDD" in printed
 
 
