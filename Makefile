@@ -11,20 +11,21 @@ RECIPE ?=
 EPOCHS ?=
 FALSE_ALARM_RATE ?= 0.01
 SEED ?= 1337
+ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help serve train test bench-training test-docker lint lock clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 serve: $(VENV)/ready-serving  ## serve model_store/ on http://127.0.0.1:8000 (HOST=, PORT=)
 	$(PY) -m app $(if $(HOST),--host "$(HOST)") $(if $(PORT),--port "$(PORT)")
 
-train: $(VENV)/ready-training  ## train and publish (DATA=, NORMAL=, NAME=, DATA_DIR=, RECIPE=, EPOCHS=, FALSE_ALARM_RATE=, SEED=)
+train: $(VENV)/ready-training  ## train and publish (DATA=, NORMAL=, NAME=, DATA_DIR=, RECIPE=, EPOCHS=, FALSE_ALARM_RATE=, SEED=, ARGS=)
 	$(PY) -m training --data "$(DATA)" --normal "$(NORMAL)" --name "$(NAME)" --data-dir "$(DATA_DIR)" \
 	  $(if $(RECIPE),--recipe "$(RECIPE)") $(if $(EPOCHS),--epochs "$(EPOCHS)") \
-	  --false-alarm-rate "$(FALSE_ALARM_RATE)" --seed "$(SEED)"
+	  --false-alarm-rate "$(FALSE_ALARM_RATE)" --seed "$(SEED)" $(ARGS)
 
 test: $(VENV)/ready-dev  ## the whole test suite with branch coverage
 	$(PY) -m pytest --cov --cov-report=term:skip-covered

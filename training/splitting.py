@@ -55,20 +55,26 @@ def split(
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)
-    shuffled = sorted(members)
-    random.Random(seed).shuffle(shuffled)  # noqa: S311  a reproducible shuffle is the point
-    supply = iter(shuffled)
+    left = sorted(members)
+    random.Random(seed).shuffle(left)  # noqa: S311  a reproducible shuffle is the point
 
     def take(target: int) -> tuple[int, ...]:
+        """At least so many pictures: the next groups that fit in, then the smallest to fill up."""
         taken: list[int] = []
-        while len(taken) < target and (group := next(supply, None)) is not None:
-            taken += members[group]
+        for group in left.copy():
+            if len(taken) + len(members[group]) <= target:
+                taken += members[group]
+                left.remove(group)
+        while len(taken) < target and left:
+            smallest = min(left, key=lambda group: len(members[group]))
+            taken += members[smallest]
+            left.remove(smallest)
         return tuple(sorted(taken))
 
     calibration = take(max(math.ceil(recipe.calibration_share * count), required))
     spare = count - len(calibration) - math.ceil(_LEAST_TO_FIT * count)  # watching must not cost the fit its least
     validation = take(min(math.floor(recipe.validation_share * count), spare))
-    fit = take(count)
+    fit = tuple(sorted(index for group in left for index in members[group]))
     if len(fit) < count * _LEAST_TO_FIT:
         raise TrainingError(
             f"{count} images in {len(members)} groups cannot be split: whole groups for calibration leave only "

@@ -19,7 +19,8 @@ from training.__main__ import main
 from training.datasets import Source, load
 from training.evaluation import evaluate, score_all
 from training.pipeline import Published, train
-from training.recipes import TUTORIAL
+from training.recipes import CONV, DEFAULT, LINEAR, TUTORIAL, Recipe
+from training.scoring import RULES
 from training.splitting import split
 
 
@@ -116,6 +117,47 @@ def test_an_image_folder_without_test_pictures_gets_a_model(tmp_path: Path) -> N
     }
 
 
+@pytest.mark.parametrize(("recipe", "rule"), [(CONV, "local"), (LINEAR, "local-relative"), (DEFAULT, "relative")])
+def test_coloured_pictures_of_any_size_with_every_recipe(tmp_path: Path, recipe: Recipe, rule: str) -> None:
+    for name, count, hue in (("normal/a", 30, 0), ("normal/b", 20, 0), ("normal", 30, 0), ("test/anomaly/dyed", 9, 90)):
+        folder = tmp_path / "parts" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            picture = Image.merge(
+                "HSV", [Image.new("L", (30, 20), hue), Image.new("L", (30, 20), 200), gradient(30, 20)]
+            )
+            picture.putpixel((i % 30, 3), (0, 0, 0))
+            (folder / f"{i}.png").write_bytes(encode(picture.convert("RGB")))
+    run = dataclasses.replace(
+        digits_run(tmp_path / "store"),
+        source=Source(str(tmp_path / "parts"), data_dir=tmp_path / "data", size=(33, 20)),
+        name="parts",
+        recipe=dataclasses.replace(recipe, epochs=2),
+        rule=RULES[rule],
+        false_alarm_rate=0.1,
+        guarantee="strict",
+    )
+    manifest = train(run).manifest
+    assert manifest.input.shape == (3, 33, 20)
+    assert manifest.scoring.rule == rule
+    assert manifest.guarantee == "strict"
+    assert "95% confidence" in manifest.promise
+    assert manifest.data.groups == 32
+    assert manifest.data.near_duplicates is not None
+    assert manifest.data.near_duplicates["fit and calibration"] > 0  # they all look alike, and that is told
+    bundle = ModelStore(tmp_path / "store").load("parts", manifest.version)
+    assert bundle.score_batch(torch.rand(2, 3, 33, 20)).reconstruction.shape == (2, 3, 33, 20)
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(trained: Published) -> None:
+    page = (trained.directory / "report" / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == 8
+    assert "http" not in page
+    assert trained.manifest.promise in page
+    for kind in ("normal", *"012346789"):
+        assert f"<td>{kind}</td>" in page
+
+
 def test_evaluation_figures() -> None:
     figures = evaluate([0.1, 0.2, 0.6, 0.4, 0.7, 0.8], ["normal"] * 3 + ["a", "a", "b"], 0.5)
     assert figures is not None
@@ -177,6 +219,7 @@ class TestCommandLine:
         ("arguments", "message"),
         [
             (["--data", "digits", "--false-alarm-rate", "0.001"], "needs at least 999 calibration images"),
+            (["--data", "digits", "--guarantee", "strict"], "needs at least 299 calibration images"),
             (["--data", "no/such/folder"], "there is no folder no/such/folder"),
             (["--data", "digits", "--normal", "12"], "labels from 0 to 9"),
             (["--data", "digits", "--store", "/dev/null/store", "--epochs", "1"], "the store is as it was"),
