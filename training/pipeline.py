@@ -96,6 +96,7 @@ def train(
         StoreNotWritable, BundleRejected: publishing failed; the store serves what it served.
     """
     torch.set_num_threads(run.threads)
+    ModelStore(run.store).prepare(run.name)
     prepared = prepare(run)
     data, parts = prepared.data, prepared.parts
     on_data(prepared)

@@ -165,12 +165,14 @@ class _Conversion:
             grey = np.clip(values, 0, 1)
         else:
             unsigned = values.view(np.uint32) if bits > 16 and values.dtype == np.int32 else values  # noqa: PLR2004
-            grey = np.clip(unsigned / (2**bits - 1), 0, 1)
+            grey = unsigned.astype(np.float32)
+            grey /= 2**bits - 1
+            np.clip(grey, 0, 1, out=grey)
             key = image.info.get("transparency")
             if isinstance(key, int) and (values == key).any():
                 self.warnings.append("transparency was flattened onto black")
                 grey = np.where(values == key, 0, grey)
-        return Image.fromarray(grey.astype(np.float32))
+        return Image.fromarray(grey)
 
     def _resize(self, image: Image.Image) -> Image.Image:
         size = (self.spec.width, self.spec.height)

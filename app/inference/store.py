@@ -96,6 +96,17 @@ class ModelStore:
         with _naming(directory):
             return load_bundle(directory)
 
+    def prepare(self, name: str) -> None:
+        """Makes sure that a model can be published, before hours are spent on it.
+
+        Raises:
+            StoreNotWritable: the file system refuses.
+        """
+        model = self.root / name
+        with _refusing(model):
+            model.mkdir(parents=True, exist_ok=True)
+            (model / _LOCK_FILE).open("w").close()
+
     def publish(self, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
         """Adds a version and makes it current, atomically. Publishers of one model take turns.
 
@@ -113,7 +124,7 @@ class ModelStore:
         if set(files) != set(manifest.files):
             raise ValueError("the manifest does not list exactly the files that were given")
         model = self.root / manifest.name
-        try:
+        with _refusing(model):
             model.mkdir(parents=True, exist_ok=True)
             with _locked(model):
                 _remove_abandoned(model)
@@ -127,8 +138,6 @@ class ModelStore:
                 _flush_folder(model)
                 self._verify_fresh(manifest)
                 self._point_current(model, manifest.version)
-        except OSError as error:
-            raise StoreNotWritable(f"cannot publish into {model}: {error.strerror}; the store is as it was") from error
         return version
 
     def _verify_fresh(self, manifest: Manifest) -> None:
@@ -152,6 +161,15 @@ def _naming(directory: Path) -> Iterator[None]:
         yield
     except BundleRejected as error:
         raise BundleRejected(f"{directory.parent.name}/{directory.name}: {error}") from error
+
+
+@contextmanager
+def _refusing(model: Path) -> Iterator[None]:
+    """Turns what the file system says into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreNotWritable(f"cannot publish into {model}: {error.strerror}; the store is as it was") from error
 
 
 @contextmanager

@@ -143,6 +143,8 @@ def test_a_read_only_store_is_read_and_refuses_to_publish_in_one_line(
     for name in ("m", "another"):
         with pytest.raises(StoreNotWritable, match=re.escape("Permission denied; the store is as it was")):
             read_only_store.publish(*make_bundle(name, seed=2))
+        with pytest.raises(StoreNotWritable):
+            read_only_store.prepare(name)
     assert read_only_store.current("m") == version
 
 
