@@ -207,7 +207,8 @@ def _at(what: str, rate: float, figures: Figures) -> float:
 
 
 def _table(title: str, first: str) -> Table:
-    table = Table(first, title=title)
+    table = Table(title=title)
+    table.add_column(first, no_wrap=True)
     for heading in _columns():
         table.add_column(heading, justify="right")
     return table
