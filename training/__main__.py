@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from app.inference.errors import InferenceError
+from app.inference.images import SIDES
 from app.inference.manifest import NAME_PATTERN, Manifest
 from training.datasets import BUILT_IN, Source
 from training.errors import TrainingError
@@ -79,7 +81,7 @@ def _parse(arguments: list[str] | None) -> Run:
         default="marginal",
         help="the rate holds on average over calibration draws, or with 95 %% confidence over them",
     )
-    how.add_argument("--seed", type=int, default=1337, help="of split, weights, shuffling and corruption")
+    how.add_argument("--seed", type=_seed, default=1337, help="of split, weights, shuffling and corruption")
     how.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda, …")
     how.add_argument("--threads", type=_positive(int), default=1, help="CPU threads; more seldom help small nets")
     options = parser.parse_args(arguments)
@@ -124,8 +126,10 @@ def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is neither SIDE nor HEIGHTxWIDTH")
-    height = int(match[1])
-    return height, int(match[2] or height)
+    height, width = int(match[1]), int(match[2] or match[1])
+    if not (SIDES[0] <= height <= SIDES[1] and SIDES[0] <= width <= SIDES[1]):
+        raise argparse.ArgumentTypeError(f"{text!r}: sides must have from {SIDES[0]} to {SIDES[1]} pixels")
+    return height, width
 
 
 def _groups(text: str) -> str:
@@ -154,9 +158,15 @@ def _rate(text: str) -> float:
     return value
 
 
+def _seed(text: str) -> int:
+    if not re.fullmatch(r"\d{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at most 18 digits")
+    return int(text)
+
+
 def _device(text: str) -> str:
     try:
-        return text if text == "auto" else str(torch.empty(0, device=text).device)
+        return text if text == "auto" else str(torch.Generator(text).device)
     except (RuntimeError, AssertionError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not usable here: {str(error).splitlines()[0]}") from error
 
@@ -180,7 +190,7 @@ class _positive:  # noqa: N801  reads as a type in add_argument
 def _print_data(console: Console, run: Run, prepared: Prepared) -> None:
     data, parts, spec = prepared.data, prepared.parts, prepared.data.spec
     console.print(
-        f"[bold]{run.name}[/]: {data.source}, normal = {data.normal_label}, "
+        f"[bold]{run.name}[/]: {escape(data.source)}, normal = {data.normal_label}, "
         f"{spec.channels}×{spec.height}×{spec.width}, recipe {run.recipe.name}, score {run.rule.name}, "
         f"{prepared.device.type}"
     )
@@ -197,7 +207,7 @@ def _print_data(console: Console, run: Run, prepared: Prepared) -> None:
 
 def _print_some(console: Console, what: str, lines: list[str]) -> None:
     for line in lines[:_SHOWN]:
-        console.print(f"[yellow]{what}[/]", line, markup=True)
+        console.print(f"[yellow]{what}[/]", escape(line.encode(errors="replace").decode()))
     if len(lines) > _SHOWN:
         console.print(f"[yellow]{what}[/] {len(lines) - _SHOWN:,} more")
 

@@ -163,7 +163,7 @@ def _folder(source: Source, size: tuple[int, int]) -> Dataset:
     if not normal.kept:
         raise TrainingError(f"none of the {len(normal_files)} images in {root / NORMAL} can be read")
     return Dataset(
-        source=root.resolve().name,
+        source=root.resolve().name.encode(errors="replace").decode(),
         normal_label=NORMAL,
         spec=spec,
         normal=normal.images,

@@ -149,5 +149,5 @@ def _cache_key(files: Sequence[Path], spec: InputSpec) -> str:
     digest = hashlib.sha256(f"{_DECODER} {spec.model_dump_json()}".encode())
     for path in files:
         status = path.stat()
-        digest.update(f"\n{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode())
+        digest.update(b"\n%b %d %d" % (os.fsencode(path.resolve()), status.st_size, status.st_mtime_ns))
     return digest.hexdigest()[:32]

@@ -63,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         middleware=middleware,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.services = Services(settings, engine, registry, metrics)
     problems.install(app)

@@ -25,7 +25,10 @@ def configure(log_format: str, level: str) -> None:
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(serializer=_json)
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # never the values of variables
+        )
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

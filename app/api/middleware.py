@@ -63,7 +63,7 @@ class Accounting:
             "request",
             request_id=state["request_id"],
             method=method,
-            path=scope["path"],
+            path=scope["raw_path"].decode("ascii", "backslashreplace"),
             status=status,
             ms=round(seconds * 1e3, 2),
             **state.get("log", {}),
@@ -94,6 +94,7 @@ class RequireKey:
 
     def _has_key(self, headers: Headers) -> bool:
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        offered = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        matches = [hmac.compare_digest(offered.encode(), key) for key in self._keys]
+        offers = [token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
+        # Starlette reads header bytes as Latin-1: this gives back what was sent.
+        matches = [hmac.compare_digest(offer.encode("latin-1"), key) for offer in offers for key in self._keys]
         return any(matches)

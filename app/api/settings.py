@@ -39,18 +39,35 @@ class Settings(BaseSettings):
     max_files: int = Field(64, ge=1, description="most image files in one request")
     max_batch: int = Field(32, ge=1, le=1024, description="most pictures in one forward pass")
     queue_size: int = Field(256, ge=1, description="most pictures in work at a time, then 429")
-    request_timeout_s: float = Field(30, gt=0, description="seconds a request may take, upload included, then 504")
-    torch_threads: int = Field(1, ge=1, description="threads of one forward pass, per worker")
+    request_timeout_s: float = Field(
+        30, gt=0, le=86_400, description="seconds a request may take, upload included, then 504"
+    )
+    torch_threads: int = Field(1, ge=1, le=1024, description="threads of one forward pass, per worker")
     log_format: Literal["json", "console"] = Field("console", description="json lines, or text for people")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
-    workers: int = Field(1, ge=1, description="server processes")
+    workers: int = Field(1, ge=1, le=256, description="server processes")
 
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        return tuple(key.strip() for key in value.split(",") if key.strip())
+        keys = tuple(key.strip() for key in value.split(",") if key.strip())
+        if value.strip() and not keys:
+            raise ValueError("it names no key; leave it out to serve without keys")
+        return keys
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("model_store", mode="before")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if value == "":
+            raise ValueError("it must name a folder")
+        return value
 
     @model_validator(mode="after")
     def _queue_holds_a_request(self) -> Self:

@@ -32,13 +32,19 @@ CONFIDENCE: Final = 0.95
 
 # 1/31 has no exact double: a rate that is short of k/(n+1) by rounding alone means k/(n+1).
 _ROUNDING: Final = 1 + Fraction(1, 10**12)
+_FINEST: Final = 1e-9
 
 
 def _exact(false_alarm_rate: float) -> Fraction:
     """The rate as it was meant: 0.07 is 7/100, not the nearest binary number."""
     if not 0 < false_alarm_rate < 1:  # NaN fails too
         raise UnsupportedFalseAlarmRate(f"false_alarm_rate must lie between 0 and 1, not {false_alarm_rate}")
-    return Fraction(repr(float(false_alarm_rate))) * _ROUNDING
+    if false_alarm_rate < _FINEST:
+        raise UnsupportedFalseAlarmRate(
+            f"a false alarm rate of {false_alarm_rate:g} is finer than any data could support"
+        )
+    written = Fraction(repr(float(false_alarm_rate)))
+    return min(written * _ROUNDING, max(written, 1 - Fraction(1, 10**12)))
 
 
 def required_calibration_size(false_alarm_rate: float, guarantee: Guarantee = "marginal") -> int:
@@ -54,7 +60,7 @@ def required_calibration_size(false_alarm_rate: float, guarantee: Guarantee = "m
     rate = _exact(false_alarm_rate)
     if guarantee == "marginal":
         return math.ceil(1 / rate) - 1
-    return math.ceil(math.log1p(-CONFIDENCE) / math.log1p(-float(rate)))
+    return math.ceil(math.log1p(-CONFIDENCE) / math.log1p(-_below_one(rate)))
 
 
 def finest_false_alarm_rate(size: int, guarantee: Guarantee = "marginal") -> float:
@@ -66,7 +72,11 @@ def _rank_from_top(size: int, rate: Fraction, guarantee: Guarantee) -> int:
     """Which largest score is the threshold; 0: none is high enough."""
     if guarantee == "marginal":
         return math.floor((size + 1) * rate)
-    return _strict_rank(size, float(rate))
+    return _strict_rank(size, _below_one(rate))
+
+
+def _below_one(rate: Fraction) -> float:
+    return min(float(rate), math.nextafter(1, 0))
 
 
 @lru_cache(maxsize=1024)  # thousands of terms, and requests ask for the same few rates

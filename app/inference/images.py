@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.inference.errors import TooManyPixels, UnreadableImage
 
+SIDES: Final = (4, 2048)
+"""The least and the most pixels on a side of a model's input."""
+
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 # Pillow's own bomb guard is a process-wide constant that knows nothing of our setting, and it warns where
@@ -24,6 +27,9 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 Image.MAX_IMAGE_PIXELS = None
 
 _UPRIGHT = 1
+_WHITE_IS_ZERO: Final = 0
+# Pillow forgives a PNG that lacks its end; what was cut off before it may have been seen as black.
+_PNG_END: Final = b"IEND\xaeB`\x82"
 _EXIF_ORIENTATIONS: Final = range(2, 9)
 _NOTICEABLE_COLOUR: Final = 8  # grey pictures saved as JPEG have channels that differ by a few levels
 
@@ -38,8 +44,8 @@ class InputSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["L", "RGB"] = Field(description="L: one grey channel; RGB: three colour channels")
-    height: int = Field(ge=4, le=2048)
-    width: int = Field(ge=4, le=2048)
+    height: int = Field(ge=SIDES[0], le=SIDES[1])
+    width: int = Field(ge=SIDES[0], le=SIDES[1])
 
     @property
     def channels(self) -> int:
@@ -111,6 +117,8 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
         raise UnreadableImage(f"not a readable image of the formats {', '.join(FORMATS)}") from error
     if width * height > max_pixels:
         raise TooManyPixels(f"the picture has {width} × {height} = {width * height:,} pixels, more than {max_pixels:,}")
+    if image.format == "PNG" and _PNG_END not in data:
+        raise UnreadableImage("the picture is truncated: its end is missing")
     if width * height == 0:
         raise UnreadableImage(f"the picture is {width} × {height} pixels: there is nothing to see")
     return Picture(image)
@@ -168,6 +176,8 @@ class _Conversion:
             grey = unsigned.astype(np.float32)
             grey /= 2**bits - 1
             np.clip(grey, 0, 1, out=grey)
+            if getattr(image, "tag_v2", {}).get(ExifTag.PhotometricInterpretation) == _WHITE_IS_ZERO:
+                grey = 1 - grey  # Pillow turns such TIFF pictures round for 8 bits alone
             key = image.info.get("transparency")
             if isinstance(key, int) and (values == key).any():
                 self.warnings.append("transparency was flattened onto black")
@@ -206,11 +216,9 @@ def _channel_range(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[n
 
 
 def _integer_bits(image: Image.Image) -> int:
-    """Bits per sample of a grey integer picture; Pillow's mode "I" alone does not say."""
-    if image.mode != "I":
-        return 16
+    """Bits per sample of a deep grey picture; Pillow's mode alone does not say."""
     samples = getattr(image, "tag_v2", {}).get(ExifTag.BitsPerSample, (16,))
-    return 32 if max(samples) > 16 else 16  # noqa: PLR2004
+    return int(max(samples))
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,6 @@ fails is refused and remembered, and the old model goes on.
 
 import asyncio
 import gc
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +143,7 @@ class ModelRegistry:
             try:
                 await self._load_current(name)
             except UnknownModel:
-                del self._locks[name]
+                self._locks.pop(name, None)
                 if name in self._served:
                     self._refuse(name, f"{name}: the model has left the store; its last version still serves")
                 raise
@@ -182,8 +181,8 @@ def _footprint(model: Path) -> _Footprint | None:
     """None where CURRENT cannot be read: then there is nothing to remember."""
     try:
         version = (model / CURRENT_FILE).read_text().strip()[:80]
-        with os.scandir(model / version) as entries:
-            files = [(entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries]
+        paths = [path for path in (model / version).rglob("*") if path.is_file()]
+        files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     except (OSError, ValueError):
         return None
     return ((version, 0, 0), *sorted(files))

@@ -85,6 +85,18 @@ def test_accept_that_cannot_be_served(server: Server) -> None:
     assert "application/json or image/png" in check(response, 406).detail
 
 
+def test_several_accept_lines_are_one_list(server: Server) -> None:
+    headers = [("Accept", "text/html"), ("Accept", "image/png"), ("Content-Type", "image/png")]
+    request = httpx.Request("POST", f"http://127.0.0.1:{server.port}/score", content=PNG, headers=headers)
+    assert server.client.send(request).headers["content-type"] == "image/png"
+
+
+def test_paths_are_exact_and_logged_without_control_characters(server: Server) -> None:
+    for path in ("/health/", "/score/", "/models/%00%0a"):
+        check(server.client.get(path), 404)
+    assert "\0" not in server.log.read_text()
+
+
 def test_one_picture_cannot_show_two(server: Server) -> None:
     response = server.client.post("/score", files=[("file", PNG), ("file", PNG)], headers={"Accept": "image/png"})
     check(response, 406)

@@ -100,6 +100,7 @@ def test_keys_close_everything_but_health(store: Path, tmp_path: Path) -> None:
         ]  # fmt: skip
         right: list[dict[str, str]] = [
             {"X-API-Key": "beta-secret"}, {"Authorization": "Bearer alpha"}, {"Authorization": "bearer alpha"},
+            {"Authorization": "Bearer of news", "X-API-Key": "alpha"},
         ]  # fmt: skip
         assert [score(server, headers=headers) for headers in wrong] == [401] * len(wrong)
         assert [score(server, headers=headers) for headers in right] == [200] * len(right)

@@ -115,6 +115,10 @@ def test_include_chooses_the_pictures(server: Server, digit_files: Digits) -> No
     only = scored(server, data, include="error_map")
     assert "reconstruction" not in only
     assert picture(only["error_map"]).mode == "RGB"
+    repeated = server.client.post(
+        "/score?include=error_map&include=reconstruction", content=data, headers={"Content-Type": "image/png"}
+    )
+    assert {"reconstruction", "error_map"} <= set(repeated.json()["results"][0])
     response = post(server, data, include="heatmap")
     assert response.status_code == 422
     assert "'heatmap' is none of reconstruction, error_map" in response.json()["detail"]

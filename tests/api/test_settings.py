@@ -39,6 +39,20 @@ def test_keys_are_a_comma_list_and_never_shown(monkeypatch: pytest.MonkeyPatch) 
     assert "alpha" not in repr(settings)
 
 
+@pytest.mark.parametrize(("name", "value"), [("API_KEYS", " , "), ("MODEL_STORE", "")])
+def test_what_was_set_to_nothing_is_no_wish_for_the_default(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"ANOMALY_{name}", value)
+    with pytest.raises(BadSettings, match=f"^ANOMALY_{name}"):
+        read_settings()
+
+
+def test_log_levels_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANOMALY_LOG_LEVEL", "WARNING")
+    assert read_settings().log_level == "warning"
+
+
 def test_worker_processes_read_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read_settings(
         ["--port", "9001", "--api-keys", "a,b", "--model-store", "x y", "--request-timeout-s", "2.5"]
@@ -53,6 +67,7 @@ def test_worker_processes_read_the_same_settings(monkeypatch: pytest.MonkeyPatch
     [
         ("PORT", "abc"), ("PORT", "70000"), ("MAX_PIXELS", "0"), ("LOG_FORMAT", "xml"), ("LOG_LEVEL", "loud"),
         ("MODEL", "../x"), ("REQUEST_TIMEOUT_S", "0"), ("WORKERS", "0"), ("QUEUE_SIZE", "1"), ("MAX_BATCH", "9999"),
+        ("REQUEST_TIMEOUT_S", "inf"), ("TORCH_THREADS", "99999999999"),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_one_line_that_names_the_variable(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.inference.conformal import Calibration, finest_false_alarm_rate, required_calibration_size
+from app.inference.conformal import Calibration, Guarantee, finest_false_alarm_rate, required_calibration_size
 from app.inference.errors import NonFiniteScore, UnsupportedFalseAlarmRate
 
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=60)
@@ -63,6 +63,22 @@ def test_verdict_and_p_value_agree(scores: list[float], rate: float, score: floa
         assert (score > calibration.threshold(rate)) == (
             Fraction(calibration.p_value(score)) <= Fraction(rate) + Fraction(1, 10**12)
         )
+
+
+@pytest.mark.parametrize("guarantee", ["marginal", "strict"])
+@pytest.mark.parametrize("rate", [0.999, 0.9999999999, 0.999999999999, 0.9999999999999, 0.9999999999999999])
+def test_rates_next_to_one_give_the_smallest_score(rate: float, guarantee: Guarantee) -> None:
+    assert Calibration(range(100)).threshold(rate, guarantee) <= 1
+    assert required_calibration_size(rate, guarantee) >= 0
+
+
+@pytest.mark.parametrize("guarantee", ["marginal", "strict"])
+@pytest.mark.parametrize("rate", [1e-320, 1e-300, 1e-10])
+def test_rates_next_to_nothing_are_refused_in_few_words(rate: float, guarantee: Guarantee) -> None:
+    for ask in (required_calibration_size, Calibration(range(100)).threshold):
+        with pytest.raises(UnsupportedFalseAlarmRate) as caught:
+            ask(rate, guarantee)
+        assert len(str(caught.value)) < 200
 
 
 def test_p_value_counts_ties_as_at_least_as_high() -> None:

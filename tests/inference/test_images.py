@@ -111,6 +111,15 @@ class TestDepth:
         image = Image.fromarray(np.full((8, 8), 2**31 - 1, np.int32))
         assert sorted(set(decode(encode(image, "TIFF")).tensor.flatten().tolist())) == pytest.approx([0.5])
 
+    @pytest.mark.parametrize(("bits", "white_is_zero"), [(12, False), (16, False), (16, True)])
+    def test_tiff_depth_and_polarity_are_read_from_its_tags(self, bits: int, white_is_zero: bool) -> None:
+        level = 3 * 2 ** (bits - 2)  # three quarters
+        bit_string = f"{level:0{bits}b}" * 8
+        row = int(bit_string, 2).to_bytes(bits, "big") if bits == 12 else struct.pack("<H", level) * 8
+        data = _tiff(8, 8, bits=bits, photometric=0 if white_is_zero else 1, pixels=row * 8)
+        expected = 1 - level / (2**bits - 1) if white_is_zero else level / (2**bits - 1)
+        assert decode(data).tensor.flatten().tolist() == pytest.approx([expected] * 64, abs=1e-6)
+
     def test_sixteen_bit_transparency_key_becomes_black(self) -> None:
         values = np.full((8, 8), 40000, np.uint16)
         values[0, 0] = 500
@@ -253,6 +262,13 @@ class TestUnreadable:
             with pytest.raises(UnreadableImage):
                 decode(data[:length])
 
+    def test_a_png_without_its_end_is_truncated(self) -> None:
+        data = encode(gradient())
+        for cut in (1, 4, 12, 20):
+            with pytest.raises(UnreadableImage, match="truncated"):
+                decode(data[:-cut])
+        decode(data + b"trailing bytes are harmless")
+
     def test_flipped_bits_never_raise_anything_else(self) -> None:
         random = np.random.default_rng(1)
         for image_format in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF"):
@@ -278,6 +294,14 @@ def test_a_picture_decodes_the_same_however_it_is_stored() -> None:
         if (image_format, image.mode) != ("BMP", "RGBA")
     ]
     assert all(torch.equal(tensor, tensors[0]) for tensor in tensors)
+
+
+def _tiff(width: int, height: int, *, bits: int, photometric: int, pixels: bytes) -> bytes:
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    offset = 8 + len(pixels)
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    return b"II*\0" + struct.pack("<I", offset) + pixels + directory
 
 
 def _png(width: int, height: int, *, depth: int, colour: int, rows: bytes) -> bytes:

@@ -1,4 +1,5 @@
 import gzip
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from PIL import Image
 
 from app.inference.images import open_picture
 from tests.support import encode, gradient
+from training.__main__ import main
 from training.datasets import Dataset, Source, load
 from training.errors import TrainingError
 
@@ -164,6 +166,20 @@ class TestFolder:
     )
     def test_what_is_one_thing_can_be_said(self, folder: Path, rule: str, groups: tuple[str, ...]) -> None:
         assert read(folder, groups=rule).groups == groups
+
+    def test_odd_names_are_read_and_shown(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        odd = folder / "normal" / "x[" / "y]"
+        odd.mkdir(parents=True)
+        for i in range(20):
+            (odd / f"{i}.png").write_bytes(encode(gradient(9, 9 + i)))
+        (odd / "broken[red].png").write_bytes(b"nothing")
+        (odd / os.fsdecode(b"caf\xe9.png")).write_bytes(encode(gradient(9, 9)))
+        options = ["--data-dir", str(tmp_path / "cache"), "--store", str(tmp_path / "store"), "--groups", "none"]
+        options += ["--epochs", "1", "--false-alarm-rate", "0.1", "--size", "16", "--name", "odd"]
+        assert main(["--data", str(folder), *options]) == 0
+        assert "x[/y]/broken[red].png: not a readable image" in capsys.readouterr().out.replace("\n", "")
 
     def test_decoded_pictures_are_cached_until_a_file_changes(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -238,7 +238,8 @@ class TestCommandLine:
         "arguments",
         [
             ["--false-alarm-rate", "0"], ["--false-alarm-rate", "1"], ["--false-alarm-rate", "x"], ["--epochs", "0"],
-            ["--name", "../x"], ["--normal", "five"], ["--size", "0x"], ["--device", "abacus"],
+            ["--name", "../x"], ["--normal", "five"], ["--size", "0x"], ["--device", "abacus"], ["--device", "meta"],
+            ["--size", "3"], ["--size", "5000x8"], ["--seed", "99999999999999999999"], ["--seed", "-1"],
             ["--learning-rate", "inf"],
         ],
     )  # fmt: skip

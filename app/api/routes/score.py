@@ -42,8 +42,8 @@ async def score(
         float | None, Query(gt=0, lt=1, description="share of normal pictures that may be called anomalies")
     ] = None,
     include: Annotated[
-        str, Query(description="comma list of reconstruction, error_map; empty: numbers alone")
-    ] = "reconstruction",
+        list[str], Query(description="comma list of reconstruction, error_map; empty: numbers alone")
+    ] = ["reconstruction"],  # noqa: B006  FastAPI copies it
 ) -> Response:
     """Says of each picture whether it is an anomaly, and shows why.
 
@@ -51,8 +51,8 @@ async def score(
     body with its `image/*` type. `Accept: image/png` answers, for one picture, with what the model saw, the
     reconstruction and the error map side by side.
     """
-    media_type = best_type(request.headers.get("accept"), (_JSON, _PNG))
-    extras = _parse_include(include)
+    media_type = best_type(",".join(request.headers.getlist("accept")), (_JSON, _PNG))
+    extras = _parse_include(",".join(include))
     async with _deadline(parts.settings.request_timeout_s):
         served = await parts.registry.get(model)
         manifest = served.bundle.manifest
