@@ -135,7 +135,9 @@ class _Conversion:
         if getattr(image, "is_animated", False):
             image.seek(0)
             self.warnings.append("only the first of several frames was used")
-        orientation = image.getexif().get(ExifTag.Orientation, _UPRIGHT)
+        if image.format == "PNG":
+            image.load()  # its EXIF may stand behind the pixels
+        orientation = image.getexif().get(ExifTag.Orientation, _UPRIGHT) if image.info else _UPRIGHT
         bits = _integer_bits(image)
         image.load()
         if orientation in _EXIF_ORIENTATIONS:
@@ -204,7 +206,7 @@ class _Conversion:
         else:
             values = np.asarray(image, dtype=np.float32) / np.float32(255)
         if values.ndim == 2:  # noqa: PLR2004  (height, width)
-            channels = values[None].repeat(self.spec.channels, axis=0)
+            channels = values[None] if self.spec.mode == "L" else values[None].repeat(3, axis=0)
         else:
             channels = np.ascontiguousarray(values.transpose(2, 0, 1))
         return torch.from_numpy(channels)
