@@ -80,8 +80,17 @@ class Server:
     log: Path
 
     def resident_bytes(self) -> int:
-        """Memory of the process and all its descendants; a page that several share counts once (PSS)."""
-        return sum(map(_proportional_bytes, process_tree(self.pid)))
+        """Memory of the process and all its descendants, what several of them share counted once.
+
+        Pages of files are taken as those of the process that holds most of each mapping, so that the figure does
+        not depend on who else on the machine has the same libraries loaded.
+        """
+        tree = process_tree(self.pid)
+        pages_of_files: dict[str, int] = {}
+        for pid in tree:
+            for mapping, size in _file_mappings(pid):
+                pages_of_files[mapping] = max(size, pages_of_files.get(mapping, 0))
+        return sum(map(_anonymous_bytes, tree)) + sum(pages_of_files.values())
 
 
 def require_tools() -> None:
@@ -237,12 +246,31 @@ def _is_ready(ready: Callable[[], bool]) -> bool:
         return False
 
 
-def _proportional_bytes(pid: int) -> int:
+def _anonymous_bytes(pid: int) -> int:
+    """Memory that belongs to no file; pages shared since a fork are split between their holders."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:  # it has just ended
         return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:"))
+
+
+def _file_mappings(pid: int) -> Iterator[tuple[str, int]]:
+    """(offset, device and inode, bytes in memory that are the file's) of each mapped file."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps").read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    mapping, resident = "", 0
+    for line in lines:
+        name, *values = line.split()
+        if not name.endswith(":"):  # 7f00-7f01 r-xp 00001000 fe:00 1234 /usr/lib/libc.so.6
+            _, offset, device, inode = values[:4]
+            mapping = f"{offset} {device} {inode}" if inode != "0" else ""
+        elif name == "Rss:":
+            resident = int(values[0])
+        elif name == "Anonymous:" and mapping:
+            yield mapping, (resident - int(values[0])) * 1024
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -385,7 +385,8 @@ def _summary(rounds: Sequence[tuple[Figures, Figures]]) -> Answer:
 def _table(rows: Mapping[str, Answer]) -> str:
     """Ours ÷ peer, for people."""
     lines = [
-        f"| ours ÷ peer | requests/s at {_CONNECTIONS} | requests/s at 1 | p99 at {_CONNECTIONS} | start | memory | errors |",
+        f"| ours ÷ peer | requests/s at {_CONNECTIONS} | at 1 connection | p99 at {_CONNECTIONS} "
+        "| start | memory | errors |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
