@@ -275,24 +275,26 @@ def _file_mappings(pid: int) -> Iterator[tuple[str, int]]:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Asks the first process to end, then ends whatever is left of its tree."""
-    tree = {pid: _started(pid) for pid in process_tree(process.pid)}
+    tree = [(pid, _started(pid)) for pid in process_tree(process.pid)]
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_S)
-    for pid, started in tree.items():
-        if started is not None and _started(pid) == started:  # else the number already belongs to another process
+    while left := [pid for pid, started in tree if started and _started(pid) == started]:
+        for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_S)
     process.wait()
 
 
 def _started(pid: int) -> str | None:
-    """When a process began, in clock ticks; None once it has ended."""
+    """When a process began, in clock ticks, which tells it from a later one of its number; None once it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
-    except OSError:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (OSError, ValueError):
         return None
+    return None if state in "ZX" else fields[18]
 
 
 def _last_line(log: Path) -> str:
