@@ -233,7 +233,9 @@ def _options() -> argparse.Namespace:
         help="folder of the peers' environments; made at first use",
     )
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs, ours and the peer's")
-    parser.add_argument("--seconds", type=int, default=4, help="of load at each number of connections")
+    parser.add_argument(
+        "--seconds", type=int, default=4, help=f"of load at {_CONNECTIONS} connections; at 1, half as long"
+    )
     parser.add_argument("--output", type=Path, default=_RESULTS, help="the figures go there, under the key peers")
     options = parser.parse_args()
     options.peers = [name.strip() for name in options.peers.split(",") if name.strip()]
@@ -282,7 +284,7 @@ class _Bench:
             url = f"http://127.0.0.1:{port}"
             run_wrk(url, script, _CONNECTIONS, _WARM_UP_S)
             many = run_wrk(url, script, _CONNECTIONS, seconds)
-            one = run_wrk(url, script, 1, seconds)
+            one = run_wrk(url, script, 1, seconds / 2)
             return Figures(
                 requests_per_s_at_32=many.requests_per_s,
                 requests_per_s_at_1=one.requests_per_s,

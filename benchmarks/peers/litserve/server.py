@@ -41,5 +41,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     api = AnomalyAPI(max_batch_size=MAX_BATCH, batch_timeout=BATCH_TIMEOUT_S)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=True)
     server.run(host="127.0.0.1", port=parser.parse_args().port, num_api_servers=1, generate_client_file=False)
