@@ -32,7 +32,7 @@ def main() -> int:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http="app.api.protocol:Protocol",
         ws="none",
         log_config=None,
         access_log=False,
