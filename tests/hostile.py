@@ -4,6 +4,7 @@ import gzip
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,6 +23,7 @@ _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
 # --- valid pictures -------------------------------------------------------------------------------------------------
 
 
+@cache
 def seeds() -> dict[str, bytes]:
     """Small valid files of all six formats, in the modes and with the options that take different ways to pixels."""
     grey = gradient(16, 12)
@@ -272,6 +274,7 @@ def _directory_loop(data: bytes) -> bytes:
 # --- the corpus -----------------------------------------------------------------------------------------------------
 
 
+@cache
 def corpus() -> dict[str, bytes]:
     """Odd and hostile files by name. Each must be scored, or refused as 413 or 422, cheaply."""
     grey = gradient(16, 12)
