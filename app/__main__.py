@@ -43,7 +43,7 @@ def _serve(settings: Settings) -> None:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http="app.api.protocol:Protocol",
         ws="none",
         log_config=None,
         access_log=False,
