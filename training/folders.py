@@ -61,7 +61,9 @@ def normal_files(root: Path) -> list[Path]:
         TrainingError: there are none; the text says what is missing.
     """
     if not (root / NORMAL).is_dir():
-        raise TrainingError(f"{root} has no folder {NORMAL}/ with the pictures to learn from")
+        loose = sum(path.suffix.lower() in _IMAGE_SUFFIXES for path in root.iterdir())
+        found = f"; move the {loose:,} images that lie in {root} itself there" if loose else ""
+        raise TrainingError(f"{root} has no folder {NORMAL}/ with the pictures to learn from{found}")
     files = image_files(root / NORMAL)
     if not files:
         raise TrainingError(f"{root / NORMAL} holds no images ({', '.join(sorted(_IMAGE_SUFFIXES))})")

@@ -102,13 +102,13 @@ class ModelStore:
             raise BundleRejected(f"{name}/{CURRENT_FILE} names version {text!r}, which is not in the store")
         return text
 
-    def manifest(self, name: str) -> Manifest:
-        """The card of the current version, seal checked.
+    def manifest(self, name: str, version: str | None = None) -> Manifest:
+        """The card of a version, by default the current one; seal checked.
 
         Raises:
             UnknownModel, BundleRejected: as :meth:`current` and ``read_manifest``.
         """
-        directory = self.root / name / self.current(name)
+        directory = self.root / name / (version or self.current(name))
         with _naming(directory):
             return read_manifest(directory)
 
