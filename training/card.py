@@ -63,7 +63,7 @@ def all_rows(manifest: Manifest) -> list[Row]:
             "weights",
             f"{training.parameters:,}, fitted in {training.seconds:.1f} s on {training.device}, seed {training.seed}",
         ),
-        ("recipe", ", ".join(f"{knob} {value}" for knob, value in training.recipe.items())),
+        ("recipe", ", ".join(f"{knob} {_plain(value)}" for knob, value in training.recipe.items())),
         ("libraries", ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())),
         ("size", f"{size_of(manifest)} in {len(manifest.files):,} files"),
     ]
@@ -83,6 +83,10 @@ def table_of(rows: Iterable[Row]) -> Table:
     for label, value in rows:
         table.add_row(label, escape(value))
     return table
+
+
+def _plain(value: object) -> str:
+    return "-".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
 def _losses(manifest: Manifest) -> str:

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import re
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -12,9 +12,11 @@ from app.inference.images import SIDES
 from app.inference.manifest import NAME_PATTERN
 from training.command_line import PROGRAM, STORE, Parser, add_help, one_of
 from training.datasets import BUILT_IN, Source
-from training.pipeline import Run
 from training.recipes import DEFAULT, RECIPES
 from training.scoring import DEFAULT_RULE, RULES
+
+if TYPE_CHECKING:
+    from training.pipeline import Run
 
 _USAGE: Final = """%(prog)s [--data SOURCE] [--name NAME] [options]
        %(prog)s {list,show,activate,verify} …"""
@@ -44,9 +46,11 @@ a folder of pictures, of any size and format, grey or colour:
   parts/test/anomaly/KIND/    likewise, by kind of anomaly"""
 
 
-def parse(arguments: list[str]) -> Run:
+def parse(arguments: list[str]) -> "Run":
     """The run that the options describe; what cannot be one ends the process with one line and status 2."""
     options = _parser().parse(arguments)
+    from training.pipeline import Run  # noqa: PLC0415  seconds that help and usage errors need not wait
+
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
     recipe = dataclasses.replace(
         RECIPES[options.recipe], **{name: value for name, value in changes.items() if value is not None}

@@ -16,6 +16,7 @@ from training.card import outcome_rows, table_of
 from training.command_line import command
 from training.datasets import DOWNLOADED, Dataset
 from training.fitting import Epoch
+from training.folders import NORMAL
 from training.pipeline import FITTING, PUBLISHING, READING, Observer, Prepared, Published, Run
 
 _SHOWN: Final = 10
@@ -89,8 +90,10 @@ class Display(Observer):
         shown = "" if groups == len(data.groups) else f" of {groups:,} things"
         self._print(
             f"{len(data.normal):,} normal pictures{shown}: {len(parts.fit):,} to fit, {len(parts.validation):,} to "
-            f"watch, {len(parts.calibration):,} to calibrate; {len(data.test):,} to test"
+            f"watch, {len(parts.calibration):,} to calibrate"
         )
+        normal = data.test_kinds.count(NORMAL)
+        self._print(f"{len(data.test):,} pictures to test: {normal:,} normal, {len(data.test) - normal:,} anomalies")
         self._print(f"recipe {run.recipe.name}, score {run.rule.name}, seed {run.seed}, on {prepared.device.type}")
         for where, pairs in (prepared.near_duplicates or {}).items():
             self._some(f"look alike across {where}", [f"{one} ~ {other}" for one, other in pairs])

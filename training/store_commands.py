@@ -20,6 +20,7 @@ from training.command_line import PROGRAM, STORE, Parser, add_help, command, con
 from training.errors import TrainingError
 
 _CURRENT_MARK: Final = "●"
+_UNBOUNDED: Final = 1000
 _ARGUMENTS: Final = {"NAME": "a model", "VERSION": "one of its versions"}
 
 
@@ -61,7 +62,8 @@ def _list(arguments: list[str]) -> None:
     if options.json:
         _print_json([_summary(each) for each in found])
     elif found:
-        _print_list(console(), found)
+        refusals = [each.refusal for each in found] + [_current_or_why(store, name)[1] for name in store.contents()]
+        _print_list(console(), found, [refusal for refusal in refusals if refusal])
     else:
         print(f"{store.root} holds no models yet; {PROGRAM} --help says how to make one")
 
@@ -217,46 +219,44 @@ def _print_json(value: object) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def _print_list(out: Console, found: Sequence[Version]) -> None:
+def _print_list(out: Console, found: Sequence[Version], refusals: Sequence[str]) -> None:
     """One line per version where the window is wide enough, else two."""
     wide = _list_table(found, stacked=False)
-    fits = out.measure(wide).maximum <= out.width
+    fits = out.measure(wide, options=out.options.update(max_width=_UNBOUNDED)).maximum <= out.width
     out.print(wide if fits else _list_table(found, stacked=True))
-    for each in found:
-        if each.refusal:
-            out.print(f"[bold red]REFUSED[/]  {escape(each.refusal)}", soft_wrap=True)
+    if refusals:
+        out.print("")
+    for refusal in refusals:
+        out.print(f"[bold red]REFUSED[/]  {escape(refusal)}", soft_wrap=True)
+
+
+# What stands above what where lines are short.
+_COLUMNS: Final = (("model", "version"), ("created", "size"), ("recipe", "rule"), ("threshold", "α"), ("AUROC", ""))
+_NUMBERS: Final = _COLUMNS[3:]
 
 
 def _list_table(found: Sequence[Version], *, stacked: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for pair in _COLUMNS:
-        for header in ["\n".join(pair)] if stacked else pair:
-            table.add_column(header, overflow="fold", justify="right" if pair == _NUMBERS else "left")
+        for header in ["\n".join(pair)] if stacked else filter(None, pair):
+            table.add_column(header, overflow="fold", justify="right" if pair in _NUMBERS else "left")
     for each in found:
         pairs = _cells(each)
         table.add_row(*(["\n".join(pair) for pair in pairs] if stacked else [cell for pair in pairs for cell in pair]))
     return table
 
 
-# What stands above what where lines are short.
-_NUMBERS: Final = ("α", "AUROC")
-_COLUMNS: Final = (("model", "version"), ("created", "size"), ("recipe", "rule"), ("threshold", "guarantee"), _NUMBERS)
-
-
-def _cells(each: Version) -> list[tuple[str, str]]:
+def _cells(each: Version) -> list[tuple[str, ...]]:
     """The cells of a version, paired as ``_COLUMNS`` are."""
     mark = f" [green]{_CURRENT_MARK}[/]" if each.current else ""
-    place = (f"[bold]{each.name}[/]", f"{each.version}{mark}")
+    place = (f"[bold]{each.name}[/]{mark}", each.version)
     if each.manifest is None:
-        return [place, ("[bold red]REFUSED[/]", ""), *[("", "")] * 3]
+        return [place, ("[bold red]REFUSED[/]", "")]
     manifest, evaluation = each.manifest, each.manifest.evaluation
     return [
         place,
         (f"{manifest.created_at:%Y-%m-%d %H:%M}", size_of(manifest)),
         (escape(str(manifest.training.recipe.get("name", ""))), escape(manifest.scoring.rule)),
-        (f"{manifest.threshold:.6g}", manifest.guarantee),
-        (
-            f"{manifest.false_alarm_rate:.4g}",
-            "–" if evaluation is None or evaluation.auroc is None else f"{evaluation.auroc:.4f}",
-        ),
+        (f"{manifest.threshold:.6g}", f"{manifest.false_alarm_rate:.4g}"),
+        ("–" if evaluation is None or evaluation.auroc is None else f"{evaluation.auroc:.4f}",),
     ]

@@ -1,5 +1,7 @@
 """``python -m training --data … --name …``: one run, shown while it goes on."""
 
+from pathlib import Path
+
 import torch
 
 from app.inference.errors import InferenceError
@@ -7,8 +9,6 @@ from app.inference.store import ModelStore
 from training.command_line import command, console
 from training.errors import TrainingError
 from training.options import parse
-from training.pipeline import Run, train
-from training.progress import Display
 
 
 def run(arguments: list[str]) -> int:
@@ -19,7 +19,10 @@ def run(arguments: list[str]) -> int:
         KeyboardInterrupt: it was stopped; the text says what became of the store.
     """
     wanted = parse(arguments)
-    before = _current(wanted)
+    from training.pipeline import train  # noqa: PLC0415  seconds that help and usage errors need not wait
+    from training.progress import Display  # noqa: PLC0415
+
+    before = _current(wanted.store, wanted.name)
     with Display(wanted, console()) as display:
         try:
             published = train(wanted, display)
@@ -37,9 +40,9 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _current(wanted: Run) -> str | None:
+def _current(store: Path, name: str) -> str | None:
     try:
-        return ModelStore(wanted.store).current(wanted.name)
+        return ModelStore(store).current(name)
     except InferenceError:
         return None
 
