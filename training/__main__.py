@@ -7,8 +7,6 @@ import sys
 from app.inference.errors import InferenceError
 from training.errors import TrainingError
 
-STORE_COMMANDS = ("list", "show", "activate", "verify")
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Does what the words say; returns the exit status: 0, or 1 with one line on standard error."""
@@ -30,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _do(words: list[str]) -> int:
     # Imported here, so that stopping while torch is read is as clean as stopping later.
+    from training.command_line import STORE_COMMANDS  # noqa: PLC0415
+
     if words and words[0] in STORE_COMMANDS:
         from training import store_commands  # noqa: PLC0415
 

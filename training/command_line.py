@@ -4,13 +4,14 @@ import argparse
 import difflib
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
 from rich.console import Console
 
 PROGRAM: Final = "python -m training"
+STORE_COMMANDS: Final = ("list", "show", "activate", "verify")
 STORE: Final = Path("model_store")
 
 _HELP_WIDTH: Final = 100
@@ -19,10 +20,18 @@ _WIDTH_OF_FILES: Final = 160
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; its help shows examples as they were written, and every default."""
+    """Says what is wrong in one line; its help shows examples as they were written, and every default.
 
-    def __init__(self, prog: str, *, usage: str, description: str) -> None:
+    Args:
+        prog: what was called.
+        usage: the first lines of the help.
+        description: what follows them.
+        words: what may stand in the place of all options.
+    """
+
+    def __init__(self, prog: str, *, usage: str, description: str, words: Sequence[str] = ()) -> None:
         super().__init__(prog=prog, usage=usage, description=description, formatter_class=_Formatter, add_help=False)
+        self._words = words
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with status 2."""
@@ -32,7 +41,9 @@ class Parser(argparse.ArgumentParser):
         """As ``parse_args``, with a guess at what an unknown option was meant to be."""
         options, unknown = self.parse_known_args(arguments)
         if unknown:
-            meant = did_you_mean(unknown[0].split("=")[0], self._option_string_actions)
+            if unknown[0] in self._words:
+                self.error(f"{unknown[0]!r} must be the first word")
+            meant = did_you_mean(unknown[0].split("=")[0], [*self._words, *self._option_string_actions])
             self.error(f"{unknown[0]!r} is not understood{meant}")
         return options
 

@@ -10,7 +10,7 @@ import torch
 
 from app.inference.images import SIDES
 from app.inference.manifest import NAME_PATTERN
-from training.command_line import PROGRAM, STORE, Parser, add_help, one_of
+from training.command_line import PROGRAM, STORE, STORE_COMMANDS, Parser, add_help, one_of
 from training.datasets import BUILT_IN, Source
 from training.recipes import DEFAULT, RECIPES
 from training.scoring import DEFAULT_RULE, RULES
@@ -28,7 +28,7 @@ up by itself.
 
 examples:
   python -m training --data digits             in seconds, with no download
-  python -m training --data mnist --normal 5   the model that ships: fives are normal
+  python -m training --data mnist --normal 5   the model that ships: fives
   python -m training --data parts              pictures of your own
   python -m training --data parts --recipe linear --score local-relative
                                                textured surfaces
@@ -41,9 +41,9 @@ the store:
   python -m training verify [NAME [VERSION]]   whether all is as it was published
 
 a folder of pictures, of any size and format, grey or colour:
-  parts/normal/               to learn from; a sub-folder is a group that no split tears
-  parts/test/normal/          to evaluate on, if there are any
-  parts/test/anomaly/KIND/    likewise, by kind of anomaly"""
+  parts/normal/              to learn from; a sub-folder is a group, never split
+  parts/test/normal/         to evaluate on, if there are any
+  parts/test/anomaly/KIND/   likewise, by kind of anomaly"""
 
 
 def parse(arguments: list[str]) -> "Run":
@@ -77,7 +77,7 @@ def parse(arguments: list[str]) -> "Run":
 
 
 def _parser() -> Parser:
-    parser = Parser(PROGRAM, usage=_USAGE, description=_DESCRIPTION)
+    parser = Parser(PROGRAM, usage=_USAGE, description=_DESCRIPTION, words=STORE_COMMANDS)
     what = parser.add_argument_group("what to learn")
     what.add_argument("--data", metavar="SOURCE", default="mnist", help=f"{', '.join(BUILT_IN)}, or a folder")
     what.add_argument(

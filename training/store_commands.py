@@ -135,7 +135,8 @@ def _verify(arguments: list[str]) -> None:
             out.print(f"[bold red]REFUSED[/]  {escape(line)}", soft_wrap=True)
         refusals += found
     if refusals:
-        raise TrainingError(f"{store.root} is broken in {len(refusals)} of the places above")
+        places = "1 place" if len(refusals) == 1 else f"{len(refusals)} places"
+        raise TrainingError(f"{store.root} is broken in {places}, see above")
     if not chosen:
         print(f"{store.root} holds no models")
 

@@ -15,7 +15,6 @@ from PIL import Image
 
 from app.inference.store import ModelStore
 from tests.support import ROOT, encode, gradient, make_bundle
-from training import pipeline
 from training.__main__ import main
 
 QUICK = ["--data", "digits", "--false-alarm-rate", "0.05", "--epochs", "2", "--name", "d"]
@@ -178,7 +177,7 @@ class TestStopping:
         def interrupted(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(pipeline.ModelStore, "publish", interrupted)
+        monkeypatch.setattr(ModelStore, "publish", interrupted)
         assert main(options(tmp_path, *QUICK)) == 130
         assert capsys.readouterr().err == (
             f"stopped; what was published says python -m training list --store {tmp_path / 'store'}\n"
@@ -207,6 +206,7 @@ class TestMistakes:
             (["--mode", "grey"], "there are auto, L, RGB"),
             (["--epohcs", "3"], "'--epohcs' is not understood; did you mean '--epochs'?"),
             (["lst"], "'lst' is not understood; did you mean 'list'?"),
+            (["--store", "x", "list"], "'list' must be the first word"),
             (["digits"], "'digits' is not understood"),
             (["--false-alarm-rate", "1.5"], "'1.5' does not lie between 0 and 1"),
             (["--false-alarm-rate", "-0.1"], "'-0.1' does not lie between 0 and 1"),
