@@ -6,6 +6,7 @@ import sys
 
 from app.inference.errors import InferenceError
 from training.errors import TrainingError
+from training.stopping import stopping_at_once
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,15 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _do(words: list[str]) -> int:
-    # Imported here, so that stopping while torch is read is as clean as stopping later.
-    from training.command_line import STORE_COMMANDS  # noqa: PLC0415
-
+    with stopping_at_once():  # the seconds that torch takes to be read
+        from training import store_commands, training_command  # noqa: PLC0415
+        from training.command_line import STORE_COMMANDS  # noqa: PLC0415
     if words and words[0] in STORE_COMMANDS:
-        from training import store_commands  # noqa: PLC0415
-
         return store_commands.run(words[0], words[1:])
-    from training import training_command  # noqa: PLC0415
-
     return training_command.run(words)
 
 

@@ -14,6 +14,7 @@ from training.command_line import PROGRAM, STORE, STORE_COMMANDS, Parser, add_he
 from training.datasets import BUILT_IN, Source
 from training.recipes import DEFAULT, RECIPES
 from training.scoring import DEFAULT_RULE, RULES
+from training.stopping import stopping_at_once
 
 if TYPE_CHECKING:
     from training.pipeline import Run
@@ -32,13 +33,13 @@ examples:
   python -m training --data parts              pictures of your own
   python -m training --data parts --recipe linear --score local-relative
                                                textured surfaces
-  python -m training --recipe tutorial         the classic 784-512-256-128 network
+  python -m training --recipe tutorial         the classic, 784-512-256-128
 
 the store:
   python -m training list                      what is there, with its figures
   python -m training show NAME [VERSION]       one version in full
   python -m training activate NAME VERSION     serve that version: a rollback
-  python -m training verify [NAME [VERSION]]   whether all is as it was published
+  python -m training verify [NAME [VERSION]]   whether all is as published
 
 a folder of pictures, of any size and format, grey or colour:
   parts/normal/              to learn from; a sub-folder is a group, never split
@@ -49,8 +50,8 @@ a folder of pictures, of any size and format, grey or colour:
 def parse(arguments: list[str]) -> "Run":
     """The run that the options describe; what cannot be one ends the process with one line and status 2."""
     options = _parser().parse(arguments)
-    from training.pipeline import Run  # noqa: PLC0415  seconds that help and usage errors need not wait
-
+    with stopping_at_once():  # seconds that help and usage errors need not wait
+        from training.pipeline import Run  # noqa: PLC0415
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
     recipe = dataclasses.replace(
         RECIPES[options.recipe], **{name: value for name, value in changes.items() if value is not None}

@@ -89,8 +89,8 @@ def _activate(arguments: list[str]) -> None:
     store, options = _parse(
         "activate",
         ["NAME", "VERSION"],
-        "Verifies a version and makes it the one that is served: a rollback, or its undoing.\n"
-        "A running service follows within about a second.",
+        "Verifies a version and makes it the one that is served: a rollback, or its\n"
+        "undoing. A running service follows within about a second.",
         arguments,
     )
     name, version = options.name, options.version
@@ -109,8 +109,9 @@ def _verify(arguments: list[str]) -> None:
     store, options = _parse(
         "verify",
         ["[NAME]", "[VERSION]"],
-        "Checks each version as a service does before it serves it: the manifest's seal, the SHA-256 of\n"
-        "every file, and what the model answers to its own pictures. Ends with status 1 if any is broken.",
+        "Checks each version as a service does before it serves it: the manifest's seal,\n"
+        "the SHA-256 of every file, and what the model answers to probe pictures.\n"
+        "Ends with status 1 if anything is broken.",
         arguments,
     )
     if options.name:

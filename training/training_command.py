@@ -9,6 +9,7 @@ from app.inference.store import ModelStore
 from training.command_line import command, console
 from training.errors import TrainingError
 from training.options import parse
+from training.stopping import stopping_at_once
 
 
 def run(arguments: list[str]) -> int:
@@ -19,9 +20,9 @@ def run(arguments: list[str]) -> int:
         KeyboardInterrupt: it was stopped; the text says what became of the store.
     """
     wanted = parse(arguments)
-    from training.pipeline import train  # noqa: PLC0415  seconds that help and usage errors need not wait
-    from training.progress import Display  # noqa: PLC0415
-
+    with stopping_at_once():  # seconds that help and usage errors need not wait
+        from training.pipeline import train  # noqa: PLC0415
+        from training.progress import Display  # noqa: PLC0415
     before = _current(wanted.store, wanted.name)
     with Display(wanted, console()) as display:
         try:

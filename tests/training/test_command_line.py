@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,13 +64,17 @@ class TestHelp:
         assert text.count("(default: ") == text.count("\n  --")
 
     @pytest.mark.parametrize("word", ["list", "show", "activate", "verify"])
-    def test_each_command_has_its_own(self, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_each_command_has_its_own(
+        self, word: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
         with pytest.raises(SystemExit) as stop:
             main([word, "--help"])
         assert stop.value.code == 0
         text = capsys.readouterr().out
         assert text.startswith(f"usage: python -m training {word}")
         assert "(default: model_store)" in text
+        assert max(map(len, text.splitlines())) <= 80
 
 
 class TestTheRun:
@@ -170,6 +175,18 @@ class TestStopping:
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (130, "stopped; nothing was published\n")
         assert ModelStore(tmp_path / "store").contents() == {}
+
+    def test_while_libraries_are_read(self, tmp_path: Path) -> None:
+        """Interrupted in the middle of an import, numpy and scipy would fail with a page of their own."""
+        for seconds in (1.0, 1.7, 2.6):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "training", *options(tmp_path, *QUICK, "--epochs", "100000")],
+                cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            time.sleep(seconds)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+            assert (process.returncode, errors) == (130, "stopped; nothing was published\n")
 
     def test_while_publishing_it_says_where_to_look(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
