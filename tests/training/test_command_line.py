@@ -61,7 +61,7 @@ class TestHelp:
         assert text.index("examples:") < text.index("what to learn:")
         assert max(map(len, text.splitlines())) <= min(int(width), 100)
         assert "default: None" not in text
-        assert text.count("(default: ") == text.count("\n  --")
+        assert " ".join(text.split()).count("(default: ") == text.count("\n  --")
 
     @pytest.mark.parametrize("word", ["list", "show", "activate", "verify"])
     def test_each_command_has_its_own(
