@@ -17,12 +17,16 @@ class UnknownModel(InferenceError):
     """The store holds no model of that name."""
 
 
+class UnknownVersion(InferenceError):
+    """The model has no version of that name in the store."""
+
+
 class BundleRejected(InferenceError):
     """A version in the store failed verification: the text says which file and why."""
 
 
 class StoreNotWritable(InferenceError):
-    """The store's folder does not accept the new version; what it served before is untouched."""
+    """The store's folder cannot be written to; what it served before is untouched."""
 
 
 class UnsupportedFalseAlarmRate(InferenceError):
