@@ -178,6 +178,15 @@ class Engine:
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._pictures = ThreadPoolExecutor(decode_threads, thread_name_prefix="picture")
 
+    def require_room(self, pictures: int = 1) -> None:
+        """Refuses early, before a body is read, what would be refused anyway.
+
+        Raises:
+            Overloaded: as :meth:`admit`.
+        """
+        if self._admitted + pictures > self.queue_size:
+            raise Overloaded(f"{self._admitted} pictures are in work, {self.queue_size} is the limit")
+
     @contextmanager
     def admit(self, pictures: int) -> Iterator[None]:
         """Holds places for a request's pictures while they are decoded, scored and answered.
@@ -185,8 +194,7 @@ class Engine:
         Raises:
             Overloaded: the places left do not suffice; nothing was started.
         """
-        if self._admitted + pictures > self.queue_size:
-            raise Overloaded(f"{self._admitted} pictures are in work, {self.queue_size} is the limit")
+        self.require_room(pictures)
         self._admit(pictures)
         try:
             yield

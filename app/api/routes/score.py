@@ -22,7 +22,7 @@ from app.api.negotiation import best_type
 from app.api.problems import KINDS, describe
 from app.api.queries import Extra, parse_score_query
 from app.api.services import Services
-from app.api.uploads import Upload, read_uploads
+from app.api.uploads import Intake, Upload, read_uploads
 from app.inference.engine import Scored, ServedModel
 from app.inference.errors import InferenceError
 from app.inference.rendering import error_map, png, side_by_side, to_pixels
@@ -50,6 +50,8 @@ class ScoreEndpoint:
 
     def __init__(self, services: Services) -> None:
         self._parts = services
+        settings = services.settings
+        self._intake = Intake(max_body_bytes=settings.max_body_bytes, max_files=settings.max_files)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; refusals are raised and become problem documents."""
@@ -71,10 +73,8 @@ class ScoreEndpoint:
         manifest = served.bundle.manifest
         rate = query.false_alarm_rate or manifest.false_alarm_rate
         threshold = served.bundle.calibration.threshold(rate, manifest.guarantee)
-        settings = parts.settings
-        uploads = await read_uploads(
-            headers, receive, max_body_bytes=settings.max_body_bytes, max_files=settings.max_files
-        )
+        parts.engine.require_room()
+        uploads = await read_uploads(headers, receive, self._intake)
         if media_type == _PNG and len(uploads) > 1:
             raise NotAcceptable(f"{_PNG} shows one picture, {len(uploads)} were sent; ask for {_JSON}")
         with parts.engine.admit(len(uploads)):
