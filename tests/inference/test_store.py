@@ -164,16 +164,15 @@ class TestActivate:
             "from app.inference.store import ModelStore; "
             "[ModelStore(Path(sys.argv[1])).publish(*make_bundle('m')) for _ in range(8)]"
         )
-        publisher = subprocess.Popen(
-            [sys.executable, "-c", script, str(empty_store.root)], cwd=ROOT, env=ONE_THREAD, stderr=subprocess.PIPE
-        )
         activated = 0
-        while publisher.poll() is None:
-            empty_store.activate("m", versions[activated % 2])
-            assert empty_store.current("m") in empty_store.versions("m")
-            activated += 1
-        assert publisher.returncode == 0, publisher.communicate()[1]
-        publisher.communicate()
+        with subprocess.Popen(
+            [sys.executable, "-c", script, str(empty_store.root)], cwd=ROOT, env=ONE_THREAD, stderr=subprocess.PIPE
+        ) as publisher:
+            while publisher.poll() is None:
+                empty_store.activate("m", versions[activated % 2])
+                assert empty_store.current("m") in empty_store.versions("m")
+                activated += 1
+            assert publisher.returncode == 0, publisher.communicate()[1]
         assert activated > 8
         assert len(empty_store.versions("m")) == 10
         empty_store.activate("m", versions[0])
