@@ -293,12 +293,9 @@ class Soaked:
 
 async def soak(service: Service, *, minutes: float, settle: float) -> Soaked:
     """Runs a mix of pictures; memory is compared between the end of settling and the end."""
-    boundary = "b"
-    parts = b"".join(
-        b'--b\r\nContent-Disposition: form-data; name="file"; filename="%d.png"\r\n\r\n%b\r\n'
-        % (seed, picture(28, seed=seed))
-        for seed in range(8)
-    )
+    multipart = "multipart/form-data; boundary=b"
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="%d.png"\r\n\r\n%b\r\n'
+    parts = b"".join(part % (seed, picture(28, seed=seed)) for seed in range(8))
     mix: list[tuple[bytes, int]] = [(post(picture(28, seed=seed)), OK) for seed in range(40)]
     mix += [
         (post(parts + b"--b--\r\n", content_type=multipart), OK),
