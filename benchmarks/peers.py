@@ -268,7 +268,7 @@ class _Bench:
             return [self._demand(port, body) for body in self._bodies]
 
     def measure(self, expected: Sequence[Answer], seconds: int) -> Figures:
-        """Starts it, checks its answers, loads it with many connections and with one, weighs it, stops it.
+        """Starts it, checks its answers, loads it with one connection and with many, weighs it, stops it.
 
         Raises:
             LoadError: it does not run, or does not answer as expected.
@@ -283,8 +283,9 @@ class _Bench:
             )
             url = f"http://127.0.0.1:{port}"
             run_wrk(url, script, _CONNECTIONS, _WARM_UP_S)
-            many = run_wrk(url, script, _CONNECTIONS, seconds)
+            # One connection first: a batcher that adapts itself to a rush would make the lone request wait.
             one = run_wrk(url, script, 1, seconds / 2)
+            many = run_wrk(url, script, _CONNECTIONS, seconds)
             return Figures(
                 requests_per_s_at_32=many.requests_per_s,
                 requests_per_s_at_1=one.requests_per_s,
