@@ -72,7 +72,7 @@ def test_another_threshold_is_refused() -> None:
 
 
 def figures(speed: float, errors: float = 0) -> Figures:
-    return Figures(speed, speed / 2, 10, 5, 3, 300, errors)
+    return Figures(speed, speed / 2, 10, 5, 1, 3, 300, errors)
 
 
 def test_summary_takes_the_median_of_each_rounds_ratio() -> None:
