@@ -54,11 +54,13 @@ class Load:
     """What one run of wrk saw.
 
     Attributes:
-        requests_per_s: answered requests, wrong ones too.
+        requests: answered, wrong ones too.
+        requests_per_s: the same by time.
         p50_ms, p99_ms: latency.
         errors: answers other than 2xx, broken connections, time-outs and what the script counted as ``wrong``.
     """
 
+    requests: int
     requests_per_s: float
     p50_ms: float
     p99_ms: float
@@ -78,6 +80,10 @@ class Server:
     pid: int
     seconds_to_ready: float
     log: Path
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the process and its descendants have used; hardly touched by what else runs."""
+        return sum(map(_cpu_seconds, process_tree(self.pid)))
 
     def resident_bytes(self) -> int:
         """Memory of the process and all its descendants, what several of them share counted once.
@@ -193,6 +199,7 @@ def run_wrk(
         raise LoadError(f"wrk failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
     figures = json.loads(report)
     return Load(
+        requests=figures["requests"],
         requests_per_s=figures["requests"] / figures["seconds"],
         p50_ms=figures["p50_ms"],
         p99_ms=figures["p99_ms"],
@@ -244,6 +251,14 @@ def _is_ready(ready: Callable[[], bool]) -> bool:
         return ready()
     except OSError:
         return False
+
+
+def _cpu_seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:  # it has just ended
+        return 0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _anonymous_bytes(pid: int) -> int:

@@ -98,9 +98,11 @@ function response(status, headers, body)
   if #body ~= 256 then wrong = wrong + 1 end
 end
 """
-    with echo(tmp_path / "log", port):
+    with echo(tmp_path / "log", port) as server:
         url = f"http://127.0.0.1:{port}"
+        before = server.cpu_seconds()
         good = run_wrk(url, post_script("/", bodies, "image/png"), 2, 1, core=CORE)
+        assert 0.05 < server.cpu_seconds() - before < 2
         checked = run_wrk(url, post_script("/", bodies, "image/png") + check, 1, 1, core=CORE)
         failing = run_wrk(url, post_script("/", [b"fail", *bodies[:1]], "image/png"), 1, 1, core=CORE)
     assert good.errors == 0

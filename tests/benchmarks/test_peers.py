@@ -1,6 +1,10 @@
 import argparse
 import copy
 import json
+import os
+import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +72,7 @@ def test_another_threshold_is_refused() -> None:
 
 
 def figures(speed: float, errors: float = 0) -> Figures:
-    return Figures(speed, speed / 2, 10, 5, 3, 300, errors)
+    return Figures(speed, speed / 2, 10, 5, 1, 3, 300, errors)
 
 
 def test_summary_takes_the_median_of_each_rounds_ratio() -> None:
@@ -104,3 +108,33 @@ def test_table_shows_a_peer_that_failed_with_its_reason() -> None:
 def test_pictures_differ_and_every_peer_pins_itself() -> None:
     assert len(set(peers._pictures())) == peers._PICTURES
     assert all(peers._version(name) for name in peers._PEERS)
+
+
+def test_a_peer_that_needs_what_is_not_here_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    needy = replace(peers._PEERS["torchserve"], needs=("no-such-program", "needs it; get it so"))
+    with pytest.raises(LoadError, match="needs it; get it so"):
+        peers._environment(needy, tmp_path)
+
+
+def test_a_command_that_fails_is_quoted_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"failed: no such version$"):
+        peers._run([sys.executable, "-c", "raise SystemExit('no such\\nversion')"], tmp_path)
+    with pytest.raises(LoadError, match="no-such-program does not run"):
+        peers._run(["no-such-program"], tmp_path)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("wrk") and shutil.which("taskset") and (os.cpu_count() or 1) > 1),
+    reason="needs wrk, taskset and two cores",
+)
+def test_ours_and_itself_agree_under_load(tmp_path: Path) -> None:
+    """The whole way with the real service: start, answers, load, figures."""
+    ours = peers._Bench(peers._OURS, Path(sys.executable).parent, peers._ROOT, tmp_path, peers._pictures())
+    expected = ours.answers()
+    assert len({answer["results"][0]["mse"] for answer in expected}) == peers._PICTURES
+    measured = ours.measure(expected, 1)
+    assert measured.errors == 0
+    assert measured.requests_per_s_at_32 > 10
+    expected[0]["results"][0]["mse"] *= 1.01
+    with pytest.raises(LoadError, match="mse"):
+        ours.measure(expected, 1)
