@@ -44,6 +44,24 @@ function done(summary, latency, requests)
 end
 """
 
+# Counts answers that do not carry the MSE of one of the pictures. In some envelopes the answer is a quoted string.
+_CHECK: Final = """
+wrong = 0
+local expected = {%s}
+function response(status, headers, body)
+  local mse = tonumber(string.match(body, 'mse\\\\?"%%s*:%%s*([%%d%%.eE+-]+)'))
+  for _, value in ipairs(expected) do
+    if mse and math.abs(mse - value) <= %g * value then
+      return
+    end
+  end
+  wrong = wrong + 1
+end
+"""
+
+MSE_TOLERANCE: Final = 1e-5
+"""Relative; a batch of another size rounds differently."""
+
 
 class LoadError(Exception):
     """A server did not start, or the load could not be run; the text says which and why, on one line."""
@@ -230,6 +248,11 @@ function request()
   return requests[next_one]
 end
 """
+
+
+def check_script(mses: Sequence[float]) -> str:
+    """Lua for :func:`run_wrk` that counts answers without the MSE of one of the pictures as wrong."""
+    return _CHECK % (", ".join(map(repr, mses)), MSE_TOLERANCE)
 
 
 def process_tree(pid: int) -> list[int]:

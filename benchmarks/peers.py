@@ -28,7 +28,17 @@ from typing import Any, Final
 
 from PIL import Image, ImageChops
 
-from benchmarks.load import LOAD_CORE, LoadError, free_port, pinned_server, post_script, require_tools, run_wrk
+from benchmarks.load import (
+    LOAD_CORE,
+    MSE_TOLERANCE,
+    LoadError,
+    check_script,
+    free_port,
+    pinned_server,
+    post_script,
+    require_tools,
+    run_wrk,
+)
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _SERVERS: Final = Path(__file__).with_suffix("")
@@ -41,23 +51,7 @@ _WARM_UP_S: Final = 1
 _REQUEST_TIMEOUT_S: Final = 10
 _PICTURES: Final = 8
 _DIM: Final = 0.03  # each picture is by so much darker than the one before
-_MSE_TOLERANCE: Final = 1e-5  # relative; a batch of another size rounds differently
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-# Counts answers that do not carry the MSE of one of the pictures. In some envelopes the answer is a quoted string.
-_CHECK: Final = """
-wrong = 0
-local expected = {%s}
-function response(status, headers, body)
-  local mse = tonumber(string.match(body, 'mse\\\\?"%%s*:%%s*([%%d%%.eE+-]+)'))
-  for _, value in ipairs(expected) do
-    if mse and math.abs(mse - value) <= %g * value then
-      return
-    end
-  end
-  wrong = wrong + 1
-end
-"""
 
 Answer = dict[str, Any]
 
@@ -278,10 +272,8 @@ class _Bench:
         with self._running(port, lambda: bool(self._ask(port, self._bodies[0]))) as server:
             for body, right in zip(self._bodies, expected, strict=True):
                 _require_same(self._demand(port, body), right)
-            script = post_script(self.target.path, self._bodies, self.target.content_type) + _CHECK % (
-                ", ".join(repr(answer["results"][0]["mse"]) for answer in expected),
-                _MSE_TOLERANCE,
-            )
+            script = post_script(self.target.path, self._bodies, self.target.content_type)
+            script += check_script([answer["results"][0]["mse"] for answer in expected])
             url = f"http://127.0.0.1:{port}"
             run_wrk(url, script, _CONNECTIONS, _WARM_UP_S)
             # One connection first: a batcher that adapts itself to a rush would make the lone request wait.
@@ -438,7 +430,7 @@ def _require_same(answer: Answer, expected: Answer) -> None:
     """
     mine, theirs = expected["results"][0], answer["results"][0]
     # A score that rounds to the other side of a calibration score moves the p-value by one rank.
-    tolerances = {"mse": (_MSE_TOLERANCE, 0.0), "score": (_MSE_TOLERANCE, 0.0), "p_value": (0.0, 0.002)}
+    tolerances = {"mse": (MSE_TOLERANCE, 0.0), "score": (MSE_TOLERANCE, 0.0), "p_value": (0.0, 0.002)}
     wrong = [name for name in ("model", "threshold", "false_alarm_rate") if answer.get(name) != expected[name]]
     for name, value in mine.items():
         other = theirs.get(name)
