@@ -5,7 +5,6 @@ Files are looked up as they are needed. What is in memory at any time are the fi
 """
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Final
 from app.client.answers import RejectedImage, ScoreAnswer, ScoredImage
 from app.client.clients import AsyncAnomalyClient
 from app.client.errors import AllRejected, Problem, TooLarge
+from app.client.finding import identity
 from app.client.rows import Row
 
 _BATCH_FILES: Final = 32  # the service's largest forward pass; a quarter of its queue with 4 requests at a time
@@ -23,7 +23,7 @@ _LARGEST_FILE: Final = 256 * 2**20  # far above what a service takes as shipped;
 _TOO_MANY_FILES: Final = "urn:problem-type:too-many-files"
 _TOO_SLOW: Final = 504
 
-Loaded = tuple[str, bytes]
+Loaded = tuple[Path, bytes]
 OnRows = Callable[[Sequence[Row]], None]
 
 
@@ -36,7 +36,7 @@ class Choice:
 
 
 async def score_files(
-    service: AsyncAnomalyClient, paths: Iterator[str], choice: Choice, *, concurrency: int, on_rows: OnRows
+    service: AsyncAnomalyClient, paths: Iterator[Path], choice: Choice, *, concurrency: int, on_rows: OnRows
 ) -> None:
     """Scores files in batches.
 
@@ -62,7 +62,7 @@ async def score_files(
 
 async def show_files(
     service: AsyncAnomalyClient,
-    paths: Iterator[str],
+    paths: Iterator[Path],
     choice: Choice,
     *,
     false_alarm_rate: float,
@@ -92,7 +92,7 @@ async def show_files(
         await asyncio.to_thread(_save, picture_path(folder, seen.verdict, path), seen.png)
         return [
             Row(
-                path=path,
+                path=str(path),
                 status="scored",
                 verdict=seen.verdict,
                 score=seen.score,
@@ -111,18 +111,18 @@ async def show_files(
 class Batches:
     """Hands out files in groups that one request carries, and learns from refusals how large these may be."""
 
-    def __init__(self, paths: Iterator[str], *, max_files: int, max_bytes: int) -> None:
+    def __init__(self, paths: Iterator[Path], *, max_files: int, max_bytes: int) -> None:
         self._paths = paths
         self._max_files = max_files
         self._max_bytes = max_bytes
-        self._held: str | None = None
-        self._returned: list[list[str]] = []
+        self._held: Path | None = None
+        self._returned: list[list[Path]] = []
 
-    def take(self) -> list[str]:
+    def take(self) -> list[Path]:
         """The next group; a file above the limit goes alone. Empty: there are no more."""
         if self._returned:
             return self._returned.pop()
-        batch: list[str] = []
+        batch: list[Path] = []
         size = 0
         while len(batch) < self._max_files and (path := self._held or next(self._paths, None)) is not None:
             self._held = None
@@ -133,7 +133,7 @@ class Batches:
             batch.append(path)
         return batch
 
-    def split(self, batch: list[str], problem: Problem) -> None:
+    def split(self, batch: list[Path], problem: Problem) -> None:
         """Takes a group back that was too much for one request: its halves come next, later groups are smaller."""
         middle = len(batch) // 2
         self._returned += [batch[middle:], batch[:middle]]
@@ -143,10 +143,10 @@ class Batches:
             self._max_bytes = min(self._max_bytes, sum(map(_size, batch)) // 2)
 
 
-def picture_path(folder: Path, verdict: str, path: str) -> Path:
+def picture_path(folder: Path, verdict: str, path: Path) -> Path:
     """Where a picture's side-by-side picture goes: the same place below ``folder/verdict``, so that none collide."""
-    here = Path(os.path.abspath(path))
-    below = here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here.relative_to(here.anchor)
+    whole = Path(identity(path))
+    below = whole.relative_to(Path.cwd() if whole.is_relative_to(Path.cwd()) else whole.anchor)
     return folder / verdict / below.with_name(below.name + ".png")
 
 
@@ -164,7 +164,7 @@ async def _run(
                     rows += await score(loaded)
             except AllRejected as problem:
                 rows += [
-                    Row(path, "rejected", error=each.error.detail)
+                    Row(str(path), "rejected", error=each.error.detail)
                     for (path, _), each in zip(loaded, problem.rejected, strict=True)
                 ]
             except Problem as problem:
@@ -173,7 +173,7 @@ async def _run(
                     continue
                 if not isinstance(problem, TooLarge):
                     raise
-                rows += [Row(path, "rejected", error=problem.detail) for path, _ in loaded]
+                rows += [Row(str(path), "rejected", error=problem.detail) for path, _ in loaded]
             on_rows(rows)
 
     try:
@@ -184,30 +184,30 @@ async def _run(
         raise errors.exceptions[0] from None
 
 
-def _load(batch: Sequence[str]) -> tuple[list[Loaded], list[Row]]:
+def _load(batch: Sequence[Path]) -> tuple[list[Loaded], list[Row]]:
     """Reads files; those that cannot be read as rows."""
     loaded, rows = [], []
     for path in batch:
         try:
             if _size(path) > _LARGEST_FILE:
                 raise OSError(f"the file is larger than {_LARGEST_FILE // 2**20} MiB")
-            loaded.append((path, Path(path).read_bytes()))
+            loaded.append((path, path.read_bytes()))
         except OSError as error:
-            rows.append(Row(path, "rejected", error=error.strerror or str(error)))
+            rows.append(Row(str(path), "rejected", error=error.strerror or str(error)))
     return loaded, rows
 
 
-def _size(path: str) -> int:
+def _size(path: Path) -> int:
     try:
-        return os.stat(path).st_size
+        return path.stat().st_size
     except OSError:  # reading it will say why
         return 0
 
 
-def _row(path: str, result: ScoredImage | RejectedImage, answer: ScoreAnswer) -> Row:
+def _row(path: Path, result: ScoredImage | RejectedImage, answer: ScoreAnswer) -> Row:
     if isinstance(result, RejectedImage):
         return Row(
-            path,
+            str(path),
             "rejected",
             false_alarm_rate=answer.false_alarm_rate,
             model=answer.model.name,
@@ -215,7 +215,7 @@ def _row(path: str, result: ScoredImage | RejectedImage, answer: ScoreAnswer) ->
             error=result.error.detail,
         )
     return Row(
-        path=path,
+        path=str(path),
         status="scored",
         verdict=result.verdict,
         score=result.score,

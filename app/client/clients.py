@@ -223,18 +223,27 @@ class AsyncAnomalyClient:
             return error
 
 
-def _settings(url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:
-    """What both kinds of httpx client are made with."""
+def check_url(url: str) -> httpx.URL:
+    """Where a service may be.
+
+    Raises:
+        ValueError: it is none of http or https.
+    """
     try:
-        base = httpx.URL(url)
+        parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise ValueError(f"{url!r} is no URL: {error}") from error
-    if base.scheme not in {"http", "https"} or not base.host:
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
         raise ValueError(f"{url!r} is no http:// or https:// URL")
+    return parsed
+
+
+def _settings(url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:
+    """What both kinds of httpx client are made with."""
     key = (os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key).strip()
     headers = {"User-Agent": f"anomaly-client/{__version__}", **({"Authorization": f"Bearer {key}"} if key else {})}
     return {
-        "base_url": base,
+        "base_url": check_url(url),
         "headers": httpx.Headers(headers, encoding="utf-8"),  # the service compares keys as UTF-8
         "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)),
         # Whoever runs many requests at a time bounds them himself; to wait here would look like a slow service.

@@ -13,7 +13,7 @@ class NothingFound(Exception):
     """A path leads to no picture; the text says which."""
 
 
-def find_pictures(paths: Sequence[str], *, leave_out: Path | None = None) -> Iterator[str]:
+def find_pictures(paths: Sequence[Path], *, leave_out: Path | None = None) -> Iterator[Path]:
     """The picture files that paths lead to.
 
     Args:
@@ -29,10 +29,10 @@ def find_pictures(paths: Sequence[str], *, leave_out: Path | None = None) -> Ite
         OSError: a folder cannot be read.
     """
     seen: set[str] = set()
-    hidden = identity(leave_out) if leave_out else None
+    left_out = identity(leave_out) if leave_out else None
     for path in paths:
         found = False
-        for picture in _expand(path, hidden):
+        for picture in _expand(path, left_out):
             found = True
             if (this := identity(picture)) not in seen:
                 seen.add(this)
@@ -41,39 +41,37 @@ def find_pictures(paths: Sequence[str], *, leave_out: Path | None = None) -> Ite
             raise NothingFound(_complaint(path))
 
 
-def identity(path: str | Path) -> str:
-    """What two ways to write the same path have in common."""
-    return os.path.abspath(path)
+def identity(path: Path) -> str:
+    """What all ways to write the same path have in common; links are left as they are."""
+    return os.path.abspath(path)  # noqa: PTH100  resolve() follows links
 
 
-def _expand(path: str, hidden: str | None) -> Iterator[str]:
-    if os.path.isfile(path):
-        yield os.fspath(Path(path))  # without ./ and //
-    elif os.path.isdir(path):
-        yield from _below(Path(path), hidden)
-    elif glob.has_magic(path):
-        for match in sorted(glob.glob(path, recursive=True)):
-            if os.path.isfile(match):
-                yield os.fspath(Path(match))
-            elif os.path.isdir(match):
-                yield from _below(Path(match), hidden)
+def _expand(path: Path, left_out: str | None) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        yield from _below(path, left_out)
+    elif glob.has_magic(str(path)):
+        for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207  Path.glob takes no absolute pattern
+            if Path(match).exists():
+                yield from _expand(Path(match), left_out)
 
 
-def _below(folder: Path, hidden: str | None) -> Iterator[str]:
-    if identity(folder) == hidden:
+def _below(folder: Path, left_out: str | None) -> Iterator[Path]:
+    if identity(folder) == left_out:
         return
     with os.scandir(folder) as entries:
         visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in visible:
         if entry.is_dir(follow_symlinks=False):  # a link may lead back up
-            yield from _below(folder / entry.name, hidden)
+            yield from _below(folder / entry.name, left_out)
         elif entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
-            yield os.fspath(folder / entry.name)
+            yield folder / entry.name
 
 
-def _complaint(path: str) -> str:
-    if os.path.isdir(path):
+def _complaint(path: Path) -> str:
+    if path.is_dir():
         return f"{path} holds no pictures ({', '.join(IMAGE_SUFFIXES)})"
-    if os.path.exists(path):
+    if path.exists():
         return f"{path} is neither a file nor a folder"
-    return f"nothing matches {path}" if glob.has_magic(path) else f"there is no {path}"
+    return f"nothing matches {path}" if glob.has_magic(str(path)) else f"there is no {path}"

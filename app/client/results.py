@@ -1,4 +1,4 @@
-"""The file that rows are appended to. A run that was killed at any instant goes on with it: no row is lost or doubled."""
+"""The file that rows are appended to: a run that was killed at any instant goes on with it."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Self
 
 from app.client.finding import identity
 from app.client.rows import BadRecord, Format, Row
@@ -37,7 +37,7 @@ class Earlier:
 
     def add(self, row: Row) -> None:
         """Takes note of a row."""
-        self.outcomes[identity(row.path)] = sys.intern(row.outcome)
+        self.outcomes[identity(Path(row.path))] = sys.intern(row.outcome)
         if row.model is not None:
             self.models.add(row.model)
         if row.false_alarm_rate is not None:
@@ -123,7 +123,3 @@ class ResultFile:
         return UnusableResults(
             f"{self._path}: record {number} is none of this format; choose another --output, or move the file away"
         )
-
-
-EMPTY: Final = Earlier()
-"""What is there where nothing is kept."""

@@ -1,0 +1,16 @@
+"""``python -m app.client`` scores files and folders. ``--help`` shows every option with its default."""
+
+import sys
+
+_CANNOT_RUN = 2
+
+try:
+    from app.client.command import main
+except ModuleNotFoundError as error:
+    if error.name not in {"httpx", "rich"}:
+        raise
+    print(f"error: {error.name} is missing; install what the client needs: pip install httpx rich", file=sys.stderr)
+    sys.exit(_CANNOT_RUN)
+
+if __name__ == "__main__":
+    sys.exit(main())
