@@ -49,6 +49,7 @@ class ScoredImage:
         is_anomaly: exactly ``score > threshold``.
         p_value: share of normal pictures that look at least as unusual.
         warnings: what was done to the picture or looks wrong.
+        input: what the model saw, a PNG file, if it was included.
         reconstruction: a PNG file, if it was included.
         error_map: a PNG file, if it was included.
     """
@@ -60,6 +61,7 @@ class ScoredImage:
     verdict: Literal["normal", "anomaly"]
     p_value: float
     warnings: tuple[str, ...]
+    input: bytes | None = field(default=None, repr=False)
     reconstruction: bytes | None = field(default=None, repr=False)
     error_map: bytes | None = field(default=None, repr=False)
     status: Literal["scored"] = field(default="scored", init=False)
@@ -75,6 +77,7 @@ class ScoredImage:
             verdict=document["verdict"],
             p_value=float(document["p_value"]),
             warnings=tuple(document["warnings"]),
+            input=_png(document.get("input")),
             reconstruction=_png(document.get("reconstruction")),
             error_map=_png(document.get("error_map")),
         )

@@ -1,5 +1,7 @@
 """The service's routes as requests to build and answers to parse. No I/O: both clients send what stands here."""
 
+import os
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
@@ -14,6 +16,7 @@ from app.client.pictures import Upload
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 _PNG: Final = "image/png"
+_NAMELESS: Final = "picture"  # a part that is empty and nameless would count as no file at all
 _SHOWN: Final = 200  # characters of a foreign answer
 
 _T = TypeVar("_T")
@@ -45,7 +48,7 @@ class Call(Generic[_T]):
             self.path,
             params=self.query or None,
             headers={"Accept": self.accept},
-            files=[("file", (upload.filename, upload.data)) for upload in self.uploads] or None,
+            files=[("file", (upload.filename or _NAMELESS, upload.data)) for upload in self.uploads] or None,
         )
         request.read()  # joins the form's pieces, which would each be a packet of their own
         return request
@@ -147,6 +150,12 @@ def _place(request: httpx.Request) -> str:
 
 
 def _reason(error: httpx.RequestError) -> str:
+    """What happened, in the system's own words where it has some: they say more than the library's."""
     if isinstance(error, httpx.TimeoutException):
         return f"it took too long ({type(error).__name__})"
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, OSError) and cause.errno:
+            return str(cause.strerror if isinstance(cause, socket.gaierror) else os.strerror(cause.errno))
+        cause = cause.__cause__ or cause.__context__
     return " ".join(str(error).split()) or type(error).__name__

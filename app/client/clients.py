@@ -64,7 +64,7 @@ class AnomalyClient:
             pictures: bytes, paths, binary files or Pillow images.
             model: a name in the store; default: the service's default model.
             false_alarm_rate: score at another sensitivity; default: the one calibrated into the model.
-            include: pictures to send back, of ``reconstruction`` and ``error_map``.
+            include: pictures to send back, of ``input``, ``reconstruction`` and ``error_map``.
 
         Returns:
             One result per picture, in their order; a file that cannot be read is among them as ``RejectedImage``.

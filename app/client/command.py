@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         return Exit.PIPE_CLOSED
     except (CannotRun, NothingFound, UnusableResults, ClientError, OSError) as error:
         complain(f"error: {error}")
-        if tally.done < tally.total:
+        if 0 < tally.done < tally.total:
             complain(_how_to_go_on(options, tally))
         return Exit.CANNOT_RUN
     complain(tally.summary())

@@ -71,7 +71,7 @@ class Tally:
         parts = [f"{counts['normal']:,} normal", _plural(counts["anomaly"], "anomaly", "anomalies")]
         if counts["rejected"]:
             parts.append(f"{counts['rejected']:,} could not be scored")
-        before = f" ({self.earlier.total():,} of them before)" if self.earlier else ""
+        before = f" ({self.earlier.total():,} of them earlier)" if self.earlier else ""
         speed = f" in {seconds:.1f} s, {scored / seconds:,.0f} per second" if scored else ""
         return f"{_plural(self.done, 'picture', 'pictures')}{before}{speed}: {', '.join(parts)}"
 
