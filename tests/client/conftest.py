@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from app.client import AnomalyClient, AsyncAnomalyClient
-from tests.support import Server
+from tests.support import Server, running_server
 
 Connect = Callable[..., AnomalyClient]
 
@@ -55,6 +55,13 @@ def service(connect: Connect, url: str) -> Iterator[AnomalyClient]:
 @pytest.fixture(scope="session")
 def url(server: Server) -> str:
     return f"http://127.0.0.1:{server.port}"
+
+
+@pytest.fixture(scope="session")
+def closed_url(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    log = tmp_path_factory.mktemp("closed") / "log"
+    with running_server(store, log, model="digits-5", api_keys="schlüssel") as closed:
+        yield f"http://127.0.0.1:{closed.port}"
 
 
 @pytest.fixture(scope="session")

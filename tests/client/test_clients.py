@@ -32,7 +32,7 @@ from app.client import (
     UnknownModel,
 )
 from tests.client.conftest import Connect
-from tests.support import ROOT, Server, encode, free_port, gradient, running_server
+from tests.support import ROOT, Server, encode, free_port, gradient
 from training.pipeline import Published
 
 Digits = dict[int, list[bytes]]
@@ -181,19 +181,6 @@ class TestRefusals:
         with pytest.raises(Problem, match="heatmap"):
             service.score(digit_files[5][0], include=["heatmap"])
 
-    def test_keys(self, connect: Connect, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        with running_server(store, tmp_path / "log", model="digits-5", api_keys="schlüssel") as closed:
-            address = f"http://127.0.0.1:{closed.port}"
-            with connect(address, api_key="schlüssel\n") as given:
-                assert given.models().default == "digits-5"
-            for key in (None, "wrong"):
-                with connect(address, api_key=key) as refused, pytest.raises(Unauthorized) as caught:
-                    refused.models()
-                assert caught.value.status == 401
-            monkeypatch.setenv("ANOMALY_API_KEY", "schlüssel")
-            with connect(address) as from_environment:
-                assert from_environment.models().default == "digits-5"
-
     def test_nobody_is_there(self, connect: Connect) -> None:
         address = f"http://127.0.0.1:{free_port()}"
         with connect(address, retry=Retry(retries=1, first_s=0.01)) as client:
@@ -281,6 +268,18 @@ class TestForeignAnswers:
             },
         ).scored  # fmt: skip
         assert (result.filename, result.input) == ("a.png", b"hi")
+
+
+def test_keys(connect: Connect, closed_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with connect(closed_url, api_key="schlüssel\n") as given:
+        assert given.models().default == "digits-5"
+    for key in (None, "wrong"):
+        with connect(closed_url, api_key=key) as refused, pytest.raises(Unauthorized) as caught:
+            refused.models()
+        assert caught.value.status == 401
+    monkeypatch.setenv("ANOMALY_API_KEY", "schlüssel")
+    with connect(closed_url) as from_environment:
+        assert from_environment.models().default == "digits-5"
 
 
 def test_connections_are_reused(service: AnomalyClient, digit_files: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
