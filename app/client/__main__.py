@@ -7,9 +7,10 @@ _CANNOT_RUN = 2
 try:
     from app.client.command import main
 except ModuleNotFoundError as error:
-    if error.name not in {"httpx", "rich"}:
+    missing = (error.name or "").partition(".")[0]
+    if missing not in {"httpx", "rich"}:
         raise
-    print(f"error: {error.name} is missing; install what the client needs: pip install httpx rich", file=sys.stderr)
+    print(f"error: {missing} is missing; install what the client needs: pip install httpx rich", file=sys.stderr)
     sys.exit(_CANNOT_RUN)
 
 if __name__ == "__main__":

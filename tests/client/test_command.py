@@ -234,7 +234,7 @@ class TestEndings:
     def test_anomalies_fail_only_where_asked(self, command: Command, few: Path) -> None:
         assert command(few / "sub").status == 0
         assert command(few / "sub", "--fail-on-anomaly").status == 1
-        assert command(few / "five.png", "--fail-on-anomaly", "--false-alarm-rate", "0.01").status == 0
+        assert command(few / "five.png", "--fail-on-anomaly").status == 0
 
     def test_rejected_files_are_told(self, command: Command, few: Path) -> None:
         (few / "text.png").write_bytes(b"text")
