@@ -208,6 +208,7 @@ class TestLimits:
         assert (ended.status, len(ended.rows)) == (0, 3)
         assert busy.pauses()[0] >= 1
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="peak memory without the parent's share is Linux's to tell")
     def test_memory_does_not_grow_with_the_pictures(self, digit_files: Digits, url: str, tmp_path: Path) -> None:
         """3,000 files of 60 MB in all, against the first 300 of them."""
         for part in range(10):
@@ -216,8 +217,8 @@ class TestLimits:
                 data = digit_files[number % 10][part] + b"\0" * 20_000
                 (tmp_path / str(part) / f"{number}.png").write_bytes(data)
         code = (
-            "import resource, sys; from app.client.command import main; status = main(); "
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"
+            "import sys; from app.client.command import main; status = main(); "
+            "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr); sys.exit(status)"
         )
 
         def peak_kib(path: Path) -> int:

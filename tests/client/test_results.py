@@ -54,6 +54,13 @@ def test_json_lines_are_read_by_the_json_module(tmp_path: Path) -> None:
     assert (rejected["score"], rejected["warnings"], rejected["error"]) == (None, None, REJECTED.error)
 
 
+def test_rows_are_safe_as_soon_as_they_are_written(tmp_path: Path, name: str) -> None:
+    with ResultFile(tmp_path / "results", FORMATS[name]) as results:
+        for count in (1, 2, 3):
+            results.write([SCORED])
+            assert (tmp_path / "results").read_bytes().count(b"a.png") == count
+
+
 def test_rows_are_found_again_whatever_they_are_called(tmp_path: Path, name: str) -> None:
     path = tmp_path / "results"
     rows = [replace(SCORED, path=odd) for odd in ODD_NAMES]
