@@ -220,7 +220,9 @@ class _Stream:
 
 
 def _how_to_go_on(options: Options, tally: Tally) -> str:
-    so_far = f"{tally.done:,} of {tally.total:,} pictures" if tally.total else "no picture"
+    if not tally.done:
+        return "nothing was scored"
+    so_far = f"{tally.done:,} of {tally.total:,} pictures"
     if options.output:
         return f"{so_far} are in {options.output}; the same command goes on from there"
     return f"{so_far} were scored; with --output FILE the same command would go on from there"
@@ -272,7 +274,7 @@ def _parse(arguments: list[str] | None) -> Options:
         type=Path,
         metavar="DIR",
         help="save what the model saw, its reconstruction and the error map, side by side, below DIR/normal and "
-        "DIR/anomaly; takes one request per picture, and its rows have no warnings",
+        "DIR/anomaly, of the pictures that this run scores; takes one request each, and the rows have no warnings",
     )
     what.add_argument("--fail-on-anomaly", action="store_true", help="end with status 1 if there is an anomaly")
     what.add_argument(

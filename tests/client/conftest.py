@@ -1,6 +1,7 @@
 """Fixtures: both clients behind one face, many picture files, a server that is busy at first."""
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -59,8 +60,12 @@ def url(server: Server) -> str:
 
 @pytest.fixture(scope="session")
 def closed_url(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    log = tmp_path_factory.mktemp("closed") / "log"
-    with running_server(store, log, model="digits-5", api_keys="schlüssel") as closed:
+    """A service that wants a key, and has a model that it cannot use."""
+    root = tmp_path_factory.mktemp("closed")
+    shutil.copytree(store, root / "store")
+    (root / "store" / "broken").mkdir()
+    (root / "store" / "broken" / "CURRENT").write_text("gone\n")
+    with running_server(root / "store", root / "log", model="digits-5", api_keys="schlüssel") as closed:
         yield f"http://127.0.0.1:{closed.port}"
 
 

@@ -300,6 +300,12 @@ class TestEndings:
         monkeypatch.setenv("ANOMALY_API_KEY", "schlüssel")
         assert command(few, "--url", closed_url).status == 0
 
+    def test_a_model_that_the_service_refuses(self, command: Command, few: Path, closed_url: str) -> None:
+        ended = command(few, "--url", closed_url, "--api-key", "schlüssel", "--model", "broken")
+        assert ended.status == 2
+        assert ended.err.startswith("error: the service cannot use the model broken: ")
+        assert "gone" in ended.err
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
@@ -416,6 +422,9 @@ class TestGoingOn:
         error, how = ended.err.splitlines()
         assert error.startswith(f"error: no answer from {busy.url}/score: ")
         assert f" of 1,797 pictures are in {tmp_path / 'r.csv'}; the same command goes on from there" in how
+
+        alone = command(folder, "--url", busy.url, "--retries", "0")
+        assert alone.err.count("\n") == 1  # nothing was scored, nothing is to be gone on with
 
     def test_rows_of_another_model_or_rate_are_not_mixed_in(self, command: Command, few: Path) -> None:
         assert command(few / "five.png", "-o", "r.csv").status == 0
