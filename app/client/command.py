@@ -11,6 +11,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final, Protocol
 
+from rich.console import Console
+
 from app.client.answers import ModelCard
 from app.client.bulk import Choice, score_files, show_files
 from app.client.clients import DEFAULT_TIMEOUT_S, DEFAULT_URL, KEY_VARIABLE, AsyncAnomalyClient, check_url
@@ -112,28 +114,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _run(options: Options, tally: Tally) -> None:
-    total = sum(1 for _ in find_pictures(options.paths, leave_out=options.save_pictures))
+    tally.total = sum(1 for _ in _pictures(options))
     client = AsyncAnomalyClient(options.url, api_key=options.api_key, timeout_s=options.timeout_s, retry=options.retry)
     async with client as service:
         card = await _check(service, options)
-        with ExitStack() as open_files:
+        with ExitStack() as opened:
             console = PipeConsole(stderr=True, force_terminal=options.progress or None)
-            earlier = Earlier()
-            sink: Sink
-            if options.output:
-                sink = open_files.enter_context(ResultFile(options.output, FORMATS[options.format]))
-                earlier = sink.earlier
-                _check_earlier(options, earlier, card)
-            elif options.format == "table":
-                # Where the bar and the table share a terminal, one console keeps them apart.
-                shared = options.progress and sys.stdout.isatty() and sys.stderr.isatty()
-                sink = Table(console if shared else PipeConsole())
-            else:
-                sink = _Stream(FORMATS[options.format])
-            tally.total = total
-            paths = _without(earlier, find_pictures(options.paths, leave_out=options.save_pictures), tally)
-            bar = open_files.enter_context(progress_bar(console, shown=options.progress))
-            task = bar.add_task("", total=total, anomalies=0)
+            sink, earlier = _open_sink(options, console, card, opened)
+            if earlier.outcomes:
+                done = (earlier.outcomes.get(identity(path)) for path in _pictures(options))
+                tally.earlier.update(outcome for outcome in done if outcome)
+            paths = (path for path in _pictures(options) if identity(path) not in earlier.outcomes)
+            bar = opened.enter_context(progress_bar(console, shown=options.progress))
+            task = bar.add_task("", total=tally.total, completed=tally.done, anomalies=tally.all["anomaly"])
 
             def take(rows: Sequence[Row]) -> None:
                 sink.write(rows)
@@ -152,6 +145,24 @@ async def _run(options: Options, tally: Tally) -> None:
                 )
             else:
                 await score_files(service, paths, options.choice, concurrency=options.concurrency, on_rows=take)
+
+
+def _pictures(options: Options) -> Iterator[Path]:
+    """Looked up anew each time, which is cheaper than to keep them all."""
+    return find_pictures(options.paths, leave_out=options.save_pictures)
+
+
+def _open_sink(options: Options, console: Console, card: ModelCard, opened: ExitStack) -> tuple[Sink, Earlier]:
+    """Where rows go, and what is there already."""
+    if options.output:
+        results = opened.enter_context(ResultFile(options.output, FORMATS[options.format]))
+        _check_earlier(options, results.earlier, card)
+        return results, results.earlier
+    if options.format == "table":
+        # Where the bar and the table share a terminal, one console keeps them apart.
+        shared = options.progress and sys.stdout.isatty() and sys.stderr.isatty()
+        return Table(console if shared else PipeConsole()), Earlier()
+    return _Stream(FORMATS[options.format]), Earlier()
 
 
 async def _check(service: AsyncAnomalyClient, options: Options) -> ModelCard:
@@ -192,16 +203,6 @@ def _check_earlier(options: Options, earlier: Earlier, card: ModelCard) -> None:
         if found - {ours}:
             theirs = ", ".join(map(str, sorted(found, key=str)))
             raise CannotRun(f"{options.output} holds rows of {what} {theirs}, not {ours}; choose another --output")
-
-
-def _without(earlier: Earlier, paths: Iterator[Path], tally: Tally) -> Iterator[Path]:
-    """The pictures that have no row yet; the others are tallied."""
-    for path in paths:
-        outcome = earlier.outcomes.get(identity(path))
-        if outcome is None:
-            yield path
-        else:
-            tally.earlier[outcome] += 1
 
 
 class _Stream:

@@ -388,6 +388,18 @@ class TestGoingOn:
         assert ended.status == 1  # the anomaly that the first run found
         assert "4 pictures (4 of them earlier)" in ended.err
 
+    def test_what_earlier_runs_did_counts_wherever_it_stands(
+        self, command: Command, folder: Path, tmp_path: Path
+    ) -> None:
+        """The earlier rows are the last of the list: a run that fails at its start knows of them all the same."""
+        output = tmp_path / "r.csv"
+        assert command(folder / "9", "-o", output).status == 0
+        done = len(list((folder / "9").iterdir()))
+        (tmp_path / "seen").touch()
+        ended = command(folder, "-o", output, "--save-pictures", tmp_path / "seen")
+        assert ended.status == 2
+        assert ended.err.splitlines()[1].startswith(f"{done} of 1,797 pictures are in ")
+
     def test_ctrl_c_says_how_to_go_on(self, command: Command, url: str, folder: Path, tmp_path: Path) -> None:
         output = tmp_path / "r.csv"
         run = subprocess.Popen(
@@ -400,6 +412,7 @@ class TestGoingOn:
         _, err = run.communicate(timeout=30)
         assert run.returncode == 130
         done = len(read(output))
+        assert 20 <= done < 1797
         assert err == f"stopped; {done:,} of 1,797 pictures are in {output}; the same command goes on from there\n"
         assert command(folder, "-o", output).status == 0
         assert len(read(output)) == 1797
