@@ -52,18 +52,23 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parses what came; what cannot be parsed ends the connection with an answer."""
         self._head_bytes += len(data) if self._in_head else 0
+        while data:
+            data = self._parse(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_large_head()
+
+    def _parse(self, data: bytes) -> bytes:
+        """Returns what is to be parsed anew."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._decline_upgrade(data[upgrade.args[0] :])
+            return self._decline_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, HeadTooLarge):
                 self._refuse_large_head()
             else:
                 self._refuse(_MALFORMED, "what was sent does not parse as an HTTP/1.1 request")
-        else:
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse_large_head()
+        return b""
 
     def on_message_begin(self) -> None:
         """A request's first byte. What came before it, if anything, belonged to a body that nobody wanted to read."""
@@ -91,18 +96,18 @@ class Protocol(HttpToolsProtocol):
         """Hangs up on an idle client, also on one that does not read its answers: closing would wait for it."""
         self.transport.abort()
 
-    def _decline_upgrade(self, rest: bytes) -> None:
-        """Reads the request as if it offered no other protocol (RFC 9110, 7.8): Java's client offers h2c by default.
+    def _decline_upgrade(self, rest: bytes) -> bytes:
+        """The request as if it offered no other protocol (RFC 9110, 7.8): Java's client offers h2c by default.
 
         The parser takes what follows such a head for the other protocol; a fresh one reads the body.
         """
         if self.parser.get_method() == b"CONNECT":
             self._refuse(_MALFORMED, "CONNECT asks for a tunnel; this is no proxy")
-            return
+            return b""
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         self.parser = httptools.HttpRequestParser(self)
         kept = b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] not in _NOT_FORWARDED)
-        self.data_received(b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, self.url, version, kept, rest))
+        return b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, self.url, version, kept, rest)
 
     def _await_head(self) -> None:
         self._stop_waiting()

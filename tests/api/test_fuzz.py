@@ -433,6 +433,10 @@ class TestWire:
             assert json.loads(answer.body)["results"][0]["score"] == target.score
         assert [answer.status for answer in exchange(target, sent * 3, answers=3)] == [200] * 3
 
+    def test_thousands_of_offers_on_one_connection(self, target: Target) -> None:
+        sent = request(b"/health/live", b"Connection: Upgrade", b"Upgrade: h2c") * 3000
+        assert [answer.status for answer in exchange(target, sent, answers=3000)] == [200] * 3000
+
     def test_expect_continue(self, target: Target) -> None:
         with socket.create_connection(("127.0.0.1", target.server.port), timeout=10) as connection:
             sent = upload(b"Expect: 100-continue")
