@@ -7,36 +7,36 @@ from typing import Final
 
 import torch
 from fastapi import FastAPI
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.routing import Mount
+from starlette.types import ASGIApp, Lifespan
 
 from app import __version__
 from app.api import logs, openapi, problems
 from app.api.draining import Draining, draining_on_signals
+from app.api.ledger import Ledger
 from app.api.metrics import Metrics
-from app.api.middleware import Accounting, RequireKey
+from app.api.middleware import Accounting, Dispatch, RequireKey
 from app.api.routes import health, models, observe
-from app.api.routes.score import ScoreRoute
+from app.api.routes.score import ScoreEndpoint
 from app.api.services import Services
 from app.api.settings import Settings
 from app.inference.engine import Engine
 from app.inference.registry import ModelRegistry
 from app.inference.store import ModelStore
 
-_MEASURE_S: Final = 5
+_MEASURE_S: Final = 2
 
 
-def create_app(settings: Settings) -> Starlette:
+def create_app(settings: Settings) -> ASGIApp:
     """Builds an application; models are loaded once it starts."""
     metrics, draining = Metrics(), Draining()
+    ledger = Ledger(metrics)
     engine = Engine(
         max_batch=settings.max_batch,
         queue_size=settings.queue_size,
         max_pixels=settings.max_pixels,
         observe=metrics.count_batch,
-        observe_depth=metrics.queue_depth.set,
     )
+    metrics.watch_queue(lambda: engine.admitted)
     registry = ModelRegistry(
         ModelStore(settings.model_store),
         engine,
@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> Starlette:
     )
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         torch.set_num_threads(settings.torch_threads)
         chores = [asyncio.create_task(chore) for chore in (registry.watch(), _measure_for_ever(metrics))]
         try:
@@ -59,31 +59,23 @@ def create_app(settings: Settings) -> Starlette:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             engine.close()
+            ledger.tell()
 
-    services = Services(settings, engine, registry, metrics, draining)
-    return Starlette(
-        # The route that is asked thousands of times a second stands before FastAPI and its layers.
-        routes=[ScoreRoute(services), Mount("", _api(services))],
-        middleware=_middleware(services),
-        exception_handlers=problems.HANDLERS,
-        lifespan=lifespan,
-    )
-
-
-def _middleware(services: Services) -> list[Middleware]:
-    middleware = [Middleware(Accounting, metrics=services.metrics, draining=services.draining)]
-    if services.settings.api_keys:
-        keys = [key.get_secret_value() for key in services.settings.api_keys]
-        middleware.append(Middleware(RequireKey, keys=keys))
-    return middleware
+    services = Services(settings, engine, registry, metrics, ledger, draining)
+    endpoint = ScoreEndpoint(services)
+    app: ASGIApp = Dispatch(endpoint.path, endpoint, _api(services, lifespan))
+    if settings.api_keys:
+        app = RequireKey(app, [key.get_secret_value() for key in settings.api_keys])
+    return Accounting(app, ledger, draining)
 
 
-def _api(services: Services) -> FastAPI:
+def _api(services: Services, lifespan: Lifespan[FastAPI]) -> FastAPI:
     """Every route but the one that scores, and the document of all."""
     api = FastAPI(
         title="Anomaly service",
         version=__version__,
         description="Says whether a picture is an anomaly, and shows why. Every error is a problem document, RFC 9457.",
+        lifespan=lifespan,
         exception_handlers=problems.HANDLERS,
         redoc_url=None,
         redirect_slashes=False,
@@ -101,7 +93,7 @@ async def _measure_for_ever(metrics: Metrics) -> None:
         await asyncio.sleep(_MEASURE_S)
 
 
-def from_environment() -> Starlette:
+def from_environment() -> ASGIApp:
     """What each server process runs: settings from the environment, logging configured."""
     settings = Settings()
     logs.configure(settings.log_format, settings.log_level)

@@ -5,6 +5,7 @@ With several workers each keeps its numbers in files of a folder they share, and
 """
 
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from app.api.settings import SHARED_METRICS
-from app.inference.engine import BatchDone, Scored
+from app.inference.engine import BatchDone
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -87,6 +88,7 @@ class Metrics:
             "process_open_fds", "Number of open file descriptors", registry=register, multiprocess_mode="livesum"
         )
         self._process = ProcessCollector(registry=None)
+        self._depth: Callable[[], int] = lambda: 0
         # Looking a metric up by its labels costs more than counting; the sets of labels are few.
         self._of_request = cache(
             lambda method, route, status: (
@@ -115,12 +117,12 @@ class Metrics:
         self.batch_size.labels(batch.model).observe(batch.size)
         self.compute.labels(batch.model).observe(batch.compute_s)
 
-    def count_scored(self, model: str, scored: Scored, verdict: str) -> None:
+    def count_scored(self, model: str, verdict: str, mse: float, p_value: float) -> None:
         """One image with its verdict."""
-        images, mse, p_value = self._of_image(model, verdict)
+        images, mses, p_values = self._of_image(model, verdict)
         images.inc()
-        mse.observe(scored.row.mse)
-        p_value.observe(scored.p_value)
+        mses.observe(mse)
+        p_values.observe(p_value)
 
     def show_models(self, serving: set[tuple[str, str]], refused: set[str]) -> None:
         """Which version serves under which name, and whose newer version was refused."""
@@ -130,8 +132,13 @@ class Metrics:
             self.refused_models.labels(model).set(model in refused)
         self._serving, self._refused = serving, refused
 
+    def watch_queue(self, depth: Callable[[], int]) -> None:
+        """Reads the queue's depth whenever this process is measured."""
+        self._depth = depth
+
     def measure_process(self) -> None:
-        """Notes what this process takes of the machine."""
+        """Notes what this process has in work and takes of the machine."""
+        self.queue_depth.set(self._depth())
         for metric in self._process.collect():
             if metric.name == "process_resident_memory_bytes":
                 self.memory.set(metric.samples[0].value)

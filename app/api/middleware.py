@@ -7,29 +7,24 @@ import uuid
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
 from app.api.draining import Draining
 from app.api.errors import Unauthorized
-from app.api.metrics import Metrics
+from app.api.ledger import Ledger
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 _GOOD_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
-_UNROUTED: Final = "unmatched"
-_METHODS: Final = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
-
-_log = structlog.get_logger("access")
 
 
 class Accounting:
-    """Gives each request an id (the client's ``X-Request-ID`` if it is a decent one), a log line, its metrics."""
+    """Gives each request an id (the client's ``X-Request-ID`` if it is a decent one) and notes how it ended."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, draining: Draining) -> None:
+    def __init__(self, app: ASGIApp, ledger: Ledger, draining: Draining) -> None:
         self.app = app
-        self.metrics = metrics
+        self.ledger = ledger
         self.draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +36,7 @@ class Accounting:
         sent = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = sent if _GOOD_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        header = (REQUEST_ID_HEADER.lower().encode(), request_id.encode())
+        header = (b"x-request-id", request_id.encode())
         status = 500
 
         async def send_with_id(message: Message) -> None:
@@ -56,22 +51,7 @@ class Accounting:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            self._account(scope, status, time.perf_counter() - began)
-
-    def _account(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", _UNROUTED)
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        self.metrics.count_request(method, route, status, seconds)
-        state = scope["state"]
-        _log.info(
-            "request",
-            request_id=state["request_id"],
-            method=method,
-            path=scope["raw_path"].decode("ascii", "backslashreplace"),
-            status=status,
-            ms=round(seconds * 1e3, 2),
-            **state.get("log", {}),
-        )
+            self.ledger.note(scope, status, time.perf_counter() - began)
 
 
 class RequireKey:
@@ -102,3 +82,17 @@ class RequireKey:
         # Starlette reads header bytes as Latin-1: this gives back what was sent.
         matches = [hmac.compare_digest(offer.encode("latin-1"), key) for offer in offers for key in self._keys]
         return any(matches)
+
+
+class Dispatch:
+    """Sends the requests to score, of which there are thousands a second, past all that the others need."""
+
+    def __init__(self, path: str, endpoint: ASGIApp, others: ASGIApp) -> None:
+        self._path = path
+        self._endpoint = endpoint
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on."""
+        scoring = scope["type"] == "http" and scope["path"] == self._path
+        await (self._endpoint if scoring else self._others)(scope, receive, send)

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
+import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -56,6 +57,8 @@ KINDS: Final[Mapping[type[Exception], Kind]] = {
     http.ShuttingDown: Kind("shutting-down", "Shutting down", 503, _RETRY),
     http.RequestTimedOut: Kind("timeout", "Request took too long", 504),
 }
+
+_log = structlog.get_logger(__name__)
 
 _INTERNAL: Final = Kind("internal", "Internal error", 500)
 
@@ -136,3 +139,12 @@ HANDLERS: Final[dict[Any, Any]] = {
     Exception: _on_defect,
 }
 """What makes every error that leaves a route a problem document."""
+
+
+async def document(request: Request, error: Exception) -> Response:
+    """The answer to whatever a route has raised."""
+    sort = next(each for each in type(error).__mro__ if each in HANDLERS)
+    if sort is Exception:
+        _log.exception("defect", request_id=_id(request))
+    response: Response = await HANDLERS[sort](request, error)
+    return response

@@ -7,6 +7,7 @@ from typing import cast
 from fastapi import Request
 
 from app.api.draining import Draining
+from app.api.ledger import Ledger
 from app.api.metrics import Metrics
 from app.api.settings import Settings
 from app.inference.engine import Engine
@@ -21,6 +22,7 @@ class Services:
     engine: Engine
     registry: ModelRegistry
     metrics: Metrics
+    ledger: Ledger
     draining: Draining = field(default_factory=Draining)
     started: float = field(default_factory=time.monotonic)
 

@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,49 +31,42 @@ _SMALL_PIXELS: Final = 256 * 256
 # A picture whose negative has less than half its error was probably taken dark on light instead of light on dark.
 _MUCH_LOWER: Final = 0.5
 
+_BELOW_ALL: Final = "the score lies below that of every calibration picture: emptier or simpler than what was learned"
+_ABOVE_ALL: Final = "the score lies above that of every calibration picture"
+
 _WARM_UP_RUNS: Final = 3  # TorchScript's executor profiles and then optimises its first calls
 
 _T = TypeVar("_T")
-
-
-class Row(NamedTuple):
-    """One picture's share of a batch.
-
-    Attributes:
-        picture: the model's input, and what was done to the picture before.
-        reconstruction: (C, H, W) float32.
-        png: the same as a PNG file; None where it is large, :meth:`reconstruction_png` makes it then.
-        mse: mean squared difference to the input over channels and pixels.
-        score: the error that the verdict is decided on.
-        queue_s: how long the picture waited for its batch.
-        compute_s: how long its batch was worked on.
-    """
-
-    picture: Decoded
-    reconstruction: torch.Tensor
-    png: bytes | None
-    mse: float
-    score: float
-    queue_s: float
-    compute_s: float
-
-    def reconstruction_png(self) -> bytes:
-        """The reconstruction as a PNG file."""
-        return self.png or png(to_pixels(self.reconstruction))
 
 
 class Scored(NamedTuple):
     """What the model made of one picture.
 
     Attributes:
-        row: what the batch gave for it.
+        original: (C, H, W) float32 in [0, 1], the model's input.
+        reconstruction: the same shape.
+        png: the reconstruction as a PNG file; None where it is large, :meth:`reconstruction_png` makes it then.
+        mse: mean squared difference of the two over channels and pixels.
+        score: the error that the verdict is decided on.
         p_value: conformal p-value of the score, in (0, 1].
         warnings: what was done to the picture before, or looks wrong.
+        queue_s: how long the picture waited for its batch.
+        compute_s: how long its batch was worked on.
     """
 
-    row: Row
+    original: torch.Tensor
+    reconstruction: torch.Tensor
+    png: bytes | None
+    mse: float
+    score: float
     p_value: float
     warnings: tuple[str, ...]
+    queue_s: float
+    compute_s: float
+
+    def reconstruction_png(self) -> bytes:
+        """The reconstruction as a PNG file."""
+        return self.png or png(to_pixels(self.reconstruction))
 
 
 @dataclass(frozen=True)
@@ -86,14 +79,14 @@ class BatchDone:
 
 
 class _NotSmall(InferenceError):
-    """A small file of a large picture: it cannot be decoded with its batch."""
+    """A large picture: it cannot be decoded with its batch."""
 
 
 class _Waiting(NamedTuple):
     """A picture in the queue of its model."""
 
     content: bytes | Decoded
-    done: asyncio.Future[Row | InferenceError]
+    done: asyncio.Future[Scored | InferenceError]
     since: float
 
 
@@ -107,7 +100,7 @@ class ServedModel:
         self._drain: asyncio.Task[None] | None = None
         self._encodes = bundle.spec.height * bundle.spec.width <= _SMALL_PIXELS
 
-    async def run(self, contents: Iterable[bytes | Decoded]) -> list[Row | InferenceError]:
+    async def run(self, contents: Iterable[bytes | Decoded]) -> list[Scored | InferenceError]:
         """Queues pictures for the next batches; cancelling drops those that still wait.
 
         Args:
@@ -151,37 +144,62 @@ class ServedModel:
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if not waiting.done.done():
                 waiting.done.set_result(outcome)
-        rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
-        if rows:
-            self._engine.observe(BatchDone(self.bundle.manifest.name, len(rows), rows[0].compute_s))
+        scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
+        if scored:
+            self._engine.observe(BatchDone(self.bundle.manifest.name, len(scored), scored[0].compute_s))
 
-    def _work(self, batch: list[_Waiting]) -> list[Row | InferenceError]:
-        """In the worker thread: a batch from files to rows."""
+    def _work(self, batch: list[_Waiting]) -> list[Scored | InferenceError]:
+        """In the worker thread: a batch from files to answers."""
         began = time.perf_counter()
         pictures = [self._decoded(waiting.content) for waiting in batch]
         readable = [picture for picture in pictures if isinstance(picture, Decoded)]
-        rows = iter(self._forward(readable))
-        ended = time.perf_counter()
+        if not readable:
+            return [picture for picture in pictures if isinstance(picture, InferenceError)]
+        scores = self.bundle.score_batch(torch.stack([picture.tensor for picture in readable]))
+        files = map(png, to_pixels(scores.reconstruction)) if self._encodes else repeat(None)
+        rows = iter(list(zip(scores.reconstruction, files, scores.mse, scores.score, strict=False)))
+        compute_s = time.perf_counter() - began
         return [
-            Row(*next(rows), began - waiting.since, ended - began) if isinstance(picture, Decoded) else picture
+            self._judged(picture, *next(rows), began - waiting.since, compute_s)
+            if isinstance(picture, Decoded)
+            else picture
             for waiting, picture in zip(batch, pictures, strict=True)
         ]
 
     def _decoded(self, content: bytes | Decoded) -> Decoded | InferenceError:
         if isinstance(content, Decoded):
             return content
+        if len(content) > _SMALL_BYTES:
+            return _NotSmall()
         try:
             picture = open_picture(content, max_pixels=self._engine.max_pixels)
             return picture.decode(self.bundle.spec) if picture.pixels <= _SMALL_PIXELS else _NotSmall()
         except InferenceError as refusal:
             return refusal
 
-    def _forward(self, pictures: list[Decoded]) -> Iterable[tuple[Decoded, torch.Tensor, bytes | None, float, float]]:
-        if not pictures:
-            return ()
-        scores = self.bundle.score_batch(torch.stack([picture.tensor for picture in pictures]))
-        files = map(png, to_pixels(scores.reconstruction)) if self._encodes else repeat(None, len(pictures))
-        return list(zip(pictures, scores.reconstruction, files, scores.mse, scores.score, strict=True))
+    def _judged(
+        self,
+        picture: Decoded,
+        reconstruction: torch.Tensor,
+        file: bytes | None,
+        mse: float,
+        score: float,
+        queue_s: float,
+        compute_s: float,
+    ) -> Scored | NonFiniteScore:
+        calibration = self.bundle.calibration
+        if not math.isfinite(mse):
+            return NonFiniteScore(f"the model returned an MSE of {mse}")
+        try:
+            p_value = calibration.p_value(score)
+        except NonFiniteScore as refusal:
+            return refusal
+        warnings = picture.warnings
+        if score < calibration.scores[0]:
+            warnings += (_BELOW_ALL,)
+        elif score > calibration.scores[-1]:
+            warnings += (_ABOVE_ALL,)
+        return Scored(picture.tensor, reconstruction, file, mse, score, p_value, warnings, queue_s, compute_s)
 
 
 class Engine:
@@ -193,7 +211,6 @@ class Engine:
         max_pixels: the largest width × height that is decoded.
         decode_threads: how many large pictures are decoded at once.
         observe: called on the event loop after every forward pass.
-        observe_depth: called whenever the number of pictures in work changes.
     """
 
     def __init__(
@@ -204,14 +221,12 @@ class Engine:
         max_pixels: int,
         decode_threads: int = 2,
         observe: Callable[[BatchDone], None] = lambda _: None,
-        observe_depth: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.max_batch = max_batch
         self.queue_size = queue_size
         self.max_pixels = max_pixels
         self.observe = observe
-        self._observe_depth = observe_depth
-        self._admitted = 0
+        self.admitted = 0
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._pictures = ThreadPoolExecutor(decode_threads, thread_name_prefix="picture")
 
@@ -221,8 +236,8 @@ class Engine:
         Raises:
             Overloaded: as :meth:`admit`.
         """
-        if self._admitted + pictures > self.queue_size:
-            raise Overloaded(f"{self._admitted} pictures are in work, {self.queue_size} is the limit")
+        if self.admitted + pictures > self.queue_size:
+            raise Overloaded(f"{self.admitted} pictures are in work, {self.queue_size} is the limit")
 
     @contextmanager
     def admit(self, pictures: int) -> Iterator[None]:
@@ -232,28 +247,25 @@ class Engine:
             Overloaded: the places left do not suffice; nothing was started.
         """
         self.require_room(pictures)
-        self._admit(pictures)
+        self.admitted += pictures
         try:
             yield
         finally:
-            self._admit(-pictures)
-
-    def _admit(self, pictures: int) -> None:
-        self._admitted += pictures
-        self._observe_depth(self._admitted)
+            self.admitted -= pictures
 
     async def score_files(self, model: ServedModel, files: Sequence[bytes]) -> list[Scored | InferenceError]:
         """Scores image files; the answers stand in the files' order, a refused one as its exception."""
-        apart = {index: self._decode(model, file) for index, file in enumerate(files) if len(file) > _SMALL_BYTES}
-        together = [index for index in range(len(files)) if index not in apart]
-        outcomes = dict(zip(together, await model.run(files[index] for index in together), strict=True))
-        apart |= {i: self._decode(model, files[i]) for i, each in outcomes.items() if isinstance(each, _NotSmall)}
-        if apart:
-            outcomes |= await _run_decoded(model, apart)
-        rows = [outcome for outcome in outcomes.values() if isinstance(outcome, Row)]
-        doubts = dict(zip(map(id, rows), await _doubts(model, rows), strict=True)) if rows else {}
-        ordered = (outcomes[index] for index in range(len(files)))
-        return [_judge(model, each, doubts[id(each)]) if isinstance(each, Row) else each for each in ordered]
+        outcomes = await model.run(files)
+        large = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, _NotSmall)]
+        if large:
+            await self._score_large(model, files, outcomes, large)
+        threshold = model.bundle.manifest.threshold
+        suspects = [
+            index for index, outcome in enumerate(outcomes) if isinstance(outcome, Scored) and outcome.score > threshold
+        ]
+        if suspects:
+            await _look_at_negatives(model, outcomes, suspects)
+        return outcomes
 
     async def compute(self, work: Callable[[], _T]) -> _T:
         """Runs work in the thread of forward passes, one at a time."""
@@ -281,60 +293,33 @@ class Engine:
         self._compute.shutdown(wait=False, cancel_futures=True)
         self._pictures.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, model: ServedModel, file: bytes) -> asyncio.Future[Decoded | InferenceError]:
-        """Decodes a large picture in a thread of its own."""
+    async def _score_large(
+        self, model: ServedModel, files: Sequence[bytes], outcomes: list[Scored | InferenceError], large: list[int]
+    ) -> None:
+        """Decodes large pictures in threads of their own, then scores them with the others."""
 
-        def decode() -> Decoded | InferenceError:
+        def decode(file: bytes) -> Decoded | InferenceError:
             try:
                 return open_picture(file, max_pixels=self.max_pixels).decode(model.bundle.spec)
             except InferenceError as refusal:
                 return refusal
 
-        return asyncio.get_running_loop().run_in_executor(self._pictures, decode)
+        loop = asyncio.get_running_loop()
+        pictures = await _all_of([loop.run_in_executor(self._pictures, decode, files[index]) for index in large])
+        decoded = [picture for picture in pictures if isinstance(picture, Decoded)]
+        scored = iter(await model.run(decoded))
+        for index, picture in zip(large, pictures, strict=True):
+            outcomes[index] = next(scored) if isinstance(picture, Decoded) else picture
 
 
-async def _run_decoded(
-    model: ServedModel, decoding: Mapping[int, asyncio.Future[Decoded | InferenceError]]
-) -> dict[int, Row | InferenceError]:
-    """Waits for pictures and runs those that could be read."""
-    decoded = dict(zip(decoding, await _all_of([*decoding.values()]), strict=True))
-    readable = {index: picture for index, picture in decoded.items() if isinstance(picture, Decoded)}
-    refused = {index: refusal for index, refusal in decoded.items() if isinstance(refusal, InferenceError)}
-    return {**refused, **dict(zip(readable, await model.run(readable.values()), strict=True))}
-
-
-async def _doubts(model: ServedModel, rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """What looks wrong with pictures, judged by their scores; normal ones cost nothing here."""
-    lowest, highest = model.bundle.calibration.scores[0], model.bundle.calibration.scores[-1]
-    threshold = model.bundle.manifest.threshold
-    suspects = [index for index, row in enumerate(rows) if row.score > threshold]
-    negatives = await model.run(Decoded(1 - rows[index].picture.tensor, ()) for index in suspects)
-    negative_scores = {
-        index: negative.score for index, negative in zip(suspects, negatives, strict=True) if isinstance(negative, Row)
-    }
-    doubts: list[tuple[str, ...]] = []
-    for index, row in enumerate(rows):
-        found: list[str] = []
-        if row.score < lowest:
-            found.append(
-                "the score lies below that of every calibration picture: emptier or simpler than what was learned"
-            )
-        if row.score > highest:
-            found.append("the score lies above that of every calibration picture")
-        if (negative := negative_scores.get(index, math.inf)) < _MUCH_LOWER * row.score:
-            found.append(f"looks inverted: its negative would score {negative:.4g}")
-        doubts.append(tuple(found))
-    return doubts
-
-
-def _judge(model: ServedModel, row: Row, doubts: tuple[str, ...]) -> Scored | NonFiniteScore:
-    try:
-        p_value = model.bundle.calibration.p_value(row.score)
-    except NonFiniteScore as refusal:
-        return refusal
-    if not math.isfinite(row.mse):
-        return NonFiniteScore(f"the model returned an MSE of {row.mse}")
-    return Scored(row, p_value, row.picture.warnings + doubts)
+async def _look_at_negatives(model: ServedModel, outcomes: list[Scored | InferenceError], suspects: list[int]) -> None:
+    """Warns where an anomaly's negative has far less error."""
+    scored = [outcome for outcome in map(outcomes.__getitem__, suspects) if isinstance(outcome, Scored)]
+    negatives = await model.run(Decoded(1 - each.original, ()) for each in scored)
+    for index, positive, negative in zip(suspects, scored, negatives, strict=True):
+        if isinstance(negative, Scored) and negative.score < _MUCH_LOWER * positive.score:
+            doubt = f"looks inverted: its negative would score {negative.score:.4g}"
+            outcomes[index] = positive._replace(warnings=(*positive.warnings, doubt))
 
 
 async def _all_of(futures: Sequence[asyncio.Future[_T]]) -> list[_T]:

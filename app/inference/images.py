@@ -56,6 +56,7 @@ _JPEG_END: Final = b"\xd9"
 # Pillow walks through chunks, segments and blocks in Python, some microseconds each. Real files need a read for some
 # hundred bytes; those made of crumbs are given up in a few seconds, however large they are.
 _MAX_READS: Final = 2_000_000
+_LEVELS: Final = np.arange(256, dtype=np.float32) / np.float32(255)
 _NOTICEABLE_COLOUR: Final = 8  # grey pictures saved as JPEG have channels that differ by a few levels
 
 
@@ -194,7 +195,9 @@ class _Conversion:
         if getattr(image, "is_animated", False):
             image.seek(0)
             self.warnings.append("only the first of several frames was used")
-        orientation = _orientation(image)
+        if image.format == "PNG":
+            image.load()  # its EXIF may stand behind the pixels
+        orientation = _orientation(image) if image.info else _UPRIGHT
         bits = _integer_bits(image)
         image.load()
         if orientation in _TURNS:
@@ -261,7 +264,8 @@ class _Conversion:
         if image.mode == "F":
             values = np.clip(np.asarray(image), 0, 1)  # resampling may overshoot by a rounding error
         else:
-            values = np.asarray(image, dtype=np.float32) / np.float32(255)
+            size = (image.height, image.width) if image.mode == "L" else (image.height, image.width, 3)
+            values = _LEVELS[np.frombuffer(image.tobytes(), dtype=np.uint8)].reshape(size)
         if values.ndim == 2:  # noqa: PLR2004  (height, width)
             channels = values[None] if self.spec.mode == "L" else values[None].repeat(3, axis=0)
         else:

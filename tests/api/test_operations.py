@@ -195,7 +195,7 @@ class TestTheStoreUnderARunningService:
             while server.client.get("/health").json()["refused"]:
                 assert time.monotonic() < deadline + 15
                 time.sleep(0.05)
-            assert 'anomaly_model_refused{model="m"}' not in server.client.get("/metrics").text
+            assert 'anomaly_model_refused{model="m"} 0.0' in server.client.get("/metrics").text
 
     def test_a_start_on_a_broken_store_says_why_and_mends_itself(self, own_store: ModelStore, tmp_path: Path) -> None:
         model = own_store.root / "m" / own_store.current("m") / "model.pt"

@@ -18,4 +18,5 @@ router = APIRouter(tags=["operations"])
 )
 async def metrics(parts: Annotated[Services, Depends(services)]) -> Response:
     """Requests, latency, verdicts, errors, p-values, batches, queue depth and model versions."""
+    parts.ledger.tell()
     return Response(parts.metrics.exposition(), media_type=MEDIA_TYPE)

@@ -11,13 +11,14 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
-from fastapi import Response
+from fastapi import Request, Response
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
+from app.api import problems
 from app.api.errors import AllRejected, NotAcceptable, Rejection, RequestTimedOut, ShuttingDown
+from app.api.ledger import Judgement, Scoring
 from app.api.negotiation import best_type
 from app.api.problems import KINDS, describe
 from app.api.queries import Extra, parse_score_query
@@ -32,22 +33,10 @@ _JSON: Final = "application/json"
 _PNG: Final = "image/png"
 
 
-class ScoreRoute(Route):
-    """The endpoint at its path; like FastAPI's routes it leaves itself in the scope, for the metrics' labels."""
-
-    def __init__(self, services: Services) -> None:
-        super().__init__("/score", ScoreEndpoint(services))
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """As the base class."""
-        match, child_scope = super().matches(scope)
-        if match != Match.NONE:
-            child_scope["route"] = self
-        return match, child_scope
-
-
 class ScoreEndpoint:
     """Says of each picture whether it is an anomaly, and shows why."""
+
+    path: Final = "/score"
 
     def __init__(self, services: Services) -> None:
         self._parts = services
@@ -55,18 +44,22 @@ class ScoreEndpoint:
         self._intake = Intake(max_body_bytes=settings.max_body_bytes, max_files=settings.max_files)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; refusals are raised and become problem documents."""
-        if scope["method"] != _METHOD:
-            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": _METHOD})
+        """Answers one request; every refusal, and every defect too, becomes a problem document."""
+        scope["route"] = self
         seconds = self._parts.settings.request_timeout_s
         try:
             async with asyncio.timeout(seconds):
                 response = await self._answer(scope, receive)
         except TimeoutError:
-            raise RequestTimedOut(f"the request took longer than {seconds:g} s, upload included") from None
+            late = RequestTimedOut(f"the request took longer than {seconds:g} s, upload included")
+            response = await problems.document(Request(scope), late)
+        except Exception as error:
+            response = await problems.document(Request(scope), error)
         await response(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        if scope["method"] != _METHOD:
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": _METHOD})
         parts, headers = self._parts, Headers(scope=scope)
         if parts.draining.begun:
             raise ShuttingDown("the service is shutting down")
@@ -82,7 +75,7 @@ class ScoreEndpoint:
             raise NotAcceptable(f"{_PNG} shows one picture, {len(uploads)} were sent; ask for {_JSON}")
         with parts.engine.admit(len(uploads)):
             outcomes = await parts.engine.score_files(served, [upload.data for upload in uploads])
-            scope["state"]["log"] = self._account(served, threshold, outcomes)
+            scope["state"]["scoring"] = _scoring(served, threshold, outcomes)
             _require_one_scored(uploads, outcomes)
             pixels = len(outcomes) * manifest.input.height * manifest.input.width
             if media_type == _PNG:
@@ -92,34 +85,23 @@ class ScoreEndpoint:
             )
             return Response(body, media_type=_JSON)
 
-    def _account(
-        self, served: ServedModel, threshold: float, outcomes: Sequence[Scored | InferenceError]
-    ) -> dict[str, Any]:
-        """Counts verdicts and rejections; returns what the access line tells of them."""
-        manifest, metrics = served.bundle.manifest, self._parts.metrics
-        counts = {"anomaly": 0, "normal": 0, "rejected": 0}
-        queue_s = compute_s = 0.0
-        for outcome in outcomes:
-            if isinstance(outcome, Scored):
-                verdict = _verdict(outcome, threshold)
-                counts[verdict] += 1
-                metrics.count_scored(manifest.name, outcome, verdict)
-                queue_s = max(queue_s, outcome.row.queue_s)
-                compute_s = max(compute_s, outcome.row.compute_s)
-            else:
-                counts["rejected"] += 1
-                metrics.rejected.labels(KINDS[type(outcome)].slug).inc()
-        return {
-            "model": manifest.name,
-            "version": manifest.version,
-            **counts,
-            "queue_ms": round(queue_s * 1e3, 2),
-            "compute_ms": round(compute_s * 1e3, 2),
-        }
-
 
 def _verdict(scored: Scored, threshold: float) -> str:
-    return "anomaly" if scored.row.score > threshold else "normal"
+    return "anomaly" if scored.score > threshold else "normal"
+
+
+def _scoring(served: ServedModel, threshold: float, outcomes: Sequence[Scored | InferenceError]) -> Scoring:
+    """What is told of the request."""
+    manifest = served.bundle.manifest
+    scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
+    return Scoring(
+        model=manifest.name,
+        version=manifest.version,
+        judgements=[Judgement(_verdict(each, threshold), each.mse, each.p_value) for each in scored],
+        rejected=[KINDS[type(outcome)].slug for outcome in outcomes if not isinstance(outcome, Scored)],
+        queue_s=max((each.queue_s for each in scored), default=0),
+        compute_s=max((each.compute_s for each in scored), default=0),
+    )
 
 
 def _require_one_scored(uploads: Sequence[Upload], outcomes: Sequence[Scored | InferenceError]) -> None:
@@ -153,23 +135,22 @@ def _body(
 
 
 def _scored(upload: Upload, scored: Scored, threshold: float, extras: Sequence[Extra]) -> dict[str, Any]:
-    row = scored.row
     result: dict[str, Any] = {
         "status": "scored",
         "filename": upload.filename,
-        "mse": row.mse,
-        "score": row.score,
-        "is_anomaly": row.score > threshold,
+        "mse": scored.mse,
+        "score": scored.score,
+        "is_anomaly": scored.score > threshold,
         "verdict": _verdict(scored, threshold),
         "p_value": scored.p_value,
         "warnings": scored.warnings,
     }
     if "input" in extras:
-        result["input"] = _data_uri(png(to_pixels(row.picture.tensor)))
+        result["input"] = _data_uri(png(to_pixels(scored.original)))
     if "reconstruction" in extras:
-        result["reconstruction"] = _data_uri(row.reconstruction_png())
+        result["reconstruction"] = _data_uri(scored.reconstruction_png())
     if "error_map" in extras:
-        result["error_map"] = _data_uri(png(error_map(row.picture.tensor, row.reconstruction)))
+        result["error_map"] = _data_uri(png(error_map(scored.original, scored.reconstruction)))
     return result
 
 
@@ -179,13 +160,13 @@ def _rejected(upload: Upload, refusal: InferenceError) -> dict[str, Any]:
 
 def _picture(served: ServedModel, threshold: float, scored: Scored | InferenceError) -> Response:
     assert isinstance(scored, Scored)  # noqa: S101  _require_one_scored saw to it
-    manifest, row = served.bundle.manifest, scored.row
+    manifest = served.bundle.manifest
     return Response(
-        png(side_by_side(row.picture.tensor, row.reconstruction)),
+        png(side_by_side(scored.original, scored.reconstruction)),
         media_type=_PNG,
         headers={
-            "X-Anomaly-MSE": repr(row.mse),
-            "X-Anomaly-Score": repr(row.score),
+            "X-Anomaly-MSE": repr(scored.mse),
+            "X-Anomaly-Score": repr(scored.score),
             "X-Anomaly-Threshold": repr(threshold),
             "X-Anomaly-P-Value": repr(scored.p_value),
             "X-Anomaly-Verdict": _verdict(scored, threshold),
