@@ -12,7 +12,7 @@ from app import __version__
 from app.api import logs, problems
 from app.api.metrics import Metrics
 from app.api.middleware import Accounting, RequireKey
-from app.api.routes import health, models, observe, score
+from app.api.routes import health, models, observe, page, score
 from app.api.services import Services
 from app.api.settings import Settings
 from app.inference.engine import Engine
@@ -62,12 +62,13 @@ def create_app(settings: Settings) -> FastAPI:
         description="Says whether a picture is an anomaly, and shows why. Every error is a problem document, RFC 9457.",
         lifespan=lifespan,
         middleware=middleware,
+        docs_url=None,  # ours needs no other host
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.services = Services(settings, engine, registry, metrics)
     problems.install(app)
-    for group in (score, health, models, observe):
+    for group in (score, health, models, observe, page):
         app.include_router(group.router)
     return app
 

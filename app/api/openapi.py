@@ -43,6 +43,23 @@ MODEL_RESPONSES: Final = problem_responses(
     ),
 )
 
+REPORT_RESPONSES: Final[Responses] = {
+    200: {
+        "description": "The file",
+        "content": {"image/png": {"schema": _BINARY}, "text/html": {"schema": {"type": "string"}}},
+    },
+    304: {"description": "It is still what `If-None-Match` names"},
+    **problem_responses(
+        _UNAUTHORIZED,
+        (domain.UnknownModel, "there is no model named 'mnist-6'"),
+        (domain.UnknownFile, "mnist-5/20261123T222001Z-91f57c has no file 'report/notes.txt'"),
+        (
+            domain.BundleRejected,
+            "mnist-5/20261123T222001Z-91f57c: report/roc.png was changed: its SHA-256 is not the manifest's",
+        ),
+    ),
+}
+
 SCORE_REQUEST: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,

@@ -17,6 +17,10 @@ class UnknownModel(InferenceError):
     """The store holds no model of that name."""
 
 
+class UnknownFile(InferenceError):
+    """The version lists no file of that name."""
+
+
 class BundleRejected(InferenceError):
     """A version in the store failed verification: the text says which file and why."""
 
