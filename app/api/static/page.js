@@ -5,7 +5,7 @@ import { downloadCsv } from "./page/csv.js";
 import { element } from "./page/dom.js";
 import { Pad } from "./page/draw.js";
 import { Histogram } from "./page/histogram.js";
-import { filesFrom, listen } from "./page/intake.js";
+import { fetchFile, listen } from "./page/intake.js";
 import { Model, listModels } from "./page/model.js";
 import { Picture } from "./page/picture.js";
 import { showResult } from "./page/result.js";
@@ -27,7 +27,9 @@ const pad = new Pad(at("pad"), { onDraw: scoreDrawing, onNew: () => (drawing = n
 const queue = new ScoringQueue({
   modelName: () => model.name,
   waiting: () => pictures.filter((picture) => picture.state === "waiting"),
+  // The store may have moved on to another version: then thresholds and scores of the old one are void.
   onAnswer: (version) => (version === model.version ? show() : chooseModel(model.name)),
+  onRefused: show,
   onNotice: notify,
 });
 
@@ -53,6 +55,7 @@ async function chooseModel(name) {
   try {
     model = await Model.load(name);
   } catch (error) {
+    at("model").value = model?.name ?? name;
     notify(error.message, () => chooseModel(name));
     return;
   }
@@ -152,8 +155,8 @@ at("samples").append(
   ...SAMPLES.map(({ file, name }) =>
     element(
       "button",
-      { type: "button", title: name, onclick: async () => add([await filesFrom(file, `${name}.png`)]) },
-      element("img", { src: file, alt: name, width: 48, height: 48 }),
+      { type: "button", title: name, onclick: () => fetchFile(file).then(add, () => notify("The sample is out of reach.")) },
+      element("img", { src: file, alt: name, width: 48, height: 48, loading: "lazy" }),
     ),
   ),
 );

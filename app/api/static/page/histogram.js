@@ -2,9 +2,9 @@
 
 import { svg } from "./dom.js";
 
-const HEIGHT = 190;
+const HEIGHT = 172;
 const TOP = 30;
-const BASE = 150; // the axis
+const BASE = 146; // the axis
 const BINS = 56;
 const LEFT_ROOM = 1.3; // how far the axis runs beyond the calibration scores, as a factor
 const RIGHT_ROOM = 4;

@@ -20,10 +20,10 @@ export function listen(document, onFiles) {
   document.addEventListener("paste", (event) => onFiles([...(event.clipboardData?.files ?? [])]));
 }
 
-/** A picture of our own as a file. */
-export async function filesFrom(url, name) {
-  const response = await fetch(url);
-  return new File([await response.blob()], name, { type: "image/png" });
+/** A picture of our own as a list of one file. */
+export async function fetchFile(url) {
+  const response = await fetch(url, { cache: "force-cache" });
+  return [new File([await response.blob()], url.split("/").at(-1), { type: "image/png" })];
 }
 
 async function dropped(transfer) {

@@ -40,8 +40,8 @@ export class Model {
   get lead() {
     const { data, training } = this.card;
     return (
-      `This model has seen nothing but ${count(training.fit_images)} normal pictures (${data.source}: ${data.normal}). ` +
-      "It tries to redraw yours; the worse it manages, the more unusual your picture is."
+      `This model has only ever seen ${count(training.fit_images)} normal pictures (${data.source}, ${data.normal}). ` +
+      "The worse it redraws yours, the more unusual yours is."
     );
   }
 }

@@ -15,8 +15,8 @@ const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds 
 export class ScoringQueue {
   #running = false;
 
-  constructor({ modelName, waiting, onAnswer, onNotice }) {
-    Object.assign(this, { modelName, waiting, onAnswer, onNotice });
+  constructor({ modelName, waiting, onAnswer, onRefused, onNotice }) {
+    Object.assign(this, { modelName, waiting, onAnswer, onRefused, onNotice });
   }
 
   /** Until nothing waits. Pictures that are added meanwhile are scored too. */
@@ -40,7 +40,8 @@ export class ScoringQueue {
         this.run();
       });
     }
-    this.onAnswer(version);
+    if (version === null) this.onRefused();
+    else await this.onAnswer(version);
   }
 
   /** What became of each picture, as functions that tell it. */

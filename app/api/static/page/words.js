@@ -21,7 +21,7 @@ export function pValueWords(p, calibrationSize) {
 }
 
 export function rateWords(rate) {
-  return `${percent(rate)}, 1 normal picture in ${count(Math.round(1 / rate))}`;
+  return `1 in ${count(Math.round(1 / rate))} (${percent(rate)})`;
 }
 
 export function summaryOf(pictures, model) {
