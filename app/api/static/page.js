@@ -9,7 +9,6 @@ import { fetchFile, listen } from "./page/intake.js";
 import { Model, listModels } from "./page/model.js";
 import { Picture } from "./page/picture.js";
 import { showResult } from "./page/result.js";
-import { SAMPLES } from "./page/samples.js";
 import { ScoringQueue } from "./page/scoring.js";
 import { Table } from "./page/table.js";
 import { counted, rateWords, summaryOf } from "./page/words.js";
@@ -151,14 +150,9 @@ at("remove").addEventListener("click", () => {
   pad.clear();
   select(null);
 });
-at("samples").append(
-  ...SAMPLES.map(({ file, name }) =>
-    element(
-      "button",
-      { type: "button", title: name, onclick: () => fetchFile(file).then(add, () => notify("The sample is out of reach.")) },
-      element("img", { src: file, alt: name, width: 48, height: 48, loading: "lazy" }),
-    ),
-  ),
-);
+for (const sample of at("samples").children) {
+  const { src } = sample.firstElementChild;
+  sample.addEventListener("click", () => fetchFile(src).then(add, () => notify("The sample is out of reach.")));
+}
 listen(document, add);
 start();
