@@ -34,7 +34,7 @@ from app.inference.manifest import (
     Split,
     Training,
 )
-from app.inference.rendering import png, to_image
+from app.inference.rendering import png, to_pixels
 from app.inference.store import new_version
 from training.autoencoders import DenseAutoencoder, parameter_count
 from training.evaluation import score_all
@@ -59,7 +59,7 @@ def make_bundle(
     archive = torchscript.dump(ScoredAutoencoder(network, Mse()))
     model = torchscript.load(archive)
     images = (torch.rand(120, *spec.shape) * 255).round() / 255
-    golden = png(to_image(images[0]))
+    golden = png(to_pixels(images[0]))
     tensor = open_picture(golden, max_pixels=10**6).decode(spec).tensor
     scores = score_all(model, tensor.unsqueeze(0))
     calibration = Calibration(score_all(model, images[:99]).score)

@@ -28,7 +28,7 @@ from app.inference.manifest import (
     Split,
     Training,
 )
-from app.inference.rendering import png, to_image
+from app.inference.rendering import png, to_pixels
 from app.inference.store import ModelStore, new_version
 from training import report
 from training.autoencoders import build, parameter_count
@@ -234,7 +234,7 @@ def _promise(rate: float, guarantee: Guarantee, size: int) -> str:
 def _golden(model: torchscript.ScoringModel, spec: InputSpec, held_out: torch.Tensor) -> Golden:
     """The calibration picture of median score, as a PNG, with the answers it gets when read back."""
     order = torch.tensor(score_all(model, held_out).score).argsort()
-    data = png(to_image(held_out[order[len(order) // 2]]))
+    data = png(to_pixels(held_out[order[len(order) // 2]]))
     image = open_picture(data, max_pixels=spec.height * spec.width).decode(spec).tensor
     scores = score_all(model, image.unsqueeze(0))
     return Golden(image=base64.b64encode(data).decode(), mse=scores.mse[0], score=scores.score[0])

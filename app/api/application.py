@@ -9,10 +9,11 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from app import __version__
-from app.api import logs, problems
+from app.api import logs, openapi, problems
 from app.api.metrics import Metrics
 from app.api.middleware import Accounting, RequireKey
-from app.api.routes import health, models, observe, page, score
+from app.api.routes import health, models, observe, page
+from app.api.routes.score import ScoreRoute
 from app.api.services import Services
 from app.api.settings import Settings
 from app.inference.engine import Engine
@@ -68,7 +69,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = Services(settings, engine, registry, metrics)
     problems.install(app)
-    for group in (score, health, models, observe, page):
+    openapi.install(app)
+    app.router.routes.append(ScoreRoute(app.state.services))
+    for group in (health, models, observe, page):
         app.include_router(group.router)
     return app
 

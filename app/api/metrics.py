@@ -64,6 +64,11 @@ class Metrics:
         """Reads the queue's depth whenever it is asked for."""
         self.queue_depth.set_function(depth)
 
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One request, when its answer is sent."""
+        self.requests.labels(method, route, status).inc()
+        self.latency.labels(route, status).observe(seconds)
+
     def count_batch(self, batch: BatchDone) -> None:
         """One forward pass."""
         self.batch_size.labels(batch.model).observe(batch.size)
@@ -72,7 +77,7 @@ class Metrics:
     def count_scored(self, model: str, scored: Scored, verdict: str) -> None:
         """One image with its verdict."""
         self.images.labels(model, verdict).inc()
-        self.mse.labels(model).observe(scored.mse)
+        self.mse.labels(model).observe(scored.row.mse)
         self.p_value.labels(model).observe(scored.p_value)
 
     def show_models(self, serving: dict[str, str], refused: list[str]) -> None:

@@ -1,11 +1,12 @@
 """Content negotiation (RFC 9110, 12.5.1) between the few types that a route offers."""
 
-from collections.abc import Sequence
+from functools import lru_cache
 
 from app.api.errors import NotAcceptable
 
 
-def best_type(accept: str | None, offers: Sequence[str]) -> str:
+@lru_cache(maxsize=256)  # clients repeat themselves
+def best_type(accept: str | None, offers: tuple[str, ...]) -> str:
     """The offer that the client likes most; among equals the first offered.
 
     Args:
@@ -34,7 +35,7 @@ def _media_range(part: str) -> tuple[str, float]:
         return name, 0.0
 
 
-def _quality(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
+def _quality(offer: str, ranges: list[tuple[str, float]]) -> float:
     """The quality of the most specific range that covers the offer."""
     for pattern in (offer, offer.split("/", maxsplit=1)[0] + "/*", "*/*"):
         for name, quality in ranges:

@@ -1,10 +1,14 @@
-"""Worked examples for the OpenAPI document."""
+"""The OpenAPI document: worked examples, and the routes that FastAPI does not serve itself."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, FastAPI, Query
+from fastapi.openapi.utils import get_openapi
 
 from app.api import errors as http
 from app.api import problems
-from app.api.schemas import Problem
+from app.api.queries import ScoreQuery
+from app.api.schemas import Problem, ScoreAnswer
 from app.inference import errors as domain
 
 Responses = dict[int | str, dict[str, Any]]
@@ -60,7 +64,7 @@ REPORT_RESPONSES: Final[Responses] = {
     ),
 }
 
-SCORE_REQUEST: Final[dict[str, Any]] = {
+_SCORE_REQUEST: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -76,7 +80,7 @@ SCORE_REQUEST: Final[dict[str, Any]] = {
     }
 }
 
-SCORE_RESPONSES: Final[Responses] = {
+_SCORE_RESPONSES: Final[Responses] = {
     200: {
         "description": "At least one picture was scored",
         "content": {
@@ -119,10 +123,44 @@ SCORE_RESPONSES: Final[Responses] = {
             "a false alarm rate of 0.0001 needs at least 9999 calibration images, there are 1085; "
             "the finest rate these support is 0.0009208",
         ),
-        (http.InvalidParameter, "include: 'heatmap' is none of reconstruction, error_map"),
+        (http.InvalidParameter, "include: 'heatmap' is none of input, reconstruction, error_map"),
         (domain.NonFiniteScore, "the model returned a score of nan"),
         (domain.Overloaded, "256 pictures are in work, 256 is the limit"),
         (domain.ModelUnavailable, "the model is being loaded"),
         (http.RequestTimedOut, "the request took longer than 30 s, upload included"),
     ),
 }  # fmt: skip
+
+_scoring = APIRouter(tags=["scoring"])
+
+
+@_scoring.post(
+    "/score",
+    summary="Score pictures",
+    responses=_SCORE_RESPONSES,
+    openapi_extra=_SCORE_REQUEST,
+)
+async def score(query: Annotated[ScoreQuery, Query()]) -> ScoreAnswer:
+    """Says of each picture whether it is an anomaly, and shows why.
+
+    Send one or many files as `multipart/form-data` under the name `file` or `files`, or one picture as the raw
+    body with its `image/*` type. `Accept: image/png` answers, for one picture, with what the model saw, the
+    reconstruction and the error map side by side.
+    """
+    raise NotImplementedError  # app.api.routes.score answers
+
+
+def install(app: FastAPI) -> None:
+    """Makes the application's document whole."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=[*_scoring.routes, *app.routes],
+            )
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]

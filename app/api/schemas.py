@@ -57,6 +57,7 @@ class ScoredImage(BaseModel):
     verdict: Literal["normal", "anomaly"]
     p_value: float = Field(description="(1 + number of calibration scores ≥ score) / (n + 1)")
     warnings: list[str] = Field(description="what was done to the picture or looks wrong")
+    input: str | None = Field(None, description="what the model saw, PNG as a data URI, if included")
     reconstruction: str | None = Field(None, description="PNG as a data URI, if included")
     error_map: str | None = Field(None, description="squared error per pixel, PNG as a data URI, if included")
 

@@ -7,9 +7,11 @@ read-only.
 from dataclasses import dataclass
 from typing import Final
 
-from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from app.api.errors import BodyTooLarge, MalformedMultipart, NoImage, TooManyFiles, UnsupportedMediaType
 
@@ -24,19 +26,20 @@ class Upload:
     data: bytes
 
 
-async def read_uploads(request: Request, *, max_body_bytes: int, max_files: int) -> list[Upload]:
+async def read_uploads(headers: Headers, receive: Receive, *, max_body_bytes: int, max_files: int) -> list[Upload]:
     """Reads a multipart body's file parts, or a raw image body.
 
     Raises:
         UnsupportedMediaType, BodyTooLarge, MalformedMultipart, TooManyFiles, NoImage: as they are named.
+        ClientDisconnect: the client went away before its body's end.
     """
-    media_type, parameters = parse_options_header(request.headers.get("content-type"))
+    media_type, parameters = parse_options_header(headers.get("content-type"))
     is_multipart = media_type == b"multipart/form-data"
     if media_type and not is_multipart and not media_type.startswith(b"image/"):
         raise UnsupportedMediaType(
             f"send multipart/form-data or an image/* body, not {media_type.decode('latin-1')[:100]}"
         )
-    body = await _read_body(request, max_body_bytes)
+    body = await _read_body(headers, receive, max_body_bytes)
     if is_multipart:
         boundary = parameters.get(b"boundary")
         if not boundary:
@@ -49,14 +52,19 @@ async def read_uploads(request: Request, *, max_body_bytes: int, max_files: int)
     return [Upload(None, body)]
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+async def _read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
     """Counts what really arrives; a truthful Content-Length only makes the refusal sooner."""
-    announced = request.headers.get("content-length", "")
+    announced = headers.get("content-length", "")
     if announced.isascii() and announced.isdigit() and int(announced) > limit:
         raise BodyTooLarge(f"the body has {announced} bytes, {limit} is the limit")
     chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        more = message.get("more_body", False)
         size += len(chunk)
         if size > limit:
             raise BodyTooLarge(f"the body has more than {limit} bytes")

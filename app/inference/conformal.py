@@ -68,8 +68,10 @@ def finest_false_alarm_rate(size: int, guarantee: Guarantee = "marginal") -> flo
     return 1 / (size + 1) if guarantee == "marginal" else -math.expm1(math.log1p(-CONFIDENCE) / size)
 
 
-def _rank_from_top(size: int, rate: Fraction, guarantee: Guarantee) -> int:
+@lru_cache(maxsize=1024)  # fractions and thousands of terms, and requests ask for the same few rates
+def _rank_from_top(size: int, false_alarm_rate: float, guarantee: Guarantee) -> int:
     """Which largest score is the threshold; 0: none is high enough."""
+    rate = _exact(false_alarm_rate)
     if guarantee == "marginal":
         return math.floor((size + 1) * rate)
     return _strict_rank(size, _below_one(rate))
@@ -79,7 +81,6 @@ def _below_one(rate: Fraction) -> float:
     return min(float(rate), math.nextafter(1, 0))
 
 
-@lru_cache(maxsize=1024)  # thousands of terms, and requests ask for the same few rates
 def _strict_rank(size: int, rate: float) -> int:
     """The largest r with P(Binomial(size, rate) < r) ≤ 0.05."""
     below, rank = 0.0, 0
@@ -126,7 +127,7 @@ class Calibration:
             UnsupportedFalseAlarmRate: α is outside (0, 1) or finer than the scores can guarantee; the text says
                 how many calibration pictures it would take.
         """
-        rank = _rank_from_top(len(self), _exact(false_alarm_rate), guarantee)
+        rank = _rank_from_top(len(self), false_alarm_rate, guarantee)
         if rank == 0:
             raise UnsupportedFalseAlarmRate(
                 f"a {guarantee} false alarm rate of {false_alarm_rate:g} needs at least "

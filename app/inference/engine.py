@@ -9,21 +9,26 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from itertools import repeat
+from typing import Final, NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from app.inference.bundle import BatchScores, Bundle
 from app.inference.errors import InferenceError, NonFiniteScore, Overloaded
-from app.inference.images import Decoded, open_picture
+from app.inference.images import Decoded, InputSpec, open_picture
+from app.inference.rendering import to_pixels
 
 # Below these a thread switch costs more than the work itself.
 _INLINE_BYTES: Final = 64 * 1024
 _INLINE_PIXELS: Final = 256 * 256
+_INLINE_S: Final = 0.005  # but many small pictures of one request must not hold the event loop for longer
 
 # A picture whose negative has less than half its error was probably taken dark on light instead of light on dark.
 _MUCH_LOWER: Final = 0.5
@@ -33,25 +38,42 @@ _WARM_UP_RUNS: Final = 3  # TorchScript's executor profiles and then optimises i
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Scored:
     """What the model made of one picture.
 
     Attributes:
         original: (C, H, W) float32 in [0, 1], the model's input.
-        reconstruction: the same shape.
-        mse: mean squared difference of the two over channels and pixels.
-        score: the error that the verdict is decided on.
+        row: what the forward pass gave for it.
         p_value: conformal p-value of the score, in (0, 1].
-        warnings: what was done to the picture before.
+        warnings: what was done to the picture before, or looks wrong.
     """
 
     original: torch.Tensor
-    reconstruction: torch.Tensor
-    mse: float
-    score: float
+    row: "Row"
     p_value: float
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One picture's share of a batch.
+
+    Attributes:
+        reconstruction: (C, H, W) float32.
+        pixels: the same for the eye, (H, W) or (H, W, 3) 8-bit.
+        mse: mean squared difference to the input over channels and pixels.
+        score: the error that the verdict is decided on.
+        queue_s: how long the picture waited for its batch.
+        compute_s: how long the batch's forward pass took.
+    """
+
+    reconstruction: torch.Tensor
+    pixels: NDArray[np.uint8]
+    mse: float
+    score: float
+    queue_s: float
+    compute_s: float
 
 
 @dataclass(frozen=True)
@@ -63,13 +85,12 @@ class BatchDone:
     compute_s: float
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One picture's share of a batch."""
+class _Waiting(NamedTuple):
+    """A picture in the queue of its model."""
 
-    reconstruction: torch.Tensor
-    mse: float
-    score: float
+    image: torch.Tensor
+    done: asyncio.Future[Row]
+    since: float
 
 
 class ServedModel:
@@ -78,16 +99,19 @@ class ServedModel:
     def __init__(self, bundle: Bundle, engine: "Engine") -> None:
         self.bundle = bundle
         self._engine = engine
-        self._waiting: deque[tuple[torch.Tensor, asyncio.Future[_Row]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._drain: asyncio.Task[None] | None = None
 
-    async def forward(self, image: torch.Tensor) -> _Row:
-        """Queues one (C, H, W) picture for the next batch; cancelling drops it from the queue."""
-        done: asyncio.Future[_Row] = asyncio.get_running_loop().create_future()
-        self._waiting.append((image, done))
+    async def forward(self, images: Iterable[torch.Tensor]) -> list[Row]:
+        """Queues (C, H, W) pictures for the next batches; cancelling drops those that still wait."""
+        loop, now = asyncio.get_running_loop(), time.perf_counter()
+        waiting = [_Waiting(image, loop.create_future(), now) for image in images]
+        if not waiting:
+            return []
+        self._waiting.extend(waiting)
         if self._drain is None:
             self._drain = asyncio.create_task(self._run_batches())
-        return await done
+        return await _all_of([each.done for each in waiting])
 
     async def _run_batches(self) -> None:
         try:
@@ -96,30 +120,33 @@ class ServedModel:
         finally:
             self._drain = None
 
-    def _next_batch(self) -> list[tuple[torch.Tensor, asyncio.Future[_Row]]]:
-        batch: list[tuple[torch.Tensor, asyncio.Future[_Row]]] = []
+    def _next_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
         while self._waiting and len(batch) < self._engine.max_batch:
-            image, done = self._waiting.popleft()
-            if not done.done():  # a request that timed out or went away has cancelled its future
-                batch.append((image, done))
+            waiting = self._waiting.popleft()
+            if not waiting.done.done():  # a request that timed out or went away has cancelled its future
+                batch.append(waiting)
         return batch
 
-    async def _run(self, batch: list[tuple[torch.Tensor, asyncio.Future[_Row]]]) -> None:
+    async def _run(self, batch: list[_Waiting]) -> None:
         began = time.perf_counter()
         try:
-            scores = await self._engine.compute(lambda: self._forward([image for image, _ in batch]))
+            scores, pixels = await self._engine.compute(lambda: self._forward([waiting.image for waiting in batch]))
         except Exception as error:
-            for _, done in batch:
-                if not done.done():
-                    done.set_exception(error)
+            for waiting in batch:
+                if not waiting.done.done():
+                    waiting.done.set_exception(error)
             return
-        for row, (_, done) in enumerate(batch):
-            if not done.done():
-                done.set_result(_Row(scores.reconstruction[row], scores.mse[row], scores.score[row]))
-        self._engine.observe(BatchDone(self.bundle.manifest.name, len(batch), time.perf_counter() - began))
+        seconds = time.perf_counter() - began
+        rows = zip(scores.reconstruction, pixels, scores.mse, scores.score, strict=True)
+        for waiting, row in zip(batch, rows, strict=True):
+            if not waiting.done.done():
+                waiting.done.set_result(Row(*row, queue_s=began - waiting.since, compute_s=seconds))
+        self._engine.observe(BatchDone(self.bundle.manifest.name, len(batch), seconds))
 
-    def _forward(self, images: Sequence[torch.Tensor]) -> BatchScores:
-        return self.bundle.score_batch(torch.stack(list(images)))
+    def _forward(self, images: list[torch.Tensor]) -> tuple[BatchScores, NDArray[np.uint8]]:
+        scores = self.bundle.score_batch(torch.stack(images))
+        return scores, to_pixels(scores.reconstruction)
 
 
 class Engine:
@@ -167,26 +194,12 @@ class Engine:
 
     async def score_files(self, model: ServedModel, files: Sequence[bytes]) -> list[Scored | InferenceError]:
         """Scores image files; the answers stand in the files' order, a refused one as its exception."""
-        if len(files) == 1:
-            return [await self._score_or_refusal(model, files[0])]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._score_or_refusal(model, data)) for data in files]
-        return [task.result() for task in tasks]
-
-    async def score_file(self, model: ServedModel, data: bytes) -> Scored:
-        """Scores one image file.
-
-        Raises:
-            UnreadableImage, TooManyPixels: the file is refused.
-            NonFiniteScore: the model gave no usable score.
-        """
-        decoded = await self._decode(model, data)
-        row = await model.forward(decoded.tensor)
-        if not math.isfinite(row.mse):
-            raise NonFiniteScore(f"the model returned an MSE of {row.mse}")
-        p_value = model.bundle.calibration.p_value(row.score)
-        warnings = decoded.warnings + await self._doubts(model, decoded.tensor, row.score)
-        return Scored(decoded.tensor, row.reconstruction, row.mse, row.score, p_value, warnings)
+        pictures = await self._decode_all(model.bundle.spec, files)
+        readable = [picture for picture in pictures if isinstance(picture, Decoded)]
+        rows = await model.forward(picture.tensor for picture in readable)
+        doubts = await self._doubts(model, readable, rows)
+        scored = map(_judge, repeat(model), readable, rows, doubts)
+        return [next(scored) if isinstance(picture, Decoded) else picture for picture in pictures]
 
     async def compute(self, work: Callable[[], _T]) -> _T:
         """Runs work in the thread of forward passes, one at a time."""
@@ -214,33 +227,71 @@ class Engine:
         self._compute.shutdown(wait=False, cancel_futures=True)
         self._pictures.shutdown(wait=False, cancel_futures=True)
 
-    async def _score_or_refusal(self, model: ServedModel, data: bytes) -> Scored | InferenceError:
+    async def _doubts(
+        self, model: ServedModel, pictures: Sequence[Decoded], rows: Sequence[Row]
+    ) -> list[tuple[str, ...]]:
+        """What looks wrong with pictures, judged by their scores; normal ones cost nothing here."""
+        lowest, highest = model.bundle.calibration.scores[0], model.bundle.calibration.scores[-1]
+        threshold = model.bundle.manifest.threshold
+        suspects = [index for index, row in enumerate(rows) if row.score > threshold]
+        negatives = await model.forward(1 - pictures[index].tensor for index in suspects)
+        negative_scores = dict(zip(suspects, (row.score for row in negatives), strict=True))
+        doubts: list[tuple[str, ...]] = []
+        for index, row in enumerate(rows):
+            found: list[str] = []
+            if row.score < lowest:
+                found.append(
+                    "the score lies below that of every calibration picture: emptier or simpler than what was learned"
+                )
+            if row.score > highest:
+                found.append("the score lies above that of every calibration picture")
+            if (negative := negative_scores.get(index, math.inf)) < _MUCH_LOWER * row.score:
+                found.append(f"looks inverted: its negative would score {negative:.4g}")
+            doubts.append(tuple(found))
+        return doubts
+
+    async def _decode_all(self, spec: InputSpec, files: Sequence[bytes]) -> list[Decoded | InferenceError]:
+        """Decodes small pictures here, for as long as one request may hold the event loop, and others in threads."""
+        loop, until = asyncio.get_running_loop(), time.perf_counter() + _INLINE_S
+        outcomes: list[Decoded | InferenceError | asyncio.Future[Decoded | InferenceError]] = []
+        for data in files:
+            outcome = self._decode_small(spec, data) if time.perf_counter() < until else None
+            outcomes.append(outcome or loop.run_in_executor(self._pictures, self._decode, spec, data))
+        elsewhere = iter(await _all_of([each for each in outcomes if isinstance(each, asyncio.Future)]))
+        return [next(elsewhere) if isinstance(each, asyncio.Future) else each for each in outcomes]
+
+    def _decode_small(self, spec: InputSpec, data: bytes) -> Decoded | InferenceError | None:
+        """The picture or its refusal; None if it is large."""
+        if len(data) > _INLINE_BYTES:
+            return None
         try:
-            return await self.score_file(model, data)
+            picture = open_picture(data, max_pixels=self.max_pixels)
+            return picture.decode(spec) if picture.pixels <= _INLINE_PIXELS else None
         except InferenceError as refusal:
             return refusal
 
-    async def _doubts(self, model: ServedModel, image: torch.Tensor, score: float) -> tuple[str, ...]:
-        """What looks wrong with a picture, judged by its score; normal pictures cost nothing here."""
-        scores = model.bundle.calibration.scores
-        if score < scores[0]:
-            return ("the score lies below that of every calibration picture: emptier or simpler than what was learned",)
-        if score <= model.bundle.manifest.threshold:
-            return ()
-        doubts: list[str] = []
-        if score > scores[-1]:
-            doubts.append("the score lies above that of every calibration picture")
-        negative = await model.forward(1 - image)
-        if negative.score < _MUCH_LOWER * score:
-            doubts.append(f"looks inverted: its negative would score {negative.score:.4g}")
-        return tuple(doubts)
+    def _decode(self, spec: InputSpec, data: bytes) -> Decoded | InferenceError:
+        try:
+            return open_picture(data, max_pixels=self.max_pixels).decode(spec)
+        except InferenceError as refusal:
+            return refusal
 
-    async def _decode(self, model: ServedModel, data: bytes) -> Decoded:
-        spec = model.bundle.spec
-        if len(data) <= _INLINE_BYTES:
-            picture = open_picture(data, max_pixels=self.max_pixels)
-            if picture.pixels <= _INLINE_PIXELS:
-                return picture.decode(spec)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._pictures, lambda: open_picture(data, max_pixels=self.max_pixels).decode(spec)
-        )
+
+def _judge(model: ServedModel, picture: Decoded, row: Row, doubts: tuple[str, ...]) -> Scored | NonFiniteScore:
+    try:
+        p_value = model.bundle.calibration.p_value(row.score)
+    except NonFiniteScore as refusal:
+        return refusal
+    if not math.isfinite(row.mse):
+        return NonFiniteScore(f"the model returned an MSE of {row.mse}")
+    return Scored(picture.tensor, row, p_value, picture.warnings + doubts)
+
+
+async def _all_of(futures: Sequence[asyncio.Future[_T]]) -> list[_T]:
+    """Their results in order. If one fails, or the caller is cancelled, all that are not done are cancelled."""
+    try:
+        return [await future for future in futures]
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise

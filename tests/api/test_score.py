@@ -121,7 +121,7 @@ def test_include_chooses_the_pictures(server: Server, digit_files: Digits) -> No
     assert {"reconstruction", "error_map"} <= set(repeated.json()["results"][0])
     response = post(server, data, include="heatmap")
     assert response.status_code == 422
-    assert "'heatmap' is none of reconstruction, error_map" in response.json()["detail"]
+    assert "'heatmap' is none of input, reconstruction, error_map" in response.json()["detail"]
 
 
 def test_the_error_map_is_black_where_nothing_differs_and_has_a_fixed_scale() -> None:

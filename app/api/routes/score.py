@@ -1,79 +1,113 @@
-"""POST /score: pictures in, verdicts out."""
+"""POST /score: pictures in, verdicts out.
+
+A plain ASGI endpoint: FastAPI's own machinery would cost more than decoding a small picture and scoring it.
+``app.api.openapi`` documents it with the very models that parse and describe it.
+"""
 
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
+import numpy as np
 import orjson
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Response
+from numpy.typing import NDArray
+from starlette.datastructures import Headers
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
 
-from app.api import openapi
-from app.api.errors import AllRejected, InvalidParameter, NotAcceptable, Rejection, RequestTimedOut
+from app.api.errors import AllRejected, NotAcceptable, Rejection, RequestTimedOut
 from app.api.negotiation import best_type
 from app.api.problems import KINDS, describe
-from app.api.schemas import ScoreAnswer
-from app.api.services import Services, services
+from app.api.queries import Extra, parse_score_query
+from app.api.services import Services
 from app.api.uploads import Upload, read_uploads
 from app.inference.engine import Scored, ServedModel
 from app.inference.errors import InferenceError
-from app.inference.rendering import error_map, png, side_by_side, to_image
-
-router = APIRouter(tags=["scoring"])
+from app.inference.rendering import error_map, png, side_by_side, to_pixels
 
 _JSON: Final = "application/json"
 _PNG: Final = "image/png"
-_EXTRAS: Final = ("reconstruction", "error_map")
 
 
-@router.post(
-    "/score",
-    summary="Score pictures",
-    responses=openapi.SCORE_RESPONSES,
-    openapi_extra=openapi.SCORE_REQUEST,
-    response_model=ScoreAnswer,
-)
-async def score(
-    request: Request,
-    parts: Annotated[Services, Depends(services)],
-    model: Annotated[str | None, Query(description="a name in the store")] = None,
-    false_alarm_rate: Annotated[
-        float | None, Query(gt=0, lt=1, description="share of normal pictures that may be called anomalies")
-    ] = None,
-    include: Annotated[
-        list[str], Query(description="comma list of reconstruction, error_map; empty: numbers alone")
-    ] = ["reconstruction"],  # noqa: B006  FastAPI copies it
-) -> Response:
-    """Says of each picture whether it is an anomaly, and shows why.
+class ScoreRoute(Route):
+    """The endpoint at its path; like FastAPI's routes it leaves itself in the scope, for the metrics' labels."""
 
-    Send one or many files as `multipart/form-data` under the name `file` or `files`, or one picture as the raw
-    body with its `image/*` type. `Accept: image/png` answers, for one picture, with what the model saw, the
-    reconstruction and the error map side by side.
-    """
-    media_type = best_type(",".join(request.headers.getlist("accept")), (_JSON, _PNG))
-    extras = _parse_include(",".join(include))
-    async with _deadline(parts.settings.request_timeout_s):
-        served = await parts.registry.get(model)
+    def __init__(self, services: Services) -> None:
+        super().__init__("/score", ScoreEndpoint(services), methods=["POST"])
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As the base class."""
+        match, child_scope = super().matches(scope)
+        if match != Match.NONE:
+            child_scope["route"] = self
+        return match, child_scope
+
+
+class ScoreEndpoint:
+    """Says of each picture whether it is an anomaly, and shows why."""
+
+    def __init__(self, services: Services) -> None:
+        self._parts = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request; refusals are raised and become problem documents."""
+        async with _deadline(self._parts.settings.request_timeout_s):
+            response = await self._answer(scope, receive)
+        await response(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        parts, headers = self._parts, Headers(scope=scope)
+        media_type = best_type(",".join(headers.getlist("accept")), (_JSON, _PNG))
+        query = parse_score_query(scope["query_string"])
+        served = await parts.registry.get(query.model)
         manifest = served.bundle.manifest
-        rate = manifest.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
+        rate = query.false_alarm_rate or manifest.false_alarm_rate
         threshold = served.bundle.calibration.threshold(rate, manifest.guarantee)
+        settings = parts.settings
         uploads = await read_uploads(
-            request, max_body_bytes=parts.settings.max_body_bytes, max_files=parts.settings.max_files
+            headers, receive, max_body_bytes=settings.max_body_bytes, max_files=settings.max_files
         )
         if media_type == _PNG and len(uploads) > 1:
             raise NotAcceptable(f"{_PNG} shows one picture, {len(uploads)} were sent; ask for {_JSON}")
         with parts.engine.admit(len(uploads)):
             outcomes = await parts.engine.score_files(served, [upload.data for upload in uploads])
-            _account(request, parts, served, threshold, outcomes)
+            scope["state"]["log"] = self._account(served, threshold, outcomes)
             _require_one_scored(uploads, outcomes)
             pixels = len(outcomes) * manifest.input.height * manifest.input.width
             if media_type == _PNG:
                 return await parts.engine.render(pixels, lambda: _picture(served, threshold, outcomes[0]))
             body = await parts.engine.render(
-                pixels, lambda: orjson.dumps(_answer(served, rate, threshold, uploads, outcomes, extras))
+                pixels, lambda: orjson.dumps(_body(served, rate, threshold, uploads, outcomes, query.include))
             )
             return Response(body, media_type=_JSON)
+
+    def _account(
+        self, served: ServedModel, threshold: float, outcomes: Sequence[Scored | InferenceError]
+    ) -> dict[str, Any]:
+        """Counts verdicts and rejections; returns what the access line tells of them."""
+        manifest, metrics = served.bundle.manifest, self._parts.metrics
+        counts = {"anomaly": 0, "normal": 0, "rejected": 0}
+        queue_s = compute_s = 0.0
+        for outcome in outcomes:
+            if isinstance(outcome, Scored):
+                verdict = _verdict(outcome, threshold)
+                counts[verdict] += 1
+                metrics.count_scored(manifest.name, outcome, verdict)
+                queue_s = max(queue_s, outcome.row.queue_s)
+                compute_s = max(compute_s, outcome.row.compute_s)
+            else:
+                counts["rejected"] += 1
+                metrics.rejected.labels(KINDS[type(outcome)].slug).inc()
+        return {
+            "model": manifest.name,
+            "version": manifest.version,
+            **counts,
+            "queue_ms": round(queue_s * 1e3, 2),
+            "compute_ms": round(compute_s * 1e3, 2),
+        }
 
 
 @asynccontextmanager
@@ -85,37 +119,8 @@ async def _deadline(seconds: float) -> AsyncIterator[None]:
         raise RequestTimedOut(f"the request took longer than {seconds:g} s, upload included") from None
 
 
-def _parse_include(text: str) -> tuple[str, ...]:
-    wanted = tuple(part.strip() for part in text.split(",") if part.strip())
-    for name in wanted:
-        if name not in _EXTRAS:
-            raise InvalidParameter(f"include: {name[:40]!r} is none of {', '.join(_EXTRAS)}")
-    return wanted
-
-
 def _verdict(scored: Scored, threshold: float) -> str:
-    return "anomaly" if scored.score > threshold else "normal"
-
-
-def _account(
-    request: Request,
-    parts: Services,
-    served: ServedModel,
-    threshold: float,
-    outcomes: Sequence[Scored | InferenceError],
-) -> None:
-    """Counts verdicts and rejections, and hands them to the access line."""
-    manifest = served.bundle.manifest
-    counts = {"anomaly": 0, "normal": 0, "rejected": 0}
-    for outcome in outcomes:
-        if isinstance(outcome, Scored):
-            verdict = _verdict(outcome, threshold)
-            counts[verdict] += 1
-            parts.metrics.count_scored(manifest.name, outcome, verdict)
-        else:
-            counts["rejected"] += 1
-            parts.metrics.rejected.labels(KINDS[type(outcome)].slug).inc()
-    request.state.log = {"model": manifest.name, "version": manifest.version, **counts}
+    return "anomaly" if scored.row.score > threshold else "normal"
 
 
 def _require_one_scored(uploads: Sequence[Upload], outcomes: Sequence[Scored | InferenceError]) -> None:
@@ -128,13 +133,13 @@ def _require_one_scored(uploads: Sequence[Upload], outcomes: Sequence[Scored | I
         raise AllRejected(rejections)
 
 
-def _answer(
+def _body(
     served: ServedModel,
     rate: float,
     threshold: float,
     uploads: Sequence[Upload],
     outcomes: Sequence[Scored | InferenceError],
-    extras: Sequence[str],
+    extras: Sequence[Extra],
 ) -> dict[str, Any]:
     manifest = served.bundle.manifest
     return {
@@ -148,21 +153,24 @@ def _answer(
     }
 
 
-def _scored(upload: Upload, scored: Scored, threshold: float, extras: Sequence[str]) -> dict[str, Any]:
+def _scored(upload: Upload, scored: Scored, threshold: float, extras: Sequence[Extra]) -> dict[str, Any]:
+    row = scored.row
     result: dict[str, Any] = {
         "status": "scored",
         "filename": upload.filename,
-        "mse": scored.mse,
-        "score": scored.score,
-        "is_anomaly": scored.score > threshold,
+        "mse": row.mse,
+        "score": row.score,
+        "is_anomaly": row.score > threshold,
         "verdict": _verdict(scored, threshold),
         "p_value": scored.p_value,
         "warnings": scored.warnings,
     }
+    if "input" in extras:
+        result["input"] = _data_uri(to_pixels(scored.original))
     if "reconstruction" in extras:
-        result["reconstruction"] = _data_uri(png(to_image(scored.reconstruction)))
+        result["reconstruction"] = _data_uri(row.pixels)
     if "error_map" in extras:
-        result["error_map"] = _data_uri(png(error_map(scored.original, scored.reconstruction)))
+        result["error_map"] = _data_uri(error_map(scored.original, row.reconstruction))
     return result
 
 
@@ -172,13 +180,13 @@ def _rejected(upload: Upload, refusal: InferenceError) -> dict[str, Any]:
 
 def _picture(served: ServedModel, threshold: float, scored: Scored | InferenceError) -> Response:
     assert isinstance(scored, Scored)  # noqa: S101  _require_one_scored saw to it
-    manifest = served.bundle.manifest
+    manifest, row = served.bundle.manifest, scored.row
     return Response(
-        png(side_by_side(scored.original, scored.reconstruction)),
+        png(side_by_side(scored.original, row.reconstruction)),
         media_type=_PNG,
         headers={
-            "X-Anomaly-MSE": repr(scored.mse),
-            "X-Anomaly-Score": repr(scored.score),
+            "X-Anomaly-MSE": repr(row.mse),
+            "X-Anomaly-Score": repr(row.score),
             "X-Anomaly-Threshold": repr(threshold),
             "X-Anomaly-P-Value": repr(scored.p_value),
             "X-Anomaly-Verdict": _verdict(scored, threshold),
@@ -187,5 +195,5 @@ def _picture(served: ServedModel, threshold: float, scored: Scored | InferenceEr
     )
 
 
-def _data_uri(data: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(data).decode()
+def _data_uri(pixels: NDArray[np.uint8]) -> str:
+    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
