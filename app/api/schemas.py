@@ -91,7 +91,7 @@ class Health(BaseModel):
 
     status: Literal["ok", "starting", "unavailable"]
     reason: str | None = Field(None, description="why it is not ok")
-    model: ModelVersion | None = Field(description="the default model")
+    model: ModelVersion | None = Field(None, description="the default model, unless it is not in memory")
     models: list[ModelVersion] = Field(description="the models in memory")
     refused: list[RefusedModel] = Field(description="new versions that failed verification")
     uptime_s: float

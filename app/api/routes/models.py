@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.api import openapi
+from app.api import examples, openapi
 from app.api.schemas import CalibrationScores, ModelCard, Models, RefusedModel
 from app.api.services import Services, services
 from app.inference.errors import BundleRejected, UnknownModel
@@ -25,19 +25,31 @@ _REPORT_HEADERS: Final = {
 }
 
 
-@router.get("", summary="All models of the store", responses={401: openapi.MODEL_RESPONSES[401]})
+@router.get(
+    "",
+    summary="All models of the store",
+    responses={200: openapi.answer("The store", examples.MODELS), **openapi.CLOSED},
+)
 async def models(parts: Parts) -> Models:
     """The card of every model, and the models whose current version cannot be served."""
     return await asyncio.to_thread(_survey, parts.registry)
 
 
-@router.get("/{name}", summary="One model card", responses=openapi.MODEL_RESPONSES)
+@router.get(
+    "/{name}",
+    summary="One model card",
+    responses={200: openapi.answer("The card", examples.CARD), **openapi.MODEL_RESPONSES},
+)
 async def model(name: str, parts: Parts) -> ModelCard:
     """Version, input, threshold, calibration, evaluation, training, data fingerprint, checksums, libraries."""
     return await asyncio.to_thread(lambda: ModelCard.of(parts.registry.card(name)))
 
 
-@router.get("/{name}/calibration", summary="What decides", responses=openapi.MODEL_RESPONSES)
+@router.get(
+    "/{name}/calibration",
+    summary="What decides",
+    responses={200: openapi.answer("Scores and thresholds", examples.CALIBRATION), **openapi.MODEL_RESPONSES},
+)
 async def calibration(name: str, parts: Parts) -> CalibrationScores:
     """The calibration scores, ascending, and the threshold of each false-alarm rate that is worth trying.
 
