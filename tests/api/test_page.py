@@ -86,7 +86,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 class TestDrawing:
     def test_stroke_by_stroke_with_the_mouse(self, visit: Visit, trained: Published) -> None:
         page = visit()
-        expect(page.locator("#verdict-word")).to_have_text("–")
+        expect(page.locator("#verdict-word")).to_have_text("Your turn")
         for stroke in FIVE:
             with page.expect_response("**/score?*") as answered:
                 draw_with_mouse(page, stroke)
@@ -340,7 +340,7 @@ class TestTable:
     def test_remove_all(self, scored: Page) -> None:
         scored.click("#remove")
         expect(scored.locator("#rows tr")).to_have_count(0)
-        expect(scored.locator("#verdict-word")).to_have_text("–")
+        expect(scored.locator("#verdict-word")).to_have_text("Your turn")
         expect(scored.locator("#download")).to_be_disabled()
 
 

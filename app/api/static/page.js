@@ -11,7 +11,7 @@ import { Picture } from "./page/picture.js";
 import { showResult } from "./page/result.js";
 import { ScoringQueue } from "./page/scoring.js";
 import { Table } from "./page/table.js";
-import { counted, rateWords, summaryOf } from "./page/words.js";
+import { count, counted, rateWords, summaryOf } from "./page/words.js";
 
 const at = (id) => document.getElementById(id);
 
@@ -65,6 +65,7 @@ async function chooseModel(name) {
   at("sensitivity").max = model.stops.length - 1;
   at("sensitivity").value = model.stops.indexOf(model.calibratedStop);
   at("sensitivity").disabled = false;
+  at("scale-heading").textContent = `Where it falls among ${count(model.scores.length)} normal pictures`;
   histogram.calibrate(model);
   pictures.forEach((picture) => picture.wait());
   decide();

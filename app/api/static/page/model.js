@@ -39,8 +39,9 @@ export class Model {
 
   get lead() {
     const { data, training } = this.card;
+    const kind = data.normal === "normal" ? "" : ` of “${data.normal}”`; // a folder says no more than that
     return (
-      `This model has only ever seen ${count(training.fit_images)} normal pictures (${data.source}, ${data.normal}). ` +
+      `This model has only ever seen what is normal: ${count(training.fit_images)} pictures${kind} from ${data.source}. ` +
       "The worse it redraws yours, the more unusual yours is."
     );
   }

@@ -12,8 +12,8 @@ const PARTS = {
 export function showResult(picture, model) {
   const result = picture?.result ?? null;
   const verdict = picture && model.verdict(picture);
-  at("verdict").className = `verdict ${verdict ?? ""}`;
-  at("verdict").classList.toggle("waiting", picture?.state === "waiting");
+  at("result-heading").textContent = `What the model says${picture ? ` of ${picture.name}` : ""}`;
+  at("verdict").className = ["verdict", picture?.state ?? "empty", verdict].filter(Boolean).join(" ");
   at("verdict-word").textContent = headline(picture, verdict);
   at("verdict-words").textContent = explanation(picture, model);
   for (const [part, words] of Object.entries(PARTS)) {
@@ -30,7 +30,7 @@ export function showResult(picture, model) {
 }
 
 function headline(picture, verdict) {
-  if (picture === null) return "–";
+  if (picture === null) return "Your turn";
   if (verdict) return { anomaly: "Anomaly", normal: "Normal" }[verdict];
   return picture.state === "waiting" ? "…" : "Not scored";
 }

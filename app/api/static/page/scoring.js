@@ -74,7 +74,7 @@ export class ScoringQueue {
       } catch (problem) {
         if (!BUSY.includes(problem.status) || attempt === ATTEMPTS) throw problem;
         const seconds = (problem.retryAfter ?? 1) * attempt;
-        this.onNotice(`${sentence(problem.message)} Trying again in ${seconds} s.`);
+        this.onNotice(`One moment: ${problem.message}. Trying again in ${seconds} s.`);
         await sleep(seconds);
       }
     }
