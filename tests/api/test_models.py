@@ -1,13 +1,10 @@
 """What the page draws from: calibration scores with thresholds, and the files of the training report."""
 
-from pathlib import Path
-
 import pytest
 
 from app.api.schemas import CalibrationScores
 from app.inference.conformal import Calibration, finest_false_alarm_rate
-from app.inference.store import ModelStore
-from tests.support import Server, encode, gradient, make_bundle, running_server
+from tests.support import Server, encode, gradient, make_bundle
 from training.pipeline import Published
 
 
@@ -73,17 +70,6 @@ class TestReport:
         response = server.client.get(f"/models/digits-5/report/{path}")
         assert response.status_code == 404
         assert response.headers["content-type"] == "application/problem+json"
-
-    def test_a_changed_file_is_refused(self, tmp_path: Path) -> None:
-        store = ModelStore(tmp_path / "store")
-        manifest, files = make_bundle("m")
-        picture = store.publish(manifest, files) / "report" / "loss.png"
-        with running_server(store.root, tmp_path / "log", model="m") as server:
-            assert server.client.get("/models/m/report/loss.png").status_code == 200
-            picture.write_bytes(picture.read_bytes()[:-1] + b"?")
-            response = server.client.get("/models/m/report/loss.png")
-            assert response.status_code == 503
-            assert "report/loss.png was changed" in response.json()["detail"]
 
 
 class TestStaticFiles:

@@ -60,7 +60,8 @@ export class Histogram {
       svg("path", { d: bars, class: "bars alarms", "clip-path": "url(#above)" }),
       svg("line", { x1: 0, x2: width, y1: BASE, y2: BASE, class: "axis" }),
       ...this.#ticks(x),
-      ...pictures.filter(({ result }) => result).map(({ result }) => rug(x(result.score), result.score > model.threshold)),
+      rug(pictures, x, (score) => score <= model.threshold, "rug"),
+      rug(pictures, x, (score) => score > model.threshold, "rug alarm"),
       svg("line", { x1: line, x2: line, y1: TOP - 12, y2: BASE, class: "threshold" }),
       ...sides(line, width),
       ...(selected?.result ? marker(x(selected.result.score), selected.result.score > model.threshold) : []),
@@ -91,8 +92,10 @@ export class Histogram {
   }
 }
 
-function rug(x, isAnomaly) {
-  return svg("line", { x1: x, x2: x, y1: BASE - 9, y2: BASE, class: isAnomaly ? "rug alarm" : "rug" });
+/** A short line for each picture. */
+function rug(pictures, x, belongs, kind) {
+  const scores = pictures.flatMap(({ result }) => (result && belongs(result.score) ? [result.score] : []));
+  return svg("path", { d: scores.map((score) => `M${x(score)} ${BASE}v-9`).join(""), class: kind });
 }
 
 function sides(line, width) {

@@ -16,6 +16,7 @@ const COLUMNS = [
 
 export class Table {
   #rows = new Map();
+  #order = [];
   #column = null;
   #direction = 1;
   #again = () => {};
@@ -29,13 +30,15 @@ export class Table {
 
   show(pictures, selected, model) {
     this.#again = () => this.show(pictures, selected, model);
+    const kept = new Set(pictures);
     for (const picture of this.#rows.keys()) {
-      if (!pictures.includes(picture)) this.#rows.delete(picture);
+      if (!kept.has(picture)) this.#rows.delete(picture);
     }
-    const rows = this.sorted(pictures, model).map((picture) => this.#row(picture, picture === selected, model));
-    if (rows.length !== this.body.children.length || rows.some((row, index) => row !== this.body.children[index])) {
-      this.body.replaceChildren(...rows);
+    const order = this.sorted(pictures, model).map((picture) => this.#row(picture, picture === selected, model));
+    if (order.length !== this.#order.length || order.some((row, index) => row !== this.#order[index])) {
+      this.body.replaceChildren(...order);
     }
+    this.#order = order;
   }
 
   /** The pictures in the order of the rows. */
@@ -70,17 +73,19 @@ export class Table {
       row = this.#newRow(picture);
       this.#rows.set(picture, row);
     }
-    const { images, button, verdict, score, p } = row.parts;
+    const { images, button, reason, verdict, score, p } = row.parts;
     const word = model.verdict(picture);
+    const shown = [picture.result, picture.reason, picture.state, word, isSelected];
+    if (shown.every((each, index) => each === row.shown[index])) return row;
+    row.shown = shown;
     row.className = [picture.state, word].filter(Boolean).join(" ");
     button.ariaPressed = isSelected;
     for (const part of THUMBNAILS) {
       images[part].hidden = picture.result === null;
       if (picture.result && images[part].src !== picture.result[part]) images[part].src = picture.result[part];
     }
-    verdict.textContent = word ?? (picture.reason ? sentence(picture.reason) : "waiting");
-    verdict.colSpan = picture.reason ? 3 : 1;
-    score.hidden = p.hidden = picture.reason !== null;
+    reason.textContent = picture.reason ? sentence(picture.reason) : "";
+    verdict.textContent = word ?? (picture.reason ? "not scored" : "waiting");
     score.textContent = picture.result ? model.number(picture.result.score) : "";
     p.textContent = picture.result ? picture.result.p_value.toFixed(4) : "";
     return row;
@@ -89,17 +94,19 @@ export class Table {
   #newRow(picture) {
     const images = Object.fromEntries(THUMBNAILS.map((part) => [part, element("img", { alt: "", hidden: true })]));
     const button = element("button", { type: "button" }, picture.name);
+    const reason = element("p", { class: "quiet" });
     const [verdict, score, p] = [element("td", { class: "word" }), number(), number()];
     const row = element(
       "tr",
       { onclick: () => this.onSelect(picture) },
       element("td", {}, element("div", { class: "thumbnails" }, ...Object.values(images))),
-      element("td", { class: "name" }, button),
+      element("td", { class: "name" }, button, reason),
       verdict,
       score,
       p,
     );
-    row.parts = { images, button, verdict, score, p };
+    row.parts = { images, button, reason, verdict, score, p };
+    row.shown = [];
     return row;
   }
 }
