@@ -415,16 +415,30 @@ class TestTrouble:
             expect(page.locator("#notice")).to_be_hidden()
             assert set(verdicts(page)) <= {"normal", "anomaly"}
 
-    def test_without_a_connection_it_says_so_and_tries_again(self, visit: Visit) -> None:
+    def test_without_a_connection_it_says_so_and_tries_everything_again(
+        self, visit: Visit, digit_files: Digits
+    ) -> None:
+        page = visit()
+        expect(page.locator("#open-card")).to_be_enabled()
+        page.context.set_offline(True)
+        page.set_input_files("#files", [file(f"{number}.png", digit_files[5][number]) for number in range(20)])
+        expect(page.locator("#notice")).to_contain_text("The service does not answer.")
+        expect(page.locator("#verdict-word")).to_have_text("Not scored")
+        expect(page.locator("#rows tr.failed")).to_have_count(20)
+        page.context.set_offline(False)
+        page.click("#again")
+        expect(page.locator("#notice")).to_be_hidden()
+        expect(page.locator("#rows tr.scored")).to_have_count(20)
+
+    def test_when_the_service_is_back_what_failed_is_scored_too(self, visit: Visit) -> None:
         page = visit()
         expect(page.locator("#open-card")).to_be_enabled()
         page.context.set_offline(True)
         draw_with_mouse(page, FIVE[1])
-        expect(page.locator("#notice")).to_contain_text("The service does not answer.")
-        expect(page.locator("#verdict-word")).to_have_text("Not scored")
+        expect(page.locator("#rows tr.failed")).to_have_count(1)
         page.context.set_offline(False)
-        page.click("#again")
-        expect(page.locator("#verdict-word")).to_have_text(re.compile("Normal|Anomaly"))
+        page.click("#samples button >> nth=0")
+        expect(page.locator("#rows tr.scored")).to_have_count(2)
         expect(page.locator("#notice")).to_be_hidden()
 
     def test_the_page_follows_the_store_from_nothing_to_a_model_to_its_next_version(

@@ -25,10 +25,9 @@ const table = new Table(at("columns"), at("rows"), select);
 const pad = new Pad(at("pad"), { onDraw: scoreDrawing, onNew: () => (drawing = null) });
 const queue = new ScoringQueue({
   modelName: () => model.name,
-  waiting: () => pictures.filter((picture) => picture.state === "waiting"),
+  pictures: () => pictures,
   // The store may have moved on to another version: then thresholds and scores of the old one are void.
-  onAnswer: (version) => (version === model.version ? show() : chooseModel(model.name)),
-  onRefused: show,
+  onAnswer: (by) => (by?.name === model.name && by.version !== model.version ? chooseModel(model.name) : show()),
   onNotice: notify,
 });
 
@@ -67,7 +66,7 @@ async function chooseModel(name) {
   at("sensitivity").disabled = false;
   at("scale-heading").textContent = `Where it falls among ${count(model.scores.length)} normal pictures`;
   histogram.calibrate(model);
-  pictures.forEach((picture) => picture.wait());
+  pictures.forEach((picture) => picture.forget());
   decide();
   queue.run();
 }

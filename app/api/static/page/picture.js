@@ -25,6 +25,13 @@ export class Picture {
     this.state = "waiting";
   }
 
+  /** Another model is asked: what this one said does not count. */
+  forget() {
+    this.result = null;
+    this.reason = null;
+    this.wait();
+  }
+
   scored(result) {
     Object.assign(this, { state: "scored", result, reason: null });
   }

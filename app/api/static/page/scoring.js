@@ -15,33 +15,41 @@ const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds 
 export class ScoringQueue {
   #running = false;
 
-  constructor({ modelName, waiting, onAnswer, onRefused, onNotice }) {
-    Object.assign(this, { modelName, waiting, onAnswer, onRefused, onNotice });
+  /** `onAnswer` hears after each request which model answered, or null if none did. */
+  constructor({ modelName, pictures, onAnswer, onNotice }) {
+    Object.assign(this, { modelName, pictures, onAnswer, onNotice });
   }
 
   /** Until nothing waits. Pictures that are added meanwhile are scored too. */
   async run() {
     if (this.#running) return;
     this.#running = true;
-    for (let batch; (batch = nextBatch(this.waiting())).length > 0; ) await this.#scoreBatch(batch);
+    for (let batch; (batch = nextBatch(this.#those("waiting"))).length > 0; ) await this.#scoreBatch(batch);
     this.#running = false;
   }
 
   async #scoreBatch(batch) {
-    const model = this.modelName();
     const revisions = batch.map((picture) => picture.revision);
-    const { version, outcomes } = await this.#outcomes(model, batch);
+    const { model, outcomes } = await this.#outcomes(this.modelName(), batch);
     const current = batch.map((picture, index) => picture.revision === revisions[index]);
     batch.forEach((picture, index) => current[index] && outcomes[index](picture));
-    const failed = batch.filter((picture) => picture.state === "failed");
-    if (failed.length > 0) {
-      this.onNotice(sentence(failed[0].reason), () => {
-        failed.forEach((picture) => picture.wait());
-        this.run();
-      });
-    }
-    if (version === null) this.onRefused();
-    else await this.onAnswer(version);
+    const failed = batch.find((picture) => picture.state === "failed");
+    if (failed) this.#giveUp(failed.reason);
+    else this.#those("failed").forEach((picture) => picture.wait()); // the service is back
+    await this.onAnswer(model);
+  }
+
+  /** Asks no more until somebody says so: what waits would only fail too. */
+  #giveUp(reason) {
+    this.#those("waiting").forEach((picture) => picture.failed(reason));
+    this.onNotice(sentence(reason), () => {
+      this.#those("failed").forEach((picture) => picture.wait());
+      this.run();
+    });
+  }
+
+  #those(state) {
+    return this.pictures().filter((picture) => picture.state === state);
   }
 
   /** What became of each picture, as functions that tell it. */
@@ -49,17 +57,17 @@ export class ScoringQueue {
     try {
       const answer = await this.#ask(model, batch);
       this.onNotice("");
-      return { version: answer.model.version, outcomes: answer.results.map(tell) };
+      return { model: answer.model, outcomes: answer.results.map(tell) };
     } catch (problem) {
-      if (problem.errors) return { version: null, outcomes: problem.errors.map((error) => tell({ error })) };
+      if (problem.errors) return { model: null, outcomes: problem.errors.map((error) => tell({ error })) };
       if (problem.status === TOO_LARGE && batch.length > 1) {
         const half = Math.ceil(batch.length / 2);
         const parts = [await this.#outcomes(model, batch.slice(0, half)), await this.#outcomes(model, batch.slice(half))];
-        return { version: parts[0].version ?? parts[1].version, outcomes: parts.flatMap((part) => part.outcomes) };
+        return { model: parts[0].model ?? parts[1].model, outcomes: parts.flatMap((part) => part.outcomes) };
       }
       const isFiles = problem.status >= 400 && problem.status < AT_FAULT && !BUSY.includes(problem.status);
       const end = isFiles ? "refused" : "failed";
-      return { version: null, outcomes: batch.map(() => (picture) => picture[end](problem.message)) };
+      return { model: null, outcomes: batch.map(() => (picture) => picture[end](problem.message)) };
     }
   }
 
