@@ -141,6 +141,7 @@ def running_server(store: Path, log: Path, *, ready: bool = True, **settings: ob
         **{key: value for key, value in os.environ.items() if not key.startswith("ANOMALY_")},
         "ANOMALY_MODEL_STORE": str(store),
         "ANOMALY_PORT": str(port),
+        "ANOMALY_DRAIN_S": "0",
         **{f"ANOMALY_{key.upper()}": str(value) for key, value in settings.items()},
     }
     with log.open("wb") as output:

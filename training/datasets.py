@@ -6,6 +6,7 @@ and the built-in sets hold 8-bit values / 255: a picture gets the same tensor in
 
 import gzip
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,12 @@ import torch
 
 from app.inference.images import InputSpec
 from training import folders
+from training.command_line import did_you_mean
 from training.errors import TrainingError
 from training.folders import NORMAL, Mode
 
-BUILT_IN: Final = ("mnist", "fashion-mnist", "digits")
+DOWNLOADED: Final = ("mnist", "fashion-mnist")
+BUILT_IN: Final = (*DOWNLOADED, "digits")
 
 _DIGITS_TEST_SHARE: Final = 0.2
 _CLASSES: Final = 10
@@ -91,7 +94,7 @@ def load(source: Source, *, folder_size: tuple[int, int] = (64, 64)) -> Dataset:
     Raises:
         TrainingError: there is nothing to learn from; the text says what to do.
     """
-    if source.data in {"mnist", "fashion-mnist"}:
+    if source.data in DOWNLOADED:
         return _torchvision(source)
     if source.data == "digits":
         return _digits(source)
@@ -107,11 +110,17 @@ def _torchvision(source: Source) -> Dataset:
     except (RuntimeError, URLError, OSError, ValueError, EOFError, gzip.BadGzipFile) as error:
         raise TrainingError(
             f"{source.data} is not in {source.data_dir / kind.__name__ / 'raw'} and cannot be downloaded "
-            f"({' '.join(str(error).split())}). Place its four files (train-images-idx3-ubyte, "
+            f"({_reason(error)}). Place its four files (train-images-idx3-ubyte, "
             f"train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte) there by hand, or point "
             f"--data-dir at a folder that has {kind.__name__}/raw; --data digits needs no download"
         ) from error
     return _by_class(source, (train.data.numpy(), train.targets.numpy()), (test.data.numpy(), test.targets.numpy()))
+
+
+def _reason(error: Exception) -> str:
+    """What the last mirror said, without the wrappings."""
+    text = " ".join(str(error).split()).rsplit("got: ", 1)[-1]
+    return re.sub(r"^<urlopen error (\[Errno -?\d+\] )?(.*)>$", r"\2", text)
 
 
 def _digits(source: Source) -> Dataset:
@@ -151,8 +160,13 @@ def _to_tensor(images: np.ndarray) -> torch.Tensor:
 
 def _folder(source: Source, size: tuple[int, int]) -> Dataset:
     root = Path(source.data)
+    if root.is_file():
+        raise TrainingError(
+            f"{root} is a file; --data takes a folder that holds {NORMAL}/, or the name of a set: {', '.join(BUILT_IN)}"
+        )
     if not root.is_dir():
-        raise TrainingError(f"there is no folder {root}, and no built-in set of that name ({', '.join(BUILT_IN)})")
+        meant = did_you_mean(source.data, BUILT_IN) or f" ({', '.join(BUILT_IN)})"
+        raise TrainingError(f"there is no folder {root}, and no built-in set of that name{meant}")
     normal_files, test_files = folders.normal_files(root), folders.test_files(root)
     spec = InputSpec(
         mode=folders.guess_mode(normal_files) if source.mode == "auto" else source.mode, height=size[0], width=size[1]
@@ -161,7 +175,10 @@ def _folder(source: Source, size: tuple[int, int]) -> Dataset:
     normal = folders.decode(normal_files, spec, cache=cache)
     test = folders.decode([path for path, _ in test_files], spec, cache=cache)
     if not normal.kept:
-        raise TrainingError(f"none of the {len(normal_files)} images in {root / NORMAL} can be read")
+        path, reason = normal.unreadable[0]
+        raise TrainingError(
+            f"none of the {len(normal_files)} images in {root / NORMAL} can be read; the first, {path.name}: {reason}"
+        )
     return Dataset(
         source=root.resolve().name.encode(errors="replace").decode(),
         normal_label=NORMAL,

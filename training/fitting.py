@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from training.autoencoders import LinearAutoencoder
+from training.errors import TrainingError
 from training.recipes import Recipe
 from training.scoring import squared_error
 
@@ -56,6 +57,7 @@ def fit(
     seed: int,
     device: torch.device,
     on_epoch: Callable[[Epoch], None],
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> list[Epoch]:
     """Trains in place.
 
@@ -67,8 +69,10 @@ def fit(
         seed: of shuffling and corruption; equal seeds on one machine give equal weights.
         device: where to compute.
         on_epoch: called after each epoch.
+        on_step: called after each step with the number of pictures it took.
 
     Raises:
+        TrainingError: the loss is no number any more.
         ValueError: the network's reconstruction has not the images' shape.
     """
     if isinstance(network, LinearAutoencoder):
@@ -96,6 +100,7 @@ def fit(
             optimizer.step()
             schedule.step()
             total += loss.detach() * len(indices)
+            on_step(len(indices))
         epochs.append(
             Epoch(
                 number,
@@ -105,8 +110,17 @@ def fit(
             )
         )
         on_epoch(epochs[-1])
+        _refuse_divergence(epochs[-1], recipe)
     network.cpu().eval()
     return epochs
+
+
+def _refuse_divergence(epoch: Epoch, recipe: Recipe) -> None:
+    if not all(map(math.isfinite, (epoch.train_loss, epoch.validation_loss or 0))):
+        raise TrainingError(
+            f"the loss is no number any more after epoch {epoch.number}: "
+            f"the steps are too large, ask for a --learning-rate below {recipe.learning_rate:g}"
+        )
 
 
 def _solve(network: LinearAutoencoder, images: torch.Tensor, validation: torch.Tensor, seed: int) -> Epoch:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -61,7 +62,9 @@ def normal_files(root: Path) -> list[Path]:
         TrainingError: there are none; the text says what is missing.
     """
     if not (root / NORMAL).is_dir():
-        raise TrainingError(f"{root} has no folder {NORMAL}/ with the pictures to learn from")
+        loose = sum(path.suffix.lower() in _IMAGE_SUFFIXES for path in root.iterdir())
+        found = f"; move the {loose:,} images that lie in {root} itself there" if loose else ""
+        raise TrainingError(f"{root} has no folder {NORMAL}/ with the pictures to learn from{found}")
     files = image_files(root / NORMAL)
     if not files:
         raise TrainingError(f"{root / NORMAL} holds no images ({', '.join(sorted(_IMAGE_SUFFIXES))})")
@@ -124,8 +127,17 @@ def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> Dec
     bad = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, str)]
     images = torch.stack([tensor for _, tensor in good]) if good else torch.empty(0, *spec.shape)
     if kept_file:
-        kept_file.parent.mkdir(parents=True, exist_ok=True)
-        half_written = kept_file.with_suffix(f".{os.getpid()}.npz")
+        with suppress(OSError):  # a cache is a convenience: a read-only or full disk stops no training
+            _keep(kept_file, images, good, bad)
+    return Decoded(images, tuple(index for index, _ in good), tuple((files[index], reason) for index, reason in bad))
+
+
+def _keep(
+    file: Path, images: torch.Tensor, good: Sequence[tuple[int, torch.Tensor]], bad: Sequence[tuple[int, str]]
+) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half_written = file.with_suffix(f".{os.getpid()}.npz")
+    try:
         np.savez(
             half_written,
             images=images.numpy(),
@@ -133,8 +145,9 @@ def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> Dec
             unreadable=np.array([index for index, _ in bad], dtype=np.int64),
             reasons=np.array([reason for _, reason in bad], dtype=np.str_),
         )
-        half_written.replace(kept_file)
-    return Decoded(images, tuple(index for index, _ in good), tuple((files[index], reason) for index, reason in bad))
+        half_written.replace(file)
+    finally:
+        half_written.unlink(missing_ok=True)
 
 
 def _decode(path: Path, spec: InputSpec) -> torch.Tensor | str:

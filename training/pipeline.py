@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import nn
@@ -40,6 +41,10 @@ from training.recipes import Recipe
 from training.report import Material
 from training.scoring import Rule, ScoredAutoencoder
 from training.splitting import Parts, split
+
+READING: Final = "reading the pictures"
+FITTING: Final = "fitting"
+PUBLISHING: Final = "publishing"
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,26 @@ class Published:
     manifest: Manifest
 
 
-def train(
-    run: Run,
-    *,
-    on_data: Callable[[Prepared], None] = lambda _: None,
-    on_epoch: Callable[[Epoch], None] = lambda _: None,
-) -> Published:
+class Observer:
+    """Follows a run, for those who wait; a subclass says what it wants to know."""
+
+    def stage(self, name: str) -> None:
+        """What begins now."""
+
+    def read(self, data: Dataset) -> None:
+        """What there is to learn from, before anything is refused for being too little."""
+
+    def prepared(self, prepared: Prepared) -> None:
+        """How it was split."""
+
+    def step(self, pictures: int) -> None:
+        """So many more pictures were fitted on."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """All pictures were fitted on once more."""
+
+
+def train(run: Run, observer: Observer | None = None) -> Published:
     """Trains, calibrates, evaluates and publishes a new version.
 
     Raises:
@@ -96,15 +115,25 @@ def train(
         StoreNotWritable, BundleRejected: publishing failed; the store serves what it served.
     """
     torch.set_num_threads(run.threads)
-    ModelStore(run.store).prepare(run.name)
-    prepared = prepare(run)
+    observer = observer or Observer()
+    prepared = prepare(run, observer)
     data, parts = prepared.data, prepared.parts
-    on_data(prepared)
+    ModelStore(run.store).prepare(run.name)
 
+    observer.stage(FITTING)
     began = time.perf_counter()
-    network, epochs = fit_network(run.recipe, data, parts, seed=run.seed, device=prepared.device, on_epoch=on_epoch)
+    network, epochs = fit_network(
+        run.recipe,
+        data,
+        parts,
+        seed=run.seed,
+        device=prepared.device,
+        on_epoch=observer.epoch,
+        on_step=observer.step,
+    )
     seconds = time.perf_counter() - began
 
+    observer.stage("calibrating and evaluating")
     # From here on, the archive that will be served does the scoring.
     archive = torchscript.dump(ScoredAutoencoder(network, run.rule.module()))
     model = torchscript.load(archive)
@@ -152,6 +181,7 @@ def train(
         golden=_golden(model, data.spec, held_out),
         calibration=CalibrationRecord(size=len(calibration), scores=calibration.scores),
     )
+    observer.stage("drawing the report")
     material = Material(
         normal=data.normal[list(parts.fit)],
         epochs=epochs,
@@ -164,20 +194,25 @@ def train(
     )
     files = {MODEL_FILE: archive, **report.write(draft, material)}
     manifest = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
+    observer.stage(PUBLISHING)
     return Published(ModelStore(run.store).publish(manifest, files), manifest)
 
 
-def prepare(run: Run) -> Prepared:
+def prepare(run: Run, observer: Observer) -> Prepared:
     """Reads and splits; everything that can be refused before training is refused here.
 
     Raises:
         TrainingError: there is too little to learn from or to calibrate with.
     """
+    observer.stage(READING)
     data = load(run.source, folder_size=run.recipe.folder_size)
+    observer.read(data)
     parts = split(
         data.groups, run.recipe, false_alarm_rate=run.false_alarm_rate, guarantee=run.guarantee, seed=run.seed
     )
-    return Prepared(data, parts, pick_device(run.device), _find_near_duplicates(data, parts))
+    prepared = Prepared(data, parts, pick_device(run.device), _find_near_duplicates(data, parts))
+    observer.prepared(prepared)
+    return prepared
 
 
 def fit_network(
@@ -188,12 +223,14 @@ def fit_network(
     seed: int,
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> tuple[nn.Module, list[Epoch]]:
     """Builds the recipe's network and fits it on the fit part."""
     torch.manual_seed(seed)
     network = build(recipe, data.spec.shape, len(parts.fit))
     images, validation = data.normal[list(parts.fit)], data.normal[list(parts.validation)]
-    return network, fit(network, images, validation, recipe, seed=seed, device=device, on_epoch=on_epoch)
+    epochs = fit(network, images, validation, recipe, seed=seed, device=device, on_epoch=on_epoch, on_step=on_step)
+    return network, epochs
 
 
 def _find_near_duplicates(data: Dataset, parts: Parts) -> dict[str, list[tuple[str, str]]] | None:

@@ -19,8 +19,9 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from app.inference.bundle import BatchScores
-from app.inference.manifest import Evaluation, Manifest
+from app.inference.manifest import Manifest
 from app.inference.rendering import error_map, to_image
+from training.card import evaluation_rows
 from training.fitting import Epoch
 from training.folders import NORMAL
 
@@ -92,17 +93,6 @@ def write(manifest: Manifest, material: Material) -> dict[str, bytes]:
     )
     files = {f"report/{name}.png": content for name, content in pictures.items()}
     return {**files, "report/index.html": html.encode()}
-
-
-def evaluation_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """The figures for people: (what, how much); without those that need pictures there were none of."""
-    rows = (
-        ("AUROC", evaluation.auroc, ".4f"),
-        ("average precision", evaluation.average_precision, ".4f"),
-        (f"detected of {evaluation.anomalies:,} anomalies", evaluation.detection_rate, ".2%"),
-        (f"false alarms on {evaluation.normal:,} normals", evaluation.false_alarm_rate, ".2%"),
-    )
-    return [(label, format(value, pattern)) for label, value, pattern in rows if value is not None]
 
 
 def draw(material: Material) -> dict[str, bytes]:

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from typing import Final
 
 import torch
 from fastapi import FastAPI
@@ -10,6 +11,7 @@ from starlette.middleware import Middleware
 
 from app import __version__
 from app.api import logs, openapi, problems
+from app.api.draining import Draining, draining_on_signals
 from app.api.metrics import Metrics
 from app.api.middleware import Accounting, RequireKey
 from app.api.routes import health, models, observe, page
@@ -20,40 +22,43 @@ from app.inference.engine import Engine
 from app.inference.registry import ModelRegistry
 from app.inference.store import ModelStore
 
+_MEASURE_S: Final = 5
+
 
 def create_app(settings: Settings) -> FastAPI:
     """Builds an application; models are loaded once it starts."""
-    metrics = Metrics()
+    metrics, draining = Metrics(), Draining()
     engine = Engine(
         max_batch=settings.max_batch,
         queue_size=settings.queue_size,
         max_pixels=settings.max_pixels,
         observe=metrics.count_batch,
+        observe_depth=metrics.queue_depth.set,
     )
-    metrics.watch_queue(lambda: engine.admitted)
     registry = ModelRegistry(
         ModelStore(settings.model_store),
         engine,
         settings.model,
         on_change=lambda: metrics.show_models(
-            {each.bundle.manifest.name: each.bundle.manifest.version for each in registry.served},
-            [refusal.model for refusal in registry.refused],
+            {(each.bundle.manifest.name, each.bundle.manifest.version) for each in registry.served},
+            {refusal.model for refusal in registry.refused},
         ),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         torch.set_num_threads(settings.torch_threads)
-        watching = asyncio.create_task(registry.watch())
+        chores = [asyncio.create_task(chore) for chore in (registry.watch(), _measure_for_ever(metrics))]
         try:
-            yield
+            with draining_on_signals(draining, settings.drain_s):
+                yield
         finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
             engine.close()
 
-    middleware = [Middleware(Accounting, metrics=metrics)]
+    middleware = [Middleware(Accounting, metrics=metrics, draining=draining)]
     if settings.api_keys:
         keys = [key.get_secret_value() for key in settings.api_keys]
         middleware.append(Middleware(RequireKey, keys=keys))
@@ -67,13 +72,19 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.services = Services(settings, engine, registry, metrics)
+    app.state.services = Services(settings, engine, registry, metrics, draining)
     problems.install(app)
     openapi.install(app)
     app.router.routes.append(ScoreRoute(app.state.services))
     for group in (health, models, observe, page):
         app.include_router(group.router)
     return app
+
+
+async def _measure_for_ever(metrics: Metrics) -> None:
+    while True:
+        metrics.measure_process()
+        await asyncio.sleep(_MEASURE_S)
 
 
 def from_environment() -> FastAPI:

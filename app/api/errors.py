@@ -44,6 +44,10 @@ class RequestTimedOut(RequestError):
     """The request took longer than the request timeout."""
 
 
+class ShuttingDown(RequestError):
+    """The process has been told to end; another one may take the request."""
+
+
 @dataclass(frozen=True)
 class Rejection:
     """One uploaded file that was not scored."""

@@ -48,6 +48,7 @@ def configure(log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    logging.captureWarnings(True)  # as lines of the log, not between them
 
 
 class _StandardError:

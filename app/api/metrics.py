@@ -1,10 +1,25 @@
-"""Prometheus metrics, one registry per application."""
+"""Prometheus metrics, one registry per application.
 
-from collections.abc import Callable
+With several workers each keeps its numbers in files of a folder they share, and whichever is asked sums them up
+(prometheus_client's multiprocess mode, switched on by the variable that names the folder).
+"""
+
+import os
+from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from app.api.settings import SHARED_METRICS
 from app.inference.engine import BatchDone, Scored
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -52,17 +67,27 @@ class Metrics:
             buckets=_LATENCY_S,
             registry=register,
         )
-        self.queue_depth = Gauge("anomaly_queue_depth", "Images in work", registry=register)
+        self.queue_depth = Gauge(
+            "anomaly_queue_depth", "Images in work", registry=register, multiprocess_mode="livesum"
+        )
         self.model_info = Gauge(
-            "anomaly_model_info", "The version that serves", ["model", "version"], registry=register
-        )
+            "anomaly_model_info", "1: the version serves; 0: it did", ["model", "version"],
+            registry=register, multiprocess_mode="livemax",
+        )  # fmt: skip
         self.refused_models = Gauge(
-            "anomaly_model_refused", "1: its current version was refused", ["model"], registry=register
+            "anomaly_model_refused", "1: its current version was refused; 0: it was, and is mended", ["model"],
+            registry=register, multiprocess_mode="livemax",
+        )  # fmt: skip
+        self.memory = Gauge(
+            "process_resident_memory_bytes", "Resident memory size in bytes",
+            registry=register, multiprocess_mode="livesum",
+        )  # fmt: skip
+        self.open_files = Gauge(
+            "process_open_fds", "Number of open file descriptors", registry=register, multiprocess_mode="livesum"
         )
-
-    def watch_queue(self, depth: Callable[[], int]) -> None:
-        """Reads the queue's depth whenever it is asked for."""
-        self.queue_depth.set_function(depth)
+        self._process = ProcessCollector(registry=None)
+        self._serving: set[tuple[str, str]] = set()
+        self._refused: set[str] = set()
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request, when its answer is sent."""
@@ -80,15 +105,38 @@ class Metrics:
         self.mse.labels(model).observe(scored.row.mse)
         self.p_value.labels(model).observe(scored.p_value)
 
-    def show_models(self, serving: dict[str, str], refused: list[str]) -> None:
+    def show_models(self, serving: set[tuple[str, str]], refused: set[str]) -> None:
         """Which version serves under which name, and whose newer version was refused."""
-        self.model_info.clear()
-        for model, version in serving.items():
-            self.model_info.labels(model, version).set(1)
-        self.refused_models.clear()
-        for model in refused:
-            self.refused_models.labels(model).set(1)
+        for model, version in serving | self._serving:
+            self.model_info.labels(model, version).set((model, version) in serving)
+        for model in refused | self._refused:
+            self.refused_models.labels(model).set(model in refused)
+        self._serving, self._refused = serving, refused
+
+    def measure_process(self) -> None:
+        """Notes what this process takes of the machine."""
+        for metric in self._process.collect():
+            if metric.name == "process_resident_memory_bytes":
+                self.memory.set(metric.samples[0].value)
+            elif metric.name == "process_open_fds":
+                self.open_files.set(metric.samples[0].value)
 
     def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self.registry)
+        """The text that Prometheus scrapes, of all workers together."""
+        self.measure_process()
+        folder = os.environ.get(SHARED_METRICS)
+        if folder is None:
+            return generate_latest(self.registry)
+        _forget_the_dead(Path(folder))
+        everyone = CollectorRegistry()
+        MultiProcessCollector(everyone, folder)  # type: ignore[no-untyped-call]
+        return generate_latest(everyone)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """A killed worker cannot take its own gauges away; what it has counted stays."""
+    for worker in {file.stem.rpartition("_")[2] for file in folder.glob("gauge_live*.db")}:
+        try:
+            os.kill(int(worker), 0)
+        except ProcessLookupError:
+            mark_process_dead(int(worker), str(folder))  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
+from app.api.draining import Draining
 from app.api.errors import Unauthorized
 from app.api.metrics import Metrics
 
@@ -26,9 +27,10 @@ _log = structlog.get_logger("access")
 class Accounting:
     """Gives each request an id (the client's ``X-Request-ID`` if it is a decent one), a log line, its metrics."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, draining: Draining) -> None:
         self.app = app
         self.metrics = metrics
+        self.draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on and accounts for it when it ends, however it ends."""
@@ -47,6 +49,8 @@ class Accounting:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), header]
+                if self.draining.begun:  # its client shall connect elsewhere
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

@@ -151,6 +151,7 @@ _SCORE_RESPONSES: Final[Responses] = {
         (domain.NonFiniteScore, "the model returned a score of nan"),
         (domain.Overloaded, "256 pictures are in work, 256 is the limit"),
         (domain.ModelUnavailable, "the model is being loaded"),
+        (http.ShuttingDown, "the service is shutting down"),
         (http.RequestTimedOut, "the request took longer than 30 s, upload included"),
     ),
 }  # fmt: skip

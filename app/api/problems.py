@@ -54,6 +54,7 @@ KINDS: Final[Mapping[type[Exception], Kind]] = {
     domain.Overloaded: Kind("overloaded", "Queue full", 429, _RETRY),
     domain.ModelUnavailable: Kind("model-unavailable", "Model not ready", 503, _RETRY),
     domain.BundleRejected: Kind("model-unavailable", "Model not ready", 503, _RETRY),
+    http.ShuttingDown: Kind("shutting-down", "Shutting down", 503, _RETRY),
     http.RequestTimedOut: Kind("timeout", "Request took too long", 504),
 }
 

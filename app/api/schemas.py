@@ -89,7 +89,7 @@ class RefusedModel(BaseModel):
 class Health(BaseModel):
     """The service as it is now."""
 
-    status: Literal["ok", "starting", "unavailable"]
+    status: Literal["ok", "starting", "draining", "unavailable"]
     reason: str | None = Field(None, description="why it is not ok")
     model: ModelVersion | None = Field(None, description="the default model, unless it is not in memory")
     models: list[ModelVersion] = Field(description="the models in memory")
@@ -106,7 +106,7 @@ class Liveness(BaseModel):
 class Readiness(BaseModel):
     """Whether requests can be scored."""
 
-    status: Literal["ready", "starting", "unavailable"]
+    status: Literal["ready", "starting", "draining", "unavailable"]
     reason: str | None = None
 
 

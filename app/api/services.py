@@ -6,6 +6,7 @@ from typing import cast
 
 from fastapi import Request
 
+from app.api.draining import Draining
 from app.api.metrics import Metrics
 from app.api.settings import Settings
 from app.inference.engine import Engine
@@ -20,6 +21,7 @@ class Services:
     engine: Engine
     registry: ModelRegistry
     metrics: Metrics
+    draining: Draining = field(default_factory=Draining)
     started: float = field(default_factory=time.monotonic)
 
 

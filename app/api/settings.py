@@ -10,6 +10,9 @@ from app.inference.manifest import NAME_PATTERN
 
 PREFIX: Final = "ANOMALY_"
 
+SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that names the folder where workers share their metrics, set by the process that starts them."""
+
 
 class BadSettings(Exception):
     """A setting cannot be used; the text is one line that names the variable."""
@@ -32,7 +35,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="comma list of keys that requests must carry; empty: open to all"
+        (), description="comma list of keys that requests must carry, or a file with one a line; empty: open to all"
     )
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="largest request body, in bytes")
     max_pixels: int = Field(25_000_000, ge=1, description="largest picture, in width × height")
@@ -41,6 +44,9 @@ class Settings(BaseSettings):
     queue_size: int = Field(256, ge=1, description="most pictures in work at a time, then 429")
     request_timeout_s: float = Field(
         30, gt=0, le=86_400, description="seconds a request may take, upload included, then 504"
+    )
+    drain_s: float = Field(
+        1, ge=0, le=300, description="seconds that a process told to end still listens, to say that it is not ready"
     )
     torch_threads: int = Field(1, ge=1, le=1024, description="threads of one forward pass, per worker")
     log_format: Literal["json", "console"] = Field("console", description="json lines, or text for people")
@@ -52,7 +58,8 @@ class Settings(BaseSettings):
     def _split_keys(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        keys = tuple(key.strip() for key in value.split(",") if key.strip())
+        listed = _keys_in(Path(value.removeprefix("@"))) if value.startswith("@") or _is_file(value) else value
+        keys = tuple(key.strip() for key in listed.split(",") if key.strip())
         if value.strip() and not keys:
             raise ValueError("it names no key; leave it out to serve without keys")
         return keys
@@ -86,6 +93,22 @@ class Settings(BaseSettings):
             else str(value)
             for name, value in self
         }
+
+
+def _is_file(value: str) -> bool:
+    try:
+        return Path(value).is_file()
+    except (OSError, ValueError):  # longer than a name may be
+        return False
+
+
+def _keys_in(path: Path) -> str:
+    """The keys of a file as a comma list; a # begins a comment."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"its file cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}") from error
+    return ",".join(line.partition("#")[0] for line in lines)
 
 
 def read_settings(arguments: list[str] | None = None) -> Settings:

@@ -14,8 +14,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from app.api.errors import BodyTooLarge, MalformedMultipart, NoImage, TooManyFiles, UnsupportedMediaType
+from app.inference.errors import Overloaded
 
 FIELDS: Final = ("file", "files")
+
+_BODIES_AT_ONCE: Final = 16  # of the largest size, or thousands of small ones
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,59 @@ class Upload:
     data: bytes
 
 
-async def read_uploads(headers: Headers, receive: Receive, *, max_body_bytes: int, max_files: int) -> list[Upload]:
+class Intake:
+    """What all requests of a process may hold in memory of bodies that are still coming in.
+
+    Without it, clients that upload slowly could fill the memory, however small each body.
+
+    Args:
+        max_body_bytes: the largest body.
+        max_files: most image files in one body.
+    """
+
+    def __init__(self, *, max_body_bytes: int, max_files: int) -> None:
+        self.max_body_bytes = max_body_bytes
+        self.max_files = max_files
+        self.room = _BODIES_AT_ONCE * max_body_bytes
+
+    async def read_body(self, headers: Headers, receive: Receive) -> bytes:
+        """Counts what really arrives; a truthful Content-Length only makes the refusal sooner.
+
+        Raises:
+            BodyTooLarge: the body exceeds its limit.
+            Overloaded: all bodies together exceed theirs.
+            ClientDisconnect: the client went away before its body's end.
+        """
+        limit = self.max_body_bytes
+        announced = headers.get("content-length", "")
+        if announced.isascii() and announced.isdigit() and int(announced) > limit:
+            raise BodyTooLarge(f"the body has {announced} bytes, {limit} is the limit")
+        chunks: list[bytes] = []
+        size, more = 0, True
+        try:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk = message.get("body", b"")
+                more = message.get("more_body", False)
+                size += len(chunk)
+                self.room -= len(chunk)
+                if size > limit:
+                    raise BodyTooLarge(f"the body has more than {limit} bytes")
+                if self.room < 0:
+                    raise Overloaded("too many uploads are coming in at the same time")
+                chunks.append(chunk)
+            return b"".join(chunks)
+        finally:
+            self.room += size
+
+
+async def read_uploads(headers: Headers, receive: Receive, intake: Intake) -> list[Upload]:
     """Reads a multipart body's file parts, or a raw image body.
 
     Raises:
-        UnsupportedMediaType, BodyTooLarge, MalformedMultipart, TooManyFiles, NoImage: as they are named.
-        ClientDisconnect: the client went away before its body's end.
+        UnsupportedMediaType, MalformedMultipart, TooManyFiles, NoImage: as they are named; as :class:`Intake`.
     """
     media_type, parameters = parse_options_header(headers.get("content-type"))
     is_multipart = media_type == b"multipart/form-data"
@@ -39,37 +89,17 @@ async def read_uploads(headers: Headers, receive: Receive, *, max_body_bytes: in
         raise UnsupportedMediaType(
             f"send multipart/form-data or an image/* body, not {media_type.decode('latin-1')[:100]}"
         )
-    body = await _read_body(headers, receive, max_body_bytes)
+    body = await intake.read_body(headers, receive)
     if is_multipart:
         boundary = parameters.get(b"boundary")
         if not boundary:
             raise MalformedMultipart("the Content-Type names no boundary")
-        return _parse_multipart(body, boundary, max_files)
+        return _parse_multipart(body, boundary, intake.max_files)
     if not body:
         raise NoImage("the request has no body")
     if not media_type:
         raise UnsupportedMediaType("the request has no Content-Type; name the image's, as image/png")
     return [Upload(None, body)]
-
-
-async def _read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
-    """Counts what really arrives; a truthful Content-Length only makes the refusal sooner."""
-    announced = headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced) > limit:
-        raise BodyTooLarge(f"the body has {announced} bytes, {limit} is the limit")
-    chunks: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk = message.get("body", b"")
-        more = message.get("more_body", False)
-        size += len(chunk)
-        if size > limit:
-            raise BodyTooLarge(f"the body has more than {limit} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _parse_multipart(body: bytes, boundary: bytes, max_files: int) -> list[Upload]:

@@ -38,8 +38,7 @@ _WARM_UP_RUNS: Final = 3  # TorchScript's executor profiles and then optimises i
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(NamedTuple):
     """What the model made of one picture.
 
     Attributes:
@@ -55,8 +54,7 @@ class Scored:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One picture's share of a batch.
 
     Attributes:
@@ -158,6 +156,7 @@ class Engine:
         max_pixels: the largest width × height that is decoded.
         decode_threads: how many large pictures are decoded at once.
         observe: called on the event loop after every forward pass.
+        observe_depth: called whenever the number of pictures in work changes.
     """
 
     def __init__(
@@ -168,14 +167,25 @@ class Engine:
         max_pixels: int,
         decode_threads: int = 2,
         observe: Callable[[BatchDone], None] = lambda _: None,
+        observe_depth: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.max_batch = max_batch
         self.queue_size = queue_size
         self.max_pixels = max_pixels
         self.observe = observe
-        self.admitted = 0
+        self._observe_depth = observe_depth
+        self._admitted = 0
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._pictures = ThreadPoolExecutor(decode_threads, thread_name_prefix="picture")
+
+    def require_room(self, pictures: int = 1) -> None:
+        """Refuses early, before a body is read, what would be refused anyway.
+
+        Raises:
+            Overloaded: as :meth:`admit`.
+        """
+        if self._admitted + pictures > self.queue_size:
+            raise Overloaded(f"{self._admitted} pictures are in work, {self.queue_size} is the limit")
 
     @contextmanager
     def admit(self, pictures: int) -> Iterator[None]:
@@ -184,13 +194,16 @@ class Engine:
         Raises:
             Overloaded: the places left do not suffice; nothing was started.
         """
-        if self.admitted + pictures > self.queue_size:
-            raise Overloaded(f"{self.admitted} pictures are in work, {self.queue_size} is the limit")
-        self.admitted += pictures
+        self.require_room(pictures)
+        self._admit(pictures)
         try:
             yield
         finally:
-            self.admitted -= pictures
+            self._admit(-pictures)
+
+    def _admit(self, pictures: int) -> None:
+        self._admitted += pictures
+        self._observe_depth(self._admitted)
 
     async def score_files(self, model: ServedModel, files: Sequence[bytes]) -> list[Scored | InferenceError]:
         """Scores image files; the answers stand in the files' order, a refused one as its exception."""

@@ -21,12 +21,16 @@ class UnknownFile(InferenceError):
     """The version lists no file of that name."""
 
 
+class UnknownVersion(InferenceError):
+    """The model has no version of that name in the store."""
+
+
 class BundleRejected(InferenceError):
     """A version in the store failed verification: the text says which file and why."""
 
 
 class StoreNotWritable(InferenceError):
-    """The store's folder does not accept the new version; what it served before is untouched."""
+    """The store's folder cannot be written to; what it served before is untouched."""
 
 
 class UnsupportedFalseAlarmRate(InferenceError):

@@ -5,13 +5,15 @@ float32 tensor that a model eats. Both may be called from any thread.
 """
 
 import io
+import math
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base as ExifTag
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,11 +28,34 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 # we must refuse. open_picture() compares every header with the caller's limit before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
-_UPRIGHT = 1
+# Pillow reads uncompressed TIFF pictures strip by strip in Python: a file of four million strips takes it half a
+# minute and a gigabyte. libtiff, which reads the compressed ones anyway, takes a second.
+TiffImagePlugin.READ_LIBTIFF = True
+
+_UPRIGHT: Final = 1
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+
 _WHITE_IS_ZERO: Final = 0
 # Pillow forgives a PNG that lacks its end; what was cut off before it may have been seen as black.
 _PNG_END: Final = b"IEND\xaeB`\x82"
-_EXIF_ORIENTATIONS: Final = range(2, 9)
+# Every scan of a JPEG goes through all its blocks, and a scan that says nothing takes 14 bytes: a file of a megabyte
+# could keep a processor for minutes. Encoders make ten scans or so; libtiff draws the line for its JPEGs here too.
+_MAX_SCANS: Final = 100
+_JPEG_MARKER: Final = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
+_JPEG_SCAN: Final = b"\xda"
+_JPEG_END: Final = b"\xd9"
+# Pillow walks through chunks, segments and blocks in Python, some microseconds each. Real files need a read for some
+# hundred bytes; those made of crumbs are given up in a few seconds, however large they are.
+_MAX_READS: Final = 2_000_000
 _NOTICEABLE_COLOUR: Final = 8  # grey pictures saved as JPEG have channels that differ by a few levels
 
 
@@ -111,17 +136,51 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
     if not data:
         raise UnreadableImage("the file is empty")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        width, height = image.size
+        image = Image.open(_file(data), formats=FORMATS)
+        width, height = _announced_size(image)
     except Exception as error:  # as in Picture.decode
         raise UnreadableImage(f"not a readable image of the formats {', '.join(FORMATS)}") from error
     if width * height > max_pixels:
         raise TooManyPixels(f"the picture has {width} × {height} = {width * height:,} pixels, more than {max_pixels:,}")
     if image.format == "PNG" and _PNG_END not in data:
         raise UnreadableImage("the picture is truncated: its end is missing")
-    if width * height == 0:
-        raise UnreadableImage(f"the picture is {width} × {height} pixels: there is nothing to see")
+    if image.width * image.height == 0:
+        raise UnreadableImage(f"the picture is {image.width} × {image.height} pixels: there is nothing to see")
+    if image.format in {"JPEG", "MPO"} and _has_too_many_scans(data):
+        raise UnreadableImage(f"the picture is coded in more than {_MAX_SCANS} scans")
     return Picture(image)
+
+
+def _file(data: bytes) -> io.BytesIO:
+    return io.BytesIO(data) if len(data) <= _MAX_READS else _RationedFile(data)
+
+
+class _RationedFile(io.BytesIO):
+    """Bytes that can be read only so often."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self._reads > _MAX_READS:
+            raise OSError("the file is made of too many pieces")
+        return super().read(size)
+
+
+def _announced_size(image: Image.Image) -> tuple[int, int]:
+    """What the header asks memory for: the picture, or one tile of a TIFF where that is larger."""
+    tags = getattr(image, "tag_v2", {})
+    tile = (tags.get(TiffImagePlugin.TILEWIDTH, 0), tags.get(TiffImagePlugin.TILELENGTH, 0))
+    return max(image.size, tile, key=math.prod)
+
+
+def _has_too_many_scans(jpeg: bytes) -> bool:
+    """Counts the scans up to the picture's end, segment by segment: what lies inside of one is not looked at."""
+    scans, at = 0, 2
+    while scans <= _MAX_SCANS and (marker := _JPEG_MARKER.search(jpeg, at)) and marker[1] != _JPEG_END:
+        scans += marker[1] == _JPEG_SCAN
+        at = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2])
+    return scans > _MAX_SCANS
 
 
 class _Conversion:
@@ -135,12 +194,12 @@ class _Conversion:
         if getattr(image, "is_animated", False):
             image.seek(0)
             self.warnings.append("only the first of several frames was used")
-        orientation = image.getexif().get(ExifTag.Orientation, _UPRIGHT)
+        orientation = _orientation(image)
         bits = _integer_bits(image)
         image.load()
-        if orientation in _EXIF_ORIENTATIONS:
-            # TIFF pictures turn themselves upright while loading and drop the tag: then this does nothing.
-            ImageOps.exif_transpose(image, in_place=True)
+        if orientation in _TURNS:
+            if image.format != "TIFF":  # these turn themselves upright while loading
+                image = image.transpose(_TURNS[orientation])
             self.warnings.append("turned upright as the EXIF orientation says")
         flat = self._flatten(image, bits)
         return Decoded(self._tensor(self._resize(flat)), tuple(self.warnings))
@@ -204,7 +263,7 @@ class _Conversion:
         else:
             values = np.asarray(image, dtype=np.float32) / np.float32(255)
         if values.ndim == 2:  # noqa: PLR2004  (height, width)
-            channels = values[None].repeat(self.spec.channels, axis=0)
+            channels = values[None] if self.spec.mode == "L" else values[None].repeat(3, axis=0)
         else:
             channels = np.ascontiguousarray(values.transpose(2, 0, 1))
         return torch.from_numpy(channels)
@@ -213,6 +272,14 @@ class _Conversion:
 def _channel_range(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     wide = rgb.astype(np.int16)
     return wide.min(axis=2), wide.max(axis=2)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; damaged EXIF data says nothing and is no reason to refuse the picture."""
+    try:
+        return int(image.getexif().get(ExifTag.Orientation, _UPRIGHT))
+    except Exception:  # as in Picture.decode
+        return _UPRIGHT
 
 
 def _integer_bits(image: Image.Image) -> int:

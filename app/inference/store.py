@@ -6,7 +6,7 @@
     <root>/<name>/<version>/           a bundle; never changed once it has its name
 
 Publishing writes a version beside, flushes it, renames it into place and replaces CURRENT last, so that a
-crash at any instant leaves the store serving what it served before.
+crash at any instant leaves the store serving what it served before. Activating replaces CURRENT alone.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from app.inference.bundle import MANIFEST_FILE, Bundle, load_bundle, read_manifest, verified_files
-from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, UnknownModel
+from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, UnknownModel, UnknownVersion
 from app.inference.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest
 
 CURRENT_FILE: Final = "CURRENT"
@@ -47,11 +47,37 @@ class ModelStore:
 
     def names(self) -> list[str]:
         """Models that have a CURRENT, in alphabetical order. An absent or unreadable store has none."""
+        return [name for name in self._folders() if os.path.lexists(self.root / name / CURRENT_FILE)]
+
+    def versions(self, name: str) -> list[str]:
+        """All versions of a model, oldest first where their names are of :func:`new_version`.
+
+        Raises:
+            UnknownModel: there is no such model.
+            BundleRejected: its folder cannot be read.
+        """
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise UnknownModel(f"there is no model named {name!r}")
         try:
-            candidates = sorted(entry.name for entry in self.root.iterdir() if re.fullmatch(NAME_PATTERN, entry.name))
+            entries = list((self.root / name).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            raise UnknownModel(f"there is no model named {name!r}") from None
+        except OSError as error:
+            raise BundleRejected(f"{name} cannot be read: {error.strerror}") from error
+        return sorted(path.name for path in entries if re.fullmatch(VERSION_PATTERN, path.name) and path.is_dir())
+
+    def contents(self) -> dict[str, list[str]]:
+        """Everything that was published: models with a CURRENT or a version, each with its versions."""
+        served = set(self.names())
+        found = {name: self.versions(name) for name in self._folders()}
+        return {name: versions for name, versions in found.items() if versions or name in served}
+
+    def _folders(self) -> list[str]:
+        try:
+            names = (entry.name for entry in self.root.iterdir() if entry.is_dir())
+            return sorted(name for name in names if re.fullmatch(NAME_PATTERN, name))
         except OSError:
             return []
-        return [name for name in candidates if os.path.lexists(self.root / name / CURRENT_FILE)]
 
     def current(self, name: str) -> str:
         """The version that CURRENT names.
@@ -76,13 +102,13 @@ class ModelStore:
             raise BundleRejected(f"{name}/{CURRENT_FILE} names version {text!r}, which is not in the store")
         return text
 
-    def manifest(self, name: str) -> Manifest:
-        """The card of the current version, seal checked.
+    def manifest(self, name: str, version: str | None = None) -> Manifest:
+        """The card of a version, by default the current one; seal checked.
 
         Raises:
             UnknownModel, BundleRejected: as :meth:`current` and ``read_manifest``.
         """
-        directory = self.root / name / self.current(name)
+        directory = self.root / name / (version or self.current(name))
         with _naming(directory):
             return read_manifest(directory)
 
@@ -140,7 +166,6 @@ class ModelStore:
         with _refusing(model):
             model.mkdir(parents=True, exist_ok=True)
             with _locked(model):
-                _remove_abandoned(model)
                 incoming = model / f"{_INCOMING_PREFIX}{manifest.version}"
                 for name, content in {**files, MANIFEST_FILE: manifest.to_bytes()}.items():
                     _write_flushed(incoming / name, content)
@@ -152,6 +177,21 @@ class ModelStore:
                 self._verify_fresh(manifest)
                 self._point_current(model, manifest.version)
         return version
+
+    def activate(self, name: str, version: str) -> None:
+        """Makes a version that is in the store current: a rollback, or its undoing. Atomic, as publishing is.
+
+        Raises:
+            UnknownModel, UnknownVersion: there is no such model, or it has no such version.
+            BundleRejected: the version fails verification; CURRENT was not touched.
+            StoreNotWritable: the file system refused; what was served before still is.
+        """
+        if version not in self.versions(name):
+            raise UnknownVersion(f"{name} has no version {version!r}")
+        model = self.root / name
+        with _refusing(model), _locked(model):
+            self.load(name, version)
+            self._point_current(model, version)
 
     def _verify_fresh(self, manifest: Manifest) -> None:
         try:
@@ -182,19 +222,20 @@ def _refusing(model: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreNotWritable(f"cannot publish into {model}: {error.strerror}; the store is as it was") from error
+        raise StoreNotWritable(f"cannot write to {model}: {error.strerror}; the store is as it was") from error
 
 
 @contextmanager
 def _locked(model: Path) -> Iterator[None]:
-    """One publisher at a time; the kernel lets go of the lock when its holder dies."""
+    """One writer at a time; the kernel lets go of the lock when its holder dies, and the next clears up after it."""
     with (model / _LOCK_FILE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        _remove_abandoned(model)
         yield
 
 
 def _remove_abandoned(model: Path) -> None:
-    """Clears what killed publishers left; safe, since we hold the lock."""
+    """Clears what killed writers left; safe, since we hold the lock."""
     for path in model.glob(f"{_INCOMING_PREFIX}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -39,6 +39,26 @@ def test_keys_are_a_comma_list_and_never_shown(monkeypatch: pytest.MonkeyPatch) 
     assert "alpha" not in repr(settings)
 
 
+@pytest.mark.parametrize("prefix", ["", "@"])
+def test_keys_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefix: str) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# of the line\nalpha  # gate 1\n\nbeta,gamma\n")
+    monkeypatch.setenv("ANOMALY_API_KEYS", f"{prefix}{file}")
+    assert [key.get_secret_value() for key in read_settings().api_keys] == ["alpha", "beta", "gamma"]
+
+
+def test_a_file_of_keys_that_is_missing_or_empty_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ANOMALY_API_KEYS", f"@{tmp_path}/none")
+    with pytest.raises(BadSettings, match=r"^ANOMALY_API_KEYS.*cannot be read"):
+        read_settings()
+    (tmp_path / "empty").write_text("# nothing\n")
+    monkeypatch.setenv("ANOMALY_API_KEYS", f"@{tmp_path}/empty")
+    with pytest.raises(BadSettings, match=r"^ANOMALY_API_KEYS.*names no key"):
+        read_settings()
+
+
 @pytest.mark.parametrize(("name", "value"), [("API_KEYS", " , "), ("MODEL_STORE", "")])
 def test_what_was_set_to_nothing_is_no_wish_for_the_default(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str

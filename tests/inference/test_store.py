@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, UnknownModel
+from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, UnknownModel, UnknownVersion
 from app.inference.store import ModelStore
 from tests.support import ROOT, make_bundle
 
@@ -90,9 +90,10 @@ def test_files_and_manifest_must_agree(empty_store: ModelStore) -> None:
         empty_store.publish(manifest, {**files, "extra": b""})
 
 
-def test_killed_publishers_never_break_the_store(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["publish_and_die", "activate_and_die"])
+def test_killed_writers_never_break_the_store(program: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.inference.publish_and_die", str(tmp_path), "60"],
+        [sys.executable, "-m", f"tests.inference.{program}", str(tmp_path), "60"],
         cwd=ROOT, env=ONE_THREAD, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -120,6 +121,88 @@ def test_two_publishers_at_once(tmp_path: Path) -> None:
     for version in versions:
         store.load("m", version)
     assert store.current("m") in versions
+
+
+class TestActivate:
+    @pytest.fixture
+    def versions(self, empty_store: ModelStore) -> list[str]:
+        return [empty_store.publish(*make_bundle("m", seed=seed)).name for seed in (1, 2)]
+
+    def test_back_and_forth(self, empty_store: ModelStore, versions: list[str]) -> None:
+        for version in (*versions, versions[1], versions[0]):
+            empty_store.activate("m", version)
+            assert empty_store.current("m") == version
+            assert (empty_store.root / "m" / "CURRENT").read_text() == f"{version}\n"
+
+    def test_what_does_not_verify_is_refused_and_current_untouched(
+        self, empty_store: ModelStore, versions: list[str]
+    ) -> None:
+        current = empty_store.root / "m" / "CURRENT"
+        model = empty_store.root / "m" / versions[0] / "model.pt"
+        content = model.read_bytes()
+        model.write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
+        before = current.stat()
+        with pytest.raises(BundleRejected, match=rf"^m/{versions[0]}: model\.pt was changed"):
+            empty_store.activate("m", versions[0])
+        assert current.read_text() == f"{versions[1]}\n"
+        assert (current.stat().st_ino, current.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+    def test_a_broken_or_lost_current_is_mended(self, empty_store: ModelStore, versions: list[str]) -> None:
+        current = empty_store.root / "m" / "CURRENT"
+        current.write_text("nonsense")
+        empty_store.activate("m", versions[0])
+        assert empty_store.current("m") == versions[0]
+        current.unlink()
+        assert empty_store.names() == []
+        assert empty_store.contents() == {"m": sorted(versions)}
+        empty_store.activate("m", versions[1])
+        assert empty_store.current("m") == versions[1]
+
+    @pytest.mark.parametrize("version", ["", "..", "../m", "CURRENT", ".lock", "20200101T000000Z-000000"])
+    def test_only_versions_of_the_model(self, empty_store: ModelStore, versions: list[str], version: str) -> None:
+        with pytest.raises(UnknownVersion, match="m has no version"):
+            empty_store.activate("m", version)
+        assert empty_store.current("m") == versions[1]
+
+    @pytest.mark.parametrize("name", ["other", "..", "../m", ""])
+    def test_only_models_of_the_store(self, empty_store: ModelStore, versions: list[str], name: str) -> None:
+        with pytest.raises(UnknownModel):
+            empty_store.activate(name, versions[0])
+        assert sorted(path.name for path in empty_store.root.iterdir()) == ["m"]
+
+    def test_racing_with_a_publisher(self, empty_store: ModelStore, versions: list[str]) -> None:
+        """Both take turns: every write of either is whole, and the last one stands."""
+        script = (
+            "import sys; from pathlib import Path; from tests.support import make_bundle; "
+            "from app.inference.store import ModelStore; "
+            "[ModelStore(Path(sys.argv[1])).publish(*make_bundle('m')) for _ in range(8)]"
+        )
+        activated = 0
+        with subprocess.Popen(
+            [sys.executable, "-c", script, str(empty_store.root)], cwd=ROOT, env=ONE_THREAD, stderr=subprocess.PIPE
+        ) as publisher:
+            while publisher.poll() is None:
+                empty_store.activate("m", versions[activated % 2])
+                assert empty_store.current("m") in empty_store.versions("m")
+                activated += 1
+            assert publisher.returncode == 0, publisher.communicate()[1]
+        assert activated > 8
+        assert len(empty_store.versions("m")) == 10
+        empty_store.activate("m", versions[0])
+        assert empty_store.current("m") == versions[0]
+        assert not [path for path in (empty_store.root / "m").iterdir() if path.name.startswith(".publishing")]
+
+
+def test_contents_are_what_was_published(empty_store: ModelStore) -> None:
+    assert empty_store.contents() == {}
+    first, second = (empty_store.publish(*make_bundle("m", seed=seed)).name for seed in (1, 2))
+    other = empty_store.publish(*make_bundle("a"))
+    empty_store.prepare("nothing-yet")
+    (empty_store.root / "notes.txt").write_text("")
+    (other.parent / ".publishing-half").mkdir()
+    assert empty_store.contents() == {"a": [other.name], "m": sorted([first, second])}
+    with pytest.raises(UnknownModel):
+        empty_store.versions("../store/m")
 
 
 @pytest.fixture
@@ -158,6 +241,8 @@ def test_a_read_only_store_is_read_and_refuses_to_publish_in_one_line(
             read_only_store.publish(*make_bundle(name, seed=2))
         with pytest.raises(StoreNotWritable):
             read_only_store.prepare(name)
+    with pytest.raises(StoreNotWritable, match="Permission denied; the store is as it was"):
+        read_only_store.activate("m", version)
     assert read_only_store.current("m") == version
 
 

@@ -17,9 +17,11 @@ _RETRY = {"Retry-After": "1"}
 Parts = Annotated[Services, Depends(services)]
 
 
-def _state(parts: Services) -> tuple[Literal["ok", "starting", "unavailable"], str | None]:
+def _state(parts: Services) -> tuple[Literal["ok", "starting", "draining", "unavailable"], str | None]:
     """Whether the default model can score, and if not, why."""
     registry = parts.registry
+    if parts.draining.begun:
+        return "draining", "the service is shutting down"
     if registry.default_served() is not None:
         return "ok", None
     return "starting" if registry.starting else "unavailable", registry.why_unavailable(registry.default)

@@ -6,8 +6,7 @@ A plain ASGI endpoint: FastAPI's own machinery would cost more than decoding a s
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,12 +17,12 @@ from starlette.datastructures import Headers
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from app.api.errors import AllRejected, NotAcceptable, Rejection, RequestTimedOut
+from app.api.errors import AllRejected, NotAcceptable, Rejection, RequestTimedOut, ShuttingDown
 from app.api.negotiation import best_type
 from app.api.problems import KINDS, describe
 from app.api.queries import Extra, parse_score_query
 from app.api.services import Services
-from app.api.uploads import Upload, read_uploads
+from app.api.uploads import Intake, Upload, read_uploads
 from app.inference.engine import Scored, ServedModel
 from app.inference.errors import InferenceError
 from app.inference.rendering import error_map, png, side_by_side, to_pixels
@@ -51,25 +50,31 @@ class ScoreEndpoint:
 
     def __init__(self, services: Services) -> None:
         self._parts = services
+        settings = services.settings
+        self._intake = Intake(max_body_bytes=settings.max_body_bytes, max_files=settings.max_files)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; refusals are raised and become problem documents."""
-        async with _deadline(self._parts.settings.request_timeout_s):
-            response = await self._answer(scope, receive)
+        seconds = self._parts.settings.request_timeout_s
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._answer(scope, receive)
+        except TimeoutError:
+            raise RequestTimedOut(f"the request took longer than {seconds:g} s, upload included") from None
         await response(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
         parts, headers = self._parts, Headers(scope=scope)
+        if parts.draining.begun:
+            raise ShuttingDown("the service is shutting down")
         media_type = best_type(",".join(headers.getlist("accept")), (_JSON, _PNG))
         query = parse_score_query(scope["query_string"])
         served = await parts.registry.get(query.model)
         manifest = served.bundle.manifest
         rate = query.false_alarm_rate or manifest.false_alarm_rate
         threshold = served.bundle.calibration.threshold(rate, manifest.guarantee)
-        settings = parts.settings
-        uploads = await read_uploads(
-            headers, receive, max_body_bytes=settings.max_body_bytes, max_files=settings.max_files
-        )
+        parts.engine.require_room()
+        uploads = await read_uploads(headers, receive, self._intake)
         if media_type == _PNG and len(uploads) > 1:
             raise NotAcceptable(f"{_PNG} shows one picture, {len(uploads)} were sent; ask for {_JSON}")
         with parts.engine.admit(len(uploads)):
@@ -108,15 +113,6 @@ class ScoreEndpoint:
             "queue_ms": round(queue_s * 1e3, 2),
             "compute_ms": round(compute_s * 1e3, 2),
         }
-
-
-@asynccontextmanager
-async def _deadline(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise RequestTimedOut(f"the request took longer than {seconds:g} s, upload included") from None
 
 
 def _verdict(scored: Scored, threshold: float) -> str:

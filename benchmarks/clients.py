@@ -1,0 +1,225 @@
+"""Clients that behave, and clients that do not: what loads and attacks the service in tests and benchmarks.
+
+Plain asyncio streams: a client library would hide what happens to a connection.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+HOST: Final = "127.0.0.1"
+
+
+class LostRequest(Exception):
+    """A request went out on an open connection and no whole answer came back."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole answer.
+
+    Attributes:
+        kind: index of the request that it answers.
+        seconds: from the request's first byte to the answer's last.
+    """
+
+    kind: int
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    seconds: float
+
+
+@dataclass
+class Tally:
+    """What a crowd of clients saw."""
+
+    replies: list[Reply] = field(default_factory=list)
+    lost: int = 0
+    refused: int = 0
+    seconds: float = 0
+
+    def statuses(self) -> dict[int, int]:
+        """How often each status came."""
+        found = [reply.status for reply in self.replies]
+        return {status: found.count(status) for status in sorted(set(found))}
+
+    def per_second(self, status: int = 200) -> float:
+        """Answers of one status per second."""
+        return sum(reply.status == status for reply in self.replies) / self.seconds
+
+    def latency(self, quantile: float, status: int = 200) -> float:
+        """A quantile of the seconds that answers of one status took; 0 if there is none."""
+        return quantile_of([reply.seconds for reply in self.replies if reply.status == status], quantile)
+
+
+def quantile_of(values: Sequence[float], quantile: float) -> float:
+    """The quantile by rank; 0 of nothing."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))] if ordered else 0.0
+
+
+def post(body: bytes, *, path: str = "/score", content_type: str = "image/png") -> bytes:
+    """A POST request as bytes."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def get(path: str) -> bytes:
+    """A GET request as bytes."""
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+class Connection:
+    """A keep-alive connection that is opened when it is needed."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def send(self, request: bytes, kind: int = 0) -> Reply:
+        """Sends a request and reads the answer.
+
+        Raises:
+            ConnectionRefusedError: nobody listens.
+            LostRequest: the connection ended before the answer did.
+        """
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(HOST, self.port)
+        reader, writer = self._streams
+        began = time.perf_counter()
+        try:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            status_line, *lines = head.decode("latin-1").split("\r\n")[:-2]
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
+            self.close()
+            raise LostRequest from error
+        if headers.get("connection") == "close":
+            self.close()
+        return Reply(kind, int(status_line.split()[1]), headers, body, time.perf_counter() - began)
+
+    def close(self) -> None:
+        """Lets go of the connection, if there is one."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+async def crowd(
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    connections: int,
+    seconds: float,
+    rate: float | None = None,
+    until: Callable[[Reply], bool] = lambda _: False,
+) -> Tally:
+    """Many clients at once, each of which sends the requests round and round.
+
+    Args:
+        port: of the service.
+        requests: whole HTTP requests.
+        connections: clients.
+        seconds: how long.
+        rate: requests per second of all together; None: as fast as answers come.
+        until: says of a reply whether its client shall stop.
+    """
+    tally, began = Tally(), time.perf_counter()
+
+    async def client(number: int) -> None:
+        connection = Connection(port)
+        turn = number
+        while (now := time.perf_counter() - began) < seconds:
+            if rate is not None:
+                due = (turn // connections * connections + number) / rate
+                await asyncio.sleep(max(0.0, due - now))
+            kind = turn % len(requests)
+            turn += connections if rate is not None else 1
+            try:
+                reply = await connection.send(requests[kind], kind)
+            except LostRequest:
+                tally.lost += 1
+            except OSError:
+                tally.refused += 1
+                break
+            else:
+                tally.replies.append(reply)
+                if until(reply):
+                    break
+        connection.close()
+
+    await asyncio.gather(*(client(number) for number in range(connections)))
+    tally.seconds = time.perf_counter() - began
+    return tally
+
+
+async def probe(port: int, path: str, *, seconds: float, every: float = 0.05) -> list[float]:
+    """Asks for a path over and over; the seconds that each good answer took.
+
+    Raises:
+        AssertionError: an answer was not 200.
+    """
+    connection, taken, until = Connection(port), [], time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        reply = await connection.send(get(path))
+        assert reply.status == 200, reply  # noqa: PLR2004, S101
+        taken.append(reply.seconds)
+        await asyncio.sleep(every)
+    connection.close()
+    return taken
+
+
+async def sit_idle(port: int, seconds: float) -> None:
+    """Connects and says nothing."""
+    _, writer = await asyncio.open_connection(HOST, port)
+    await asyncio.sleep(seconds)
+    writer.close()
+
+
+async def drip(port: int, request: bytes, seconds: float, every: float = 1.0) -> None:
+    """Sends a request's head, then a byte now and then."""
+    _, writer = await asyncio.open_connection(HOST, port)
+    head, _, body = request.partition(b"\r\n\r\n")
+    writer.write(head + b"\r\n\r\n")
+    until = time.perf_counter() + seconds
+    for byte in body:
+        if time.perf_counter() > until:
+            break
+        writer.write(bytes([byte]))
+        await asyncio.sleep(every)
+    writer.close()
+
+
+async def hang_up_early(port: int, request: bytes) -> None:
+    """Goes away in the middle of an upload."""
+    _, writer = await asyncio.open_connection(HOST, port)
+    writer.write(request[: len(request) // 2])
+    await writer.drain()
+    writer.transport.abort()
+
+
+async def never_listen(port: int, request: bytes) -> None:
+    """Sends a whole request and goes away before the answer."""
+    _, writer = await asyncio.open_connection(HOST, port)
+    writer.write(request)
+    await writer.drain()
+    writer.transport.abort()
+
+
+async def in_groups(clients: Sequence[Callable[[], Awaitable[None]]], size: int) -> None:
+    """Runs misbehaving clients, so many at a time; that the service cuts them off is no failure of theirs."""
+    waiting = list(clients)
+
+    async def one_after_the_other() -> None:
+        while waiting:
+            client = waiting.pop()
+            with contextlib.suppress(ConnectionError):
+                await client()
+
+    await asyncio.gather(*(one_after_the_other() for _ in range(size)))

@@ -1,0 +1,30 @@
+"""KServe: a custom predictor on the ModelServer, one worker. The Python SDK itself does not batch."""
+
+import argparse
+
+import kserve
+from anomaly import Model
+
+
+class AnomalyModel(kserve.Model):
+    """V1 protocol; a body that is not JSON reaches ``predict`` as the bytes that were sent."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.load()
+
+    def load(self) -> bool:
+        """Loads the model; from then on the server is ready."""
+        self.model = Model()
+        self.ready = True
+        return self.ready
+
+    def predict(self, payload, headers=None, response_headers=None):  # noqa: ARG002  KServe's signature
+        """An image file → its answer."""
+        return self.model.score([self.model.decode(payload)])[0]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(parents=[kserve.model_server.parser])
+    options, _ = parser.parse_known_args()
+    kserve.ModelServer(workers=1).start([AnomalyModel(options.model_name)])

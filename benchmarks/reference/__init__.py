@@ -1,0 +1,1 @@
+"""What our service is measured against: nothing at all, and the obvious way to write it."""

@@ -1,0 +1,369 @@
+"""What the service does under too much load and among bad clients: ``make soak``, and in short form in the tests.
+
+Each scenario starts real server processes and returns the figures that it saw; the command prints them and writes
+them to ``benchmarks/reliability.json``.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from app.inference.store import CURRENT_FILE, ModelStore
+from benchmarks.clients import (
+    Connection,
+    LostRequest,
+    Reply,
+    Tally,
+    crowd,
+    drip,
+    get,
+    hang_up_early,
+    in_groups,
+    never_listen,
+    post,
+    probe,
+    quantile_of,
+    sit_idle,
+)
+from benchmarks.load import free_port
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+RESULTS: Final = Path(__file__).parent / "reliability.json"
+
+OK, UNAVAILABLE, BUSY = 200, 503, 429
+
+_START_S: Final = 60
+_STOP_S: Final = 60
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service process."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def resident_bytes(self) -> int:
+        """Memory that the process holds."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def open_files(self) -> int:
+        """File descriptors that the process holds."""
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+
+@contextlib.contextmanager
+def service(store: Path, **settings: object) -> Iterator[Service]:
+    """Runs ``python -m app`` over a store until the end of the block, with quiet logs."""
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANOMALY_")}
+    wanted = {"model_store": store, "port": port, "log_level": "error", **settings}
+    environment |= {f"ANOMALY_{name.upper()}": str(value) for name, value in wanted.items()}
+    process = subprocess.Popen([sys.executable, "-m", "app"], cwd=ROOT, env=environment)
+    try:
+        asyncio.run(_ready(port))
+        yield Service(process, port)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(_STOP_S)
+
+
+async def _ready(port: int) -> None:
+    connection, until = Connection(port), time.monotonic() + _START_S
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError, LostRequest):
+            if (await connection.send(get("/health/ready"))).status == OK:
+                connection.close()
+                return
+        await asyncio.sleep(0.05)
+    raise TimeoutError(f"the service was not ready within {_START_S} s")
+
+
+def picture(size: int, image_format: str = "PNG", seed: int = 0) -> bytes:
+    """A square grey picture of smoothed noise, as a file."""
+    noise = np.random.default_rng(seed).integers(0, 256, (max(size // 8, 1),) * 2, dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize((size, size), Image.Resampling.BILINEAR).save(file, image_format)
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Overload:
+    """A load that the service can carry beside four times that load."""
+
+    peak_per_s: float
+    offered_per_s: float
+    good_per_s: float
+    share_of_peak: float
+    busy_share: float
+    busy_p99_s: float
+    good_p99_s: float
+    health_slowest_s: float
+    memory_growth: float
+
+
+async def overload(service: Service, *, seconds: float, size: int = 640) -> Overload:
+    """Measures the peak with as many clients as give it, then offers four times as much."""
+    requests = [post(picture(size, seed=seed)) for seed in range(8)]
+    await crowd(service.port, requests, connections=32, seconds=seconds / 4)
+    peak = (await crowd(service.port, requests, connections=32, seconds=seconds)).per_second()
+    before = service.resident_bytes()
+    health, tally = await asyncio.gather(
+        probe(service.port, "/health", seconds=seconds),
+        crowd(service.port, requests, connections=512, seconds=seconds, rate=4 * peak),
+    )
+    assert not tally.lost, tally.lost  # noqa: S101
+    assert set(tally.statuses()) <= {OK, BUSY}, tally.statuses()  # noqa: S101
+    return Overload(
+        peak_per_s=peak,
+        offered_per_s=len(tally.replies) / tally.seconds,
+        good_per_s=tally.per_second(),
+        share_of_peak=tally.per_second() / peak,
+        busy_share=tally.per_second(BUSY) * tally.seconds / len(tally.replies),
+        busy_p99_s=tally.latency(0.99, BUSY),
+        good_p99_s=tally.latency(0.99),
+        health_slowest_s=max(health),
+        memory_growth=service.resident_bytes() / before - 1,
+    )
+
+
+@dataclass(frozen=True)
+class BadClients:
+    """Other people's requests before and while clients misbehave, and what is left of these."""
+
+    clients: int
+    p99_alone_s: float
+    p99_among_s: float
+    failed: int
+    files_left: int
+    memory_growth: float
+
+
+async def bad_clients(service: Service, *, clients: int, idle: int = 500, seconds: float = 3) -> BadClients:
+    """Idle, slow and vanishing clients beside a few good ones."""
+    good, upload = [post(picture(28))], post(picture(256))
+    load = partial(crowd, service.port, good, connections=4, rate=100)
+    alone = await load(seconds=seconds)
+    await in_groups([partial(hang_up_early, service.port, upload)] * 200, 20)  # what the first ones cost stays
+    await asyncio.sleep(1)
+    files, memory = service.open_files(), service.resident_bytes()
+    vanishing = [partial(random.choice((hang_up_early, never_listen)), service.port, upload) for _ in range(clients)]  # noqa: S311
+    others = asyncio.gather(
+        *(sit_idle(service.port, seconds) for _ in range(idle)),
+        *(drip(service.port, upload, seconds) for _ in range(50)),
+        in_groups(vanishing, 20),
+    )
+    among = await load(seconds=seconds)
+    await others
+    for _ in range(100):
+        if service.open_files() <= files:
+            break
+        await asyncio.sleep(0.1)
+    return BadClients(
+        clients=clients,
+        p99_alone_s=alone.latency(0.99),
+        p99_among_s=among.latency(0.99),
+        failed=among.lost + among.refused + len(among.replies) - among.statuses().get(OK, 0),
+        files_left=service.open_files() - files,
+        memory_growth=service.resident_bytes() / memory - 1,
+    )
+
+
+@dataclass(frozen=True)
+class Drained:
+    """A process that was told to end under full load."""
+
+    answered: int
+    turned_away: int
+    lost: int
+    seconds_to_exit: float
+    exit_status: int
+
+
+def drained(store: Path, **settings: object) -> Drained:
+    """Starts a service, loads it, sends SIGTERM, and counts."""
+
+    async def run(running: Service) -> tuple[Tally, float]:
+        requests = [post(picture(28)), post(picture(256))]
+        load = asyncio.create_task(
+            crowd(running.port, requests, connections=32, seconds=_STOP_S, until=lambda reply: reply.status != OK)
+        )
+        await asyncio.sleep(0.5 + random.random() / 2)  # noqa: S311
+        began = time.perf_counter()
+        running.process.send_signal(signal.SIGTERM)
+        tally = await load
+        await asyncio.to_thread(running.process.wait, _STOP_S)
+        return tally, time.perf_counter() - began
+
+    with service(store, **settings) as running:
+        tally, seconds = asyncio.run(run(running))
+        statuses = tally.statuses()
+        assert set(statuses) <= {OK, UNAVAILABLE}, statuses  # noqa: S101
+        return Drained(
+            answered=statuses[OK],
+            turned_away=statuses.get(UNAVAILABLE, 0) + tally.refused,
+            lost=tally.lost,
+            seconds_to_exit=seconds,
+            exit_status=running.process.returncode,
+        )
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """A model that was replaced over and over under load."""
+
+    swaps: int
+    answered: int
+    failed: int
+    mislabelled: int
+
+
+async def swapped(service: Service, model: Path, *, swaps: int) -> Swapped:
+    """Points ``CURRENT`` to and fro between a model's two versions, and checks every answer's label by its score."""
+    versions = sorted(each.name for each in model.iterdir() if each.is_dir())  # noqa: ASYNC240
+    connection, data = Connection(service.port), picture(28)
+    scores: dict[str, float] = {}
+    stop = asyncio.Event()
+
+    async def switch_to(version: str) -> None:
+        fresh = model / "CURRENT.new"
+        fresh.write_text(version)
+        fresh.replace(model / CURRENT_FILE)
+        while True:
+            answer = json.loads((await connection.send(post(data))).body)
+            if answer["model"]["version"] == version:
+                scores.setdefault(version, answer["results"][0]["score"])
+                return
+            await asyncio.sleep(0.02)
+
+    for version in versions:
+        await switch_to(version)
+    load = asyncio.create_task(
+        crowd(service.port, [post(data)], connections=8, seconds=600, until=lambda _: stop.is_set())
+    )
+    for swap in range(swaps):
+        await switch_to(versions[swap % len(versions)])
+    stop.set()
+    tally = await load
+    connection.close()
+    return Swapped(
+        swaps=swaps,
+        answered=len(tally.replies),
+        failed=tally.lost + tally.refused + len(tally.replies) - tally.statuses().get(OK, 0),
+        mislabelled=sum(not _scored_by_its_version(reply, scores) for reply in tally.replies if reply.status == OK),
+    )
+
+
+def _scored_by_its_version(reply: Reply, scores: dict[str, float]) -> bool:
+    answer = json.loads(reply.body)
+    own = scores[answer["model"]["version"]]
+    # Pictures in one batch may differ in the last bits; versions differ in the first.
+    return abs(float(answer["results"][0]["score"]) - own) <= 1e-5 * own
+
+
+@dataclass(frozen=True)
+class Soaked:
+    """A long time at 70 % of the peak with good, bad and huge pictures."""
+
+    minutes: float
+    answered: int
+    unexplained: int
+    p99_s: float
+    memory_growth: float
+
+
+async def soak(service: Service, *, minutes: float, settle: float) -> Soaked:
+    """Runs a mix of pictures; memory is compared between the end of settling and the end."""
+    multipart = "multipart/form-data; boundary=b"
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="%d.png"\r\n\r\n%b\r\n'
+    parts = b"".join(part % (seed, picture(28, seed=seed)) for seed in range(8))
+    mix: list[tuple[bytes, int]] = [(post(picture(28, seed=seed)), OK) for seed in range(40)]
+    mix += [
+        (post(parts + b"--b--\r\n", content_type=multipart), OK),
+        (post(picture(640, "JPEG"), content_type="image/jpeg"), OK),
+        (post(picture(2500)), OK),
+        (post(picture(5200)), 413),  # more pixels than the default allows
+        (post(picture(64)[:-40]), 422),
+        (post(b"no picture"), 422),
+        (post(b"", content_type=multipart), 400),
+        (post(picture(28), path="/score?model=nobody"), 404),
+    ]
+    requests = [request for request, _ in mix]
+    peak = len((await crowd(service.port, requests, connections=32, seconds=5)).replies) / 5
+    run = partial(crowd, service.port, requests, connections=32, rate=0.7 * peak)
+    await run(seconds=settle * 60)
+    before, answered, unexplained, latencies = service.resident_bytes(), 0, 0, list[float]()
+    until = time.monotonic() + (minutes - settle) * 60
+    while (left := until - time.monotonic()) > 0:  # in slices, so that the replies need not be kept
+        tally = await run(seconds=min(left, 30))
+        answered += len(tally.replies)
+        unexplained += tally.lost + tally.refused + sum(reply.status != mix[reply.kind][1] for reply in tally.replies)
+        latencies.append(tally.latency(0.99))
+    return Soaked(
+        minutes=minutes,
+        answered=answered,
+        unexplained=unexplained,
+        p99_s=quantile_of(latencies, 1),
+        memory_growth=service.resident_bytes() / before - 1,
+    )
+
+
+def _two_versions(store: Path) -> Path:
+    """The shipped model and the same weights under another version with other scores are no swap: two real ones are."""
+    from tests.support import make_bundle  # noqa: PLC0415  the maker of small real bundles lives with the tests
+
+    published = ModelStore(store)
+    for seed in (1, 2):
+        published.publish(*make_bundle("m", seed=seed))
+    return store / "m"
+
+
+def main() -> int:
+    """Runs every scenario in its long form."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30, help="length of the soak (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=20, help="drained processes, and swaps (default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=10_000, help="vanishing clients (default: %(default)s)")
+    arguments = parser.parse_args()
+    store, found = ROOT / "model_store", dict[str, Any]()
+
+    def note(name: str, figures: Any) -> None:
+        found[name] = asdict(figures) if not isinstance(figures, list) else [asdict(each) for each in figures]
+        print(name, json.dumps(found[name], indent=2), flush=True)
+
+    with service(store) as running:
+        note("overload", asyncio.run(overload(running, seconds=20)))
+    with service(store, request_timeout_s=5) as running:
+        note("bad_clients", asyncio.run(bad_clients(running, clients=arguments.clients, seconds=30)))
+    note("drained", [drained(store) for _ in range(arguments.runs)])
+    with tempfile.TemporaryDirectory() as folder:
+        model = _two_versions(Path(folder))
+        with service(model.parent, model=model.name) as running:
+            note("swapped", asyncio.run(swapped(running, model, swaps=arguments.runs)))
+    with service(store) as running:
+        note("soaked", asyncio.run(soak(running, minutes=arguments.minutes, settle=min(5, arguments.minutes / 4))))
+    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Fixtures: both clients behind one face, many picture files, a server that is busy at first."""
+
+import asyncio
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from app.client import AnomalyClient, AsyncAnomalyClient
+from tests.support import Server, running_server
+
+Connect = Callable[..., AnomalyClient]
+
+
+class Awaited:
+    """An asynchronous client whose methods are run to their end."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._runner = asyncio.Runner()
+        self._client = AsyncAnomalyClient(*args, **options)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *args, **options: self._runner.run(getattr(self._client, name)(*args, **options))
+
+    def close(self) -> None:
+        self.aclose()
+        self._runner.close()
+
+    def __enter__(self) -> "Awaited":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def connect(request: pytest.FixtureRequest) -> Connect:
+    """Makes clients, of the one kind and of the other."""
+    return AnomalyClient if request.param == "sync" else cast("Connect", Awaited)
+
+
+@pytest.fixture
+def service(connect: Connect, url: str) -> Iterator[AnomalyClient]:
+    with connect(url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}"
+
+
+@pytest.fixture(scope="session")
+def closed_url(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service that wants a key, and has a model that it cannot use."""
+    root = tmp_path_factory.mktemp("closed")
+    shutil.copytree(store, root / "store")
+    (root / "store" / "broken").mkdir()
+    (root / "store" / "broken" / "CURRENT").write_text("gone\n")
+    with running_server(root / "store", root / "log", model="digits-5", api_keys="schlüssel") as closed:
+        yield f"http://127.0.0.1:{closed.port}"
+
+
+@pytest.fixture(scope="session")
+def folder(digit_files: dict[int, list[bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All 1,797 digits, in a folder per digit."""
+    root = tmp_path_factory.mktemp("digits")
+    for digit, files in digit_files.items():
+        (root / str(digit)).mkdir()
+        for number, data in enumerate(files):
+            (root / str(digit) / f"{number:03}.png").write_bytes(data)
+    return root
+
+
+def images_scored(server: Server) -> int:
+    """What the service itself has counted."""
+    lines = server.client.get("/metrics").text.splitlines()
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith("anomaly_images_total{"))
+
+
+@dataclass
+class Refusing:
+    """What a busy server says: a status, headers, or nothing at all."""
+
+    status: int | None = 429
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def http_date(seconds_from_now: float) -> str:
+    return formatdate(time.time() + seconds_from_now, usegmt=True)
+
+
+class BusyServer(ThreadingHTTPServer):
+    """Passes requests on to a real service, after it has refused some of those to /score."""
+
+    daemon_threads = True
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.upstream = httpx.Client(base_url=upstream, trust_env=False)
+        self.refusals: list[Refusing] = []
+        self.times: list[float] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def pauses(self) -> list[float]:
+        return [later - sooner for sooner, later in zip(self.times, self.times[1:], strict=False)]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: BusyServer
+
+    def do_GET(self) -> None:
+        answer = self.server.upstream.get(self.path, headers=self._headers())
+        self._send(answer.status_code, answer.headers["Content-Type"], answer.content)
+
+    def do_POST(self) -> None:
+        self.server.times.append(time.monotonic())
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.refusals:
+            refusing = self.server.refusals.pop(0)
+            if refusing.status is None:
+                self.close_connection = True
+                return
+            problem = b'{"type":"urn:x","title":"Busy","status":%d,"detail":"wait","instance":"1"}' % refusing.status
+            self._send(refusing.status, "application/problem+json", problem, refusing.headers)
+            return
+        answer = self.server.upstream.post(self.path, content=body, headers=self._headers())
+        self._send(answer.status_code, answer.headers["Content-Type"], answer.content)
+
+    def _headers(self) -> dict[str, str]:
+        return {name: self.headers[name] for name in ("Accept", "Content-Type") if name in self.headers}
+
+    def _send(self, status: int, media_type: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": media_type, "Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: tests look at ``times``."""
+
+
+@pytest.fixture
+def busy(url: str) -> Iterator[BusyServer]:
+    with BusyServer(url) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+        server.upstream.close()
