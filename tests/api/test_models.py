@@ -87,12 +87,28 @@ class TestStaticFiles:
             again = server.client.get(path, headers={"If-None-Match": response.headers["ETag"]})
             assert (again.status_code, again.content) == (304, b"")
             assert again.headers["Content-Security-Policy"] == policy
+            for wanted in ("bytes=0-3", "bytes=999999999-", "lines=?"):
+                part = server.client.get(path, headers={"Range": wanted})
+                assert (part.status_code, part.content) == (200, response.content)
             head = server.client.head(path)
             assert (head.status_code, head.content) == (200, b"")
             assert head.headers["Content-Length"] == str(len(response.content))
 
     @pytest.mark.parametrize(
-        "path", ["", "nothing.js", "..%2froutes%2fpage.py", "../routes/page.py", "%00", "page", "x" * 5000]
+        "path",
+        [
+            "",
+            "samples",
+            "samples/",
+            "%ff%fe",
+            "%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+            "nothing.js",
+            "..%2froutes%2fpage.py",
+            "../routes/page.py",
+            "%00",
+            "page",
+            "x" * 5000,
+        ],
     )
     def test_nothing_else_comes(self, server: Server, path: str) -> None:
         response = server.client.get(f"/static/{path}")

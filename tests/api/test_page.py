@@ -363,6 +363,9 @@ class TestModels:
         expect(page.locator("#number-score")).not_to_have_text(before)
         assert float(page.locator("#number-score").inner_text()) == pytest.approx(result["score"], rel=1e-2)
         expect(page.locator("#histogram svg")).to_have_attribute("aria-label", re.compile("99 normal pictures"))
+        page.click("#open-card")
+        expect(page.locator("#card h2")).to_have_text("colour")
+        expect(page.locator("#card")).not_to_contain_text("AUROC")  # it was never evaluated
 
     def test_the_card_shows_figures_and_the_report(self, visit: Visit, trained: Published) -> None:
         page = visit()

@@ -17,6 +17,7 @@ _POLICY: Final = (
 )
 _OWN_POLICY: Final = f"{_POLICY}; require-trusted-types-for 'script'"  # no text becomes markup; Swagger UI needs that
 _HEADERS: Final = {
+    "Accept-Ranges": "none",
     # Names do not change with contents: browsers keep the files and ask each time whether they are still good.
     "Cache-Control": "no-cache",
     "Content-Security-Policy": _OWN_POLICY,
@@ -46,6 +47,8 @@ async def static(request: Request, path: str) -> Response:
 
 
 async def _file(request: Request, path: str) -> Response:
+    # Small files come whole: the library's refusals of ranges are no problem documents.
+    request.scope["headers"] = [header for header in request.scope["headers"] if header[0] != b"range"]
     response = await _FILES.get_response(path, request.scope)
     response.headers.update(_HEADERS)
     return response
