@@ -7,7 +7,9 @@ from typing import Final
 
 import torch
 from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.routing import Mount
 
 from app import __version__
 from app.api import logs, openapi, problems
@@ -25,7 +27,7 @@ from app.inference.store import ModelStore
 _MEASURE_S: Final = 5
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> Starlette:
     """Builds an application; models are loaded once it starts."""
     metrics, draining = Metrics(), Draining()
     engine = Engine(
@@ -46,7 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         torch.set_num_threads(settings.torch_threads)
         chores = [asyncio.create_task(chore) for chore in (registry.watch(), _measure_for_ever(metrics))]
         try:
@@ -58,27 +60,40 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.gather(*chores, return_exceptions=True)
             engine.close()
 
-    middleware = [Middleware(Accounting, metrics=metrics, draining=draining)]
-    if settings.api_keys:
-        keys = [key.get_secret_value() for key in settings.api_keys]
+    services = Services(settings, engine, registry, metrics, draining)
+    return Starlette(
+        # The route that is asked thousands of times a second stands before FastAPI and its layers.
+        routes=[ScoreRoute(services), Mount("", _api(services))],
+        middleware=_middleware(services),
+        exception_handlers=problems.HANDLERS,
+        lifespan=lifespan,
+    )
+
+
+def _middleware(services: Services) -> list[Middleware]:
+    middleware = [Middleware(Accounting, metrics=services.metrics, draining=services.draining)]
+    if services.settings.api_keys:
+        keys = [key.get_secret_value() for key in services.settings.api_keys]
         middleware.append(Middleware(RequireKey, keys=keys))
-    app = FastAPI(
+    return middleware
+
+
+def _api(services: Services) -> FastAPI:
+    """Every route but the one that scores, and the document of all."""
+    api = FastAPI(
         title="Anomaly service",
         version=__version__,
         description="Says whether a picture is an anomaly, and shows why. Every error is a problem document, RFC 9457.",
-        lifespan=lifespan,
-        middleware=middleware,
+        exception_handlers=problems.HANDLERS,
         docs_url=None,  # ours needs no other host
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.services = Services(settings, engine, registry, metrics, draining)
-    problems.install(app)
-    openapi.install(app)
-    app.router.routes.append(ScoreRoute(app.state.services))
+    api.state.services = services
+    openapi.install(api)
     for group in (health, models, observe, page):
-        app.include_router(group.router)
-    return app
+        api.include_router(group.router)
+    return api
 
 
 async def _measure_for_ever(metrics: Metrics) -> None:
@@ -87,7 +102,7 @@ async def _measure_for_ever(metrics: Metrics) -> None:
         await asyncio.sleep(_MEASURE_S)
 
 
-def from_environment() -> FastAPI:
+def from_environment() -> Starlette:
     """What each server process runs: settings from the environment, logging configured."""
     settings = Settings()
     logs.configure(settings.log_format, settings.log_level)

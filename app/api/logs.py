@@ -3,7 +3,9 @@
 import logging
 import os
 import sys
+from collections.abc import MutableMapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -18,22 +20,20 @@ def configure(log_format: str, level: str) -> None:
     Every request writes a line. Ours therefore take the short way, straight from structlog to the stream; those
     of the libraries pass through the standard library's handlers.
     """
-    shared: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    last: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+    rendering: list[structlog.typing.Processor] = (
+        [_json]
         if log_format == "json"
         else [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
                 exception_formatter=structlog.dev.plain_traceback,  # never the values of variables
-            )
+            ),
         ]
     )
     structlog.configure(
-        processors=[*shared, *last],
+        processors=rendering,
         logger_factory=lambda *_: _StandardError(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,
@@ -41,8 +41,7 @@ def configure(log_format: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
     root = logging.getLogger()
@@ -61,5 +60,10 @@ class _StandardError:
     debug = info = warning = error = critical = exception = log = msg
 
 
-def _json(event: dict[str, Any], **_: Any) -> str:
+def _json(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+    """One processor for what structlog offers as four: it runs for every request."""
+    event["level"] = method
+    event["timestamp"] = datetime.now(UTC).isoformat()
+    if "exc_info" in event:
+        event = structlog.processors.format_exc_info(logger, method, event)
     return orjson.dumps(event, default=repr).decode()

@@ -5,6 +5,7 @@ With several workers each keeps its numbers in files of a folder they share, and
 """
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -86,13 +87,28 @@ class Metrics:
             "process_open_fds", "Number of open file descriptors", registry=register, multiprocess_mode="livesum"
         )
         self._process = ProcessCollector(registry=None)
+        # Looking a metric up by its labels costs more than counting; the sets of labels are few.
+        self._of_request = cache(
+            lambda method, route, status: (
+                self.requests.labels(method, route, status),
+                self.latency.labels(route, status),
+            )
+        )
+        self._of_image = cache(
+            lambda model, verdict: (
+                self.images.labels(model, verdict),
+                self.mse.labels(model),
+                self.p_value.labels(model),
+            )
+        )
         self._serving: set[tuple[str, str]] = set()
         self._refused: set[str] = set()
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request, when its answer is sent."""
-        self.requests.labels(method, route, status).inc()
-        self.latency.labels(route, status).observe(seconds)
+        requests, latency = self._of_request(method, route, status)
+        requests.inc()
+        latency.observe(seconds)
 
     def count_batch(self, batch: BatchDone) -> None:
         """One forward pass."""
@@ -101,9 +117,10 @@ class Metrics:
 
     def count_scored(self, model: str, scored: Scored, verdict: str) -> None:
         """One image with its verdict."""
-        self.images.labels(model, verdict).inc()
-        self.mse.labels(model).observe(scored.row.mse)
-        self.p_value.labels(model).observe(scored.p_value)
+        images, mse, p_value = self._of_image(model, verdict)
+        images.inc()
+        mse.observe(scored.row.mse)
+        p_value.observe(scored.p_value)
 
     def show_models(self, serving: set[tuple[str, str]], refused: set[str]) -> None:
         """Which version serves under which name, and whose newer version was refused."""

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -87,17 +87,6 @@ def refusal(request_id: str, error: Exception) -> Response:
     return response(request_id, KINDS[type(error)], str(error))
 
 
-def install(app: FastAPI) -> None:
-    """Makes every error that leaves a route a problem document."""
-    for refused in KINDS:
-        app.add_exception_handler(refused, _on_refusal)
-    app.add_exception_handler(http.AllRejected, _on_all_rejected)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(Exception, _on_defect)
-
-
 def _id(request: Request) -> str:
     return str(getattr(request.state, "request_id", ""))
 
@@ -137,3 +126,14 @@ async def _on_disconnect(request: Request, error: Exception) -> Response:  # noq
 
 async def _on_defect(request: Request, error: Exception) -> Response:  # noqa: ARG001
     return response(_id(request), _INTERNAL, "this is a defect of the service; its log has the details")
+
+
+HANDLERS: Final[dict[Any, Any]] = {
+    **dict.fromkeys(KINDS, _on_refusal),
+    http.AllRejected: _on_all_rejected,
+    RequestValidationError: _on_invalid,
+    HTTPException: _on_http_error,
+    ClientDisconnect: _on_disconnect,
+    Exception: _on_defect,
+}
+"""What makes every error that leaves a route a problem document."""

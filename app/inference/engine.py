@@ -1,34 +1,32 @@
 """The engine: admits pictures, decodes them, gathers them into batches, runs the forward passes.
 
-Micro-batching needs no timer: while one forward pass runs, what arrives becomes the next batch. An idle
-service therefore answers at once, a busy one works in full batches. All of it runs on one event loop;
-forward passes share one worker thread, large pictures are decoded and encoded in a few others.
+Micro-batching needs no timer: while one batch is worked on, what arrives becomes the next. An idle service
+therefore answers at once, a busy one works in full batches. One worker thread takes a batch all the way: it
+decodes the small pictures, runs one forward pass and encodes the small reconstructions, each in one tight loop,
+which costs a fraction of the same work strewn between requests. Large pictures pass through a few other threads.
 """
 
 import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Final, NamedTuple, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from app.inference.bundle import BatchScores, Bundle
+from app.inference.bundle import Bundle
 from app.inference.errors import InferenceError, NonFiniteScore, Overloaded
-from app.inference.images import Decoded, InputSpec, open_picture
-from app.inference.rendering import to_pixels
+from app.inference.images import Decoded, open_picture
+from app.inference.rendering import png, to_pixels
 
-# Below these a thread switch costs more than the work itself.
-_INLINE_BYTES: Final = 64 * 1024
-_INLINE_PIXELS: Final = 256 * 256
-_INLINE_S: Final = 0.005  # but many small pictures of one request must not hold the event loop for longer
+# Up to these sizes pictures are decoded and encoded with their batch: larger ones would hold it up.
+_SMALL_BYTES: Final = 64 * 1024
+_SMALL_PIXELS: Final = 256 * 256
 
 # A picture whose negative has less than half its error was probably taken dark on light instead of light on dark.
 _MUCH_LOWER: Final = 0.5
@@ -38,56 +36,64 @@ _WARM_UP_RUNS: Final = 3  # TorchScript's executor profiles and then optimises i
 _T = TypeVar("_T")
 
 
-class Scored(NamedTuple):
-    """What the model made of one picture.
-
-    Attributes:
-        original: (C, H, W) float32 in [0, 1], the model's input.
-        row: what the forward pass gave for it.
-        p_value: conformal p-value of the score, in (0, 1].
-        warnings: what was done to the picture before, or looks wrong.
-    """
-
-    original: torch.Tensor
-    row: "Row"
-    p_value: float
-    warnings: tuple[str, ...]
-
-
 class Row(NamedTuple):
     """One picture's share of a batch.
 
     Attributes:
+        picture: the model's input, and what was done to the picture before.
         reconstruction: (C, H, W) float32.
-        pixels: the same for the eye, (H, W) or (H, W, 3) 8-bit.
+        png: the same as a PNG file; None where it is large, :meth:`reconstruction_png` makes it then.
         mse: mean squared difference to the input over channels and pixels.
         score: the error that the verdict is decided on.
         queue_s: how long the picture waited for its batch.
-        compute_s: how long the batch's forward pass took.
+        compute_s: how long its batch was worked on.
     """
 
+    picture: Decoded
     reconstruction: torch.Tensor
-    pixels: NDArray[np.uint8]
+    png: bytes | None
     mse: float
     score: float
     queue_s: float
     compute_s: float
 
+    def reconstruction_png(self) -> bytes:
+        """The reconstruction as a PNG file."""
+        return self.png or png(to_pixels(self.reconstruction))
+
+
+class Scored(NamedTuple):
+    """What the model made of one picture.
+
+    Attributes:
+        row: what the batch gave for it.
+        p_value: conformal p-value of the score, in (0, 1].
+        warnings: what was done to the picture before, or looks wrong.
+    """
+
+    row: Row
+    p_value: float
+    warnings: tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class BatchDone:
-    """Told to the engine's observer after each forward pass."""
+    """Told to the engine's observer after each batch."""
 
     model: str
     size: int
     compute_s: float
 
 
+class _NotSmall(InferenceError):
+    """A small file of a large picture: it cannot be decoded with its batch."""
+
+
 class _Waiting(NamedTuple):
     """A picture in the queue of its model."""
 
-    image: torch.Tensor
-    done: asyncio.Future[Row]
+    content: bytes | Decoded
+    done: asyncio.Future[Row | InferenceError]
     since: float
 
 
@@ -99,11 +105,19 @@ class ServedModel:
         self._engine = engine
         self._waiting: deque[_Waiting] = deque()
         self._drain: asyncio.Task[None] | None = None
+        self._encodes = bundle.spec.height * bundle.spec.width <= _SMALL_PIXELS
 
-    async def forward(self, images: Iterable[torch.Tensor]) -> list[Row]:
-        """Queues (C, H, W) pictures for the next batches; cancelling drops those that still wait."""
+    async def run(self, contents: Iterable[bytes | Decoded]) -> list[Row | InferenceError]:
+        """Queues pictures for the next batches; cancelling drops those that still wait.
+
+        Args:
+            contents: image files, or what was decoded before.
+
+        Returns:
+            In the same order, what the model made of each, or why it was refused.
+        """
         loop, now = asyncio.get_running_loop(), time.perf_counter()
-        waiting = [_Waiting(image, loop.create_future(), now) for image in images]
+        waiting = [_Waiting(content, loop.create_future(), now) for content in contents]
         if not waiting:
             return []
         self._waiting.extend(waiting)
@@ -127,24 +141,47 @@ class ServedModel:
         return batch
 
     async def _run(self, batch: list[_Waiting]) -> None:
-        began = time.perf_counter()
         try:
-            scores, pixels = await self._engine.compute(lambda: self._forward([waiting.image for waiting in batch]))
+            outcomes = await self._engine.compute(lambda: self._work(batch))
         except Exception as error:
             for waiting in batch:
                 if not waiting.done.done():
                     waiting.done.set_exception(error)
             return
-        seconds = time.perf_counter() - began
-        rows = zip(scores.reconstruction, pixels, scores.mse, scores.score, strict=True)
-        for waiting, row in zip(batch, rows, strict=True):
+        for waiting, outcome in zip(batch, outcomes, strict=True):
             if not waiting.done.done():
-                waiting.done.set_result(Row(*row, queue_s=began - waiting.since, compute_s=seconds))
-        self._engine.observe(BatchDone(self.bundle.manifest.name, len(batch), seconds))
+                waiting.done.set_result(outcome)
+        rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
+        if rows:
+            self._engine.observe(BatchDone(self.bundle.manifest.name, len(rows), rows[0].compute_s))
 
-    def _forward(self, images: list[torch.Tensor]) -> tuple[BatchScores, NDArray[np.uint8]]:
-        scores = self.bundle.score_batch(torch.stack(images))
-        return scores, to_pixels(scores.reconstruction)
+    def _work(self, batch: list[_Waiting]) -> list[Row | InferenceError]:
+        """In the worker thread: a batch from files to rows."""
+        began = time.perf_counter()
+        pictures = [self._decoded(waiting.content) for waiting in batch]
+        readable = [picture for picture in pictures if isinstance(picture, Decoded)]
+        rows = iter(self._forward(readable))
+        ended = time.perf_counter()
+        return [
+            Row(*next(rows), began - waiting.since, ended - began) if isinstance(picture, Decoded) else picture
+            for waiting, picture in zip(batch, pictures, strict=True)
+        ]
+
+    def _decoded(self, content: bytes | Decoded) -> Decoded | InferenceError:
+        if isinstance(content, Decoded):
+            return content
+        try:
+            picture = open_picture(content, max_pixels=self._engine.max_pixels)
+            return picture.decode(self.bundle.spec) if picture.pixels <= _SMALL_PIXELS else _NotSmall()
+        except InferenceError as refusal:
+            return refusal
+
+    def _forward(self, pictures: list[Decoded]) -> Iterable[tuple[Decoded, torch.Tensor, bytes | None, float, float]]:
+        if not pictures:
+            return ()
+        scores = self.bundle.score_batch(torch.stack([picture.tensor for picture in pictures]))
+        files = map(png, to_pixels(scores.reconstruction)) if self._encodes else repeat(None, len(pictures))
+        return list(zip(pictures, scores.reconstruction, files, scores.mse, scores.score, strict=True))
 
 
 class Engine:
@@ -207,12 +244,16 @@ class Engine:
 
     async def score_files(self, model: ServedModel, files: Sequence[bytes]) -> list[Scored | InferenceError]:
         """Scores image files; the answers stand in the files' order, a refused one as its exception."""
-        pictures = await self._decode_all(model.bundle.spec, files)
-        readable = [picture for picture in pictures if isinstance(picture, Decoded)]
-        rows = await model.forward(picture.tensor for picture in readable)
-        doubts = await self._doubts(model, readable, rows)
-        scored = map(_judge, repeat(model), readable, rows, doubts)
-        return [next(scored) if isinstance(picture, Decoded) else picture for picture in pictures]
+        apart = {index: self._decode(model, file) for index, file in enumerate(files) if len(file) > _SMALL_BYTES}
+        together = [index for index in range(len(files)) if index not in apart]
+        outcomes = dict(zip(together, await model.run(files[index] for index in together), strict=True))
+        apart |= {i: self._decode(model, files[i]) for i, each in outcomes.items() if isinstance(each, _NotSmall)}
+        if apart:
+            outcomes |= await _run_decoded(model, apart)
+        rows = [outcome for outcome in outcomes.values() if isinstance(outcome, Row)]
+        doubts = dict(zip(map(id, rows), await _doubts(model, rows), strict=True)) if rows else {}
+        ordered = (outcomes[index] for index in range(len(files)))
+        return [_judge(model, each, doubts[id(each)]) if isinstance(each, Row) else each for each in ordered]
 
     async def compute(self, work: Callable[[], _T]) -> _T:
         """Runs work in the thread of forward passes, one at a time."""
@@ -220,7 +261,7 @@ class Engine:
 
     async def render(self, pixels: int, work: Callable[[], _T]) -> _T:
         """Makes pictures of results: here when they are small, in a thread when large."""
-        if pixels <= _INLINE_PIXELS:
+        if pixels <= _SMALL_PIXELS:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._pictures, work)
 
@@ -240,64 +281,60 @@ class Engine:
         self._compute.shutdown(wait=False, cancel_futures=True)
         self._pictures.shutdown(wait=False, cancel_futures=True)
 
-    async def _doubts(
-        self, model: ServedModel, pictures: Sequence[Decoded], rows: Sequence[Row]
-    ) -> list[tuple[str, ...]]:
-        """What looks wrong with pictures, judged by their scores; normal ones cost nothing here."""
-        lowest, highest = model.bundle.calibration.scores[0], model.bundle.calibration.scores[-1]
-        threshold = model.bundle.manifest.threshold
-        suspects = [index for index, row in enumerate(rows) if row.score > threshold]
-        negatives = await model.forward(1 - pictures[index].tensor for index in suspects)
-        negative_scores = dict(zip(suspects, (row.score for row in negatives), strict=True))
-        doubts: list[tuple[str, ...]] = []
-        for index, row in enumerate(rows):
-            found: list[str] = []
-            if row.score < lowest:
-                found.append(
-                    "the score lies below that of every calibration picture: emptier or simpler than what was learned"
-                )
-            if row.score > highest:
-                found.append("the score lies above that of every calibration picture")
-            if (negative := negative_scores.get(index, math.inf)) < _MUCH_LOWER * row.score:
-                found.append(f"looks inverted: its negative would score {negative:.4g}")
-            doubts.append(tuple(found))
-        return doubts
+    def _decode(self, model: ServedModel, file: bytes) -> asyncio.Future[Decoded | InferenceError]:
+        """Decodes a large picture in a thread of its own."""
 
-    async def _decode_all(self, spec: InputSpec, files: Sequence[bytes]) -> list[Decoded | InferenceError]:
-        """Decodes small pictures here, for as long as one request may hold the event loop, and others in threads."""
-        loop, until = asyncio.get_running_loop(), time.perf_counter() + _INLINE_S
-        outcomes: list[Decoded | InferenceError | asyncio.Future[Decoded | InferenceError]] = []
-        for data in files:
-            outcome = self._decode_small(spec, data) if time.perf_counter() < until else None
-            outcomes.append(outcome or loop.run_in_executor(self._pictures, self._decode, spec, data))
-        elsewhere = iter(await _all_of([each for each in outcomes if isinstance(each, asyncio.Future)]))
-        return [next(elsewhere) if isinstance(each, asyncio.Future) else each for each in outcomes]
+        def decode() -> Decoded | InferenceError:
+            try:
+                return open_picture(file, max_pixels=self.max_pixels).decode(model.bundle.spec)
+            except InferenceError as refusal:
+                return refusal
 
-    def _decode_small(self, spec: InputSpec, data: bytes) -> Decoded | InferenceError | None:
-        """The picture or its refusal; None if it is large."""
-        if len(data) > _INLINE_BYTES:
-            return None
-        try:
-            picture = open_picture(data, max_pixels=self.max_pixels)
-            return picture.decode(spec) if picture.pixels <= _INLINE_PIXELS else None
-        except InferenceError as refusal:
-            return refusal
-
-    def _decode(self, spec: InputSpec, data: bytes) -> Decoded | InferenceError:
-        try:
-            return open_picture(data, max_pixels=self.max_pixels).decode(spec)
-        except InferenceError as refusal:
-            return refusal
+        return asyncio.get_running_loop().run_in_executor(self._pictures, decode)
 
 
-def _judge(model: ServedModel, picture: Decoded, row: Row, doubts: tuple[str, ...]) -> Scored | NonFiniteScore:
+async def _run_decoded(
+    model: ServedModel, decoding: Mapping[int, asyncio.Future[Decoded | InferenceError]]
+) -> dict[int, Row | InferenceError]:
+    """Waits for pictures and runs those that could be read."""
+    decoded = dict(zip(decoding, await _all_of([*decoding.values()]), strict=True))
+    readable = {index: picture for index, picture in decoded.items() if isinstance(picture, Decoded)}
+    refused = {index: refusal for index, refusal in decoded.items() if isinstance(refusal, InferenceError)}
+    return {**refused, **dict(zip(readable, await model.run(readable.values()), strict=True))}
+
+
+async def _doubts(model: ServedModel, rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """What looks wrong with pictures, judged by their scores; normal ones cost nothing here."""
+    lowest, highest = model.bundle.calibration.scores[0], model.bundle.calibration.scores[-1]
+    threshold = model.bundle.manifest.threshold
+    suspects = [index for index, row in enumerate(rows) if row.score > threshold]
+    negatives = await model.run(Decoded(1 - rows[index].picture.tensor, ()) for index in suspects)
+    negative_scores = {
+        index: negative.score for index, negative in zip(suspects, negatives, strict=True) if isinstance(negative, Row)
+    }
+    doubts: list[tuple[str, ...]] = []
+    for index, row in enumerate(rows):
+        found: list[str] = []
+        if row.score < lowest:
+            found.append(
+                "the score lies below that of every calibration picture: emptier or simpler than what was learned"
+            )
+        if row.score > highest:
+            found.append("the score lies above that of every calibration picture")
+        if (negative := negative_scores.get(index, math.inf)) < _MUCH_LOWER * row.score:
+            found.append(f"looks inverted: its negative would score {negative:.4g}")
+        doubts.append(tuple(found))
+    return doubts
+
+
+def _judge(model: ServedModel, row: Row, doubts: tuple[str, ...]) -> Scored | NonFiniteScore:
     try:
         p_value = model.bundle.calibration.p_value(row.score)
     except NonFiniteScore as refusal:
         return refusal
     if not math.isfinite(row.mse):
         return NonFiniteScore(f"the model returned an MSE of {row.mse}")
-    return Scored(picture.tensor, row, p_value, picture.warnings + doubts)
+    return Scored(row, p_value, row.picture.warnings + doubts)
 
 
 async def _all_of(futures: Sequence[asyncio.Future[_T]]) -> list[_T]:

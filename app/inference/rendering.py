@@ -25,11 +25,6 @@ _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR = 0, 2
 _FILTER_UP: Final = 2
 
-# 64 KiB of working memory: zlib's usual 256 KiB come fresh from the kernel for every picture, which costs
-# more time than compressing it.
-_WINDOW_BITS: Final = 13
-_MEMORY_LEVEL: Final = 6
-
 
 def to_pixels(values: torch.Tensor) -> NDArray[np.uint8]:
     """Floats in [0, 1] → 8-bit pixels; values outside are clipped.

@@ -9,8 +9,6 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from app.api.application import create_app
-from app.api.settings import Settings
 from tests.support import Server, encode, gradient, running_server
 
 PNG = encode(gradient())
@@ -21,8 +19,9 @@ Operation = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def document() -> dict[str, Any]:
-    return create_app(Settings()).openapi()
+def document(server: Server) -> dict[str, Any]:
+    described: dict[str, Any] = server.client.get("/openapi.json").json()
+    return described
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, Operation]]:

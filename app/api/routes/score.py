@@ -7,13 +7,13 @@ A plain ASGI endpoint: FastAPI's own machinery would cost more than decoding a s
 import asyncio
 import base64
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
-import numpy as np
 import orjson
 from fastapi import Response
-from numpy.typing import NDArray
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
@@ -27,6 +27,7 @@ from app.inference.engine import Scored, ServedModel
 from app.inference.errors import InferenceError
 from app.inference.rendering import error_map, png, side_by_side, to_pixels
 
+_METHOD: Final = "POST"
 _JSON: Final = "application/json"
 _PNG: Final = "image/png"
 
@@ -35,7 +36,7 @@ class ScoreRoute(Route):
     """The endpoint at its path; like FastAPI's routes it leaves itself in the scope, for the metrics' labels."""
 
     def __init__(self, services: Services) -> None:
-        super().__init__("/score", ScoreEndpoint(services), methods=["POST"])
+        super().__init__("/score", ScoreEndpoint(services))
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """As the base class."""
@@ -55,6 +56,8 @@ class ScoreEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; refusals are raised and become problem documents."""
+        if scope["method"] != _METHOD:
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": _METHOD})
         seconds = self._parts.settings.request_timeout_s
         try:
             async with asyncio.timeout(seconds):
@@ -162,11 +165,11 @@ def _scored(upload: Upload, scored: Scored, threshold: float, extras: Sequence[E
         "warnings": scored.warnings,
     }
     if "input" in extras:
-        result["input"] = _data_uri(to_pixels(scored.original))
+        result["input"] = _data_uri(png(to_pixels(row.picture.tensor)))
     if "reconstruction" in extras:
-        result["reconstruction"] = _data_uri(row.pixels)
+        result["reconstruction"] = _data_uri(row.reconstruction_png())
     if "error_map" in extras:
-        result["error_map"] = _data_uri(error_map(scored.original, row.reconstruction))
+        result["error_map"] = _data_uri(png(error_map(row.picture.tensor, row.reconstruction)))
     return result
 
 
@@ -178,7 +181,7 @@ def _picture(served: ServedModel, threshold: float, scored: Scored | InferenceEr
     assert isinstance(scored, Scored)  # noqa: S101  _require_one_scored saw to it
     manifest, row = served.bundle.manifest, scored.row
     return Response(
-        png(side_by_side(scored.original, row.reconstruction)),
+        png(side_by_side(row.picture.tensor, row.reconstruction)),
         media_type=_PNG,
         headers={
             "X-Anomaly-MSE": repr(row.mse),
@@ -191,5 +194,5 @@ def _picture(served: ServedModel, threshold: float, scored: Scored | InferenceEr
     )
 
 
-def _data_uri(pixels: NDArray[np.uint8]) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
+def _data_uri(file: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(file).decode()
