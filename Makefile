@@ -14,7 +14,7 @@ SEED ?= 1337
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test bench-training test-docker lint lock clean
+.PHONY: help serve train test bench bench-peers bench-training soak test-docker lint lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,6 +32,15 @@ test: $(VENV)/ready-dev  ## the whole test suite with branch coverage
 
 bench-training: $(VENV)/ready-training  ## our training loop against the tutorial's, in one run (DATA_DIR=)
 	$(PY) -m benchmarks.training --data-dir "$(DATA_DIR)"
+
+bench: $(VENV)/ready-serving  ## the service's speed as ratios (Linux, two cores, wrk; ARGS=)
+	$(PY) -m benchmarks.serving $(ARGS)
+
+bench-peers: $(VENV)/ready-serving  ## the service against other model servers (ARGS="--peers … --rounds … --seconds …")
+	$(PY) -m benchmarks.peers $(ARGS)
+
+soak: $(VENV)/ready-dev  ## overload, bad clients, draining, swaps, then half an hour of mixed load (ARGS=)
+	$(PY) -m benchmarks.reliability $(ARGS)
 
 test-docker:  ## build, start, score, train and stop with docker compose; skips where no engine answers
 	sh tests/docker.sh
@@ -58,7 +67,7 @@ $(VENV)/ready-serving: EXTRA :=
 $(VENV)/ready-training: EXTRA := --extra training
 $(VENV)/ready-dev: EXTRA := --extra training --extra dev
 $(VENV)/ready-serving $(VENV)/ready-training $(VENV)/ready-dev: $(VENV)/bin/uv pyproject.toml requirements.lock
-	UV_HTTP_RETRIES=0 $(PY) -m uv pip install --quiet --python $(PY) --torch-backend=auto \
+	UV_HTTP_RETRIES=0 $(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --torch-backend=auto \
 	  --constraint requirements.lock -r pyproject.toml $(EXTRA) 2>/dev/null \
-	|| $(PY) -m uv pip install --python $(PY) --constraint requirements.lock -r pyproject.toml $(EXTRA)
+	|| $(PY) -m uv pip install --compile-bytecode --python $(PY) --constraint requirements.lock -r pyproject.toml $(EXTRA)
 	touch $@

@@ -15,7 +15,7 @@ from app.api.draining import Draining, draining_on_signals
 from app.api.ledger import Ledger
 from app.api.metrics import Metrics
 from app.api.middleware import Accounting, Dispatch, RequireKey
-from app.api.routes import health, models, observe
+from app.api.routes import health, models, observe, page
 from app.api.routes.score import ScoreEndpoint
 from app.api.services import Services
 from app.api.settings import Settings
@@ -77,12 +77,13 @@ def _api(services: Services, lifespan: Lifespan[FastAPI]) -> FastAPI:
         description="Says whether a picture is an anomaly, and shows why. Every error is a problem document, RFC 9457.",
         lifespan=lifespan,
         exception_handlers=problems.HANDLERS,
+        docs_url=None,  # ours needs no other host
         redoc_url=None,
         redirect_slashes=False,
     )
     api.state.services = services
     openapi.install(api)
-    for group in (health, models, observe):
+    for group in (health, models, observe, page):
         api.include_router(group.router)
     return api
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 
 from app.api import errors as http
-from app.api import problems
+from app.api import examples, problems
 from app.api.queries import ScoreQuery
 from app.api.schemas import Problem, ScoreAnswer
 from app.inference import errors as domain
@@ -15,8 +15,23 @@ Responses = dict[int | str, dict[str, Any]]
 
 _IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
 _BINARY: Final = {"type": "string", "format": "binary"}
-_MODEL: Final = {"name": "mnist-5", "version": "20261123T222001Z-91f57c"}
 _PIXEL: Final = "data:image/png;base64,iVBORw0KGgo…"
+
+
+TAGS: Final = [
+    {"name": "scoring", "description": "Is this picture an anomaly, and why?"},
+    {
+        "name": "models",
+        "description": "What is known of the models in the store.",
+    },
+    {"name": "health", "description": "For people, restarters and balancers. Never needs a key."},
+    {"name": "operations", "description": "What the service has done, for machines that watch it."},
+]
+
+
+def answer(description: str, example: Any, media_type: str = "application/json", **content: Any) -> dict[str, Any]:
+    """A documented answer with its worked example."""
+    return {"description": description, "content": {media_type: {"example": example, **content}}}
 
 
 def problem_responses(*refused: tuple[type[Exception], str]) -> Responses:
@@ -24,19 +39,25 @@ def problem_responses(*refused: tuple[type[Exception], str]) -> Responses:
     responses: Responses = {}
     for error, detail in refused:
         kind = problems.KINDS[error]
-        answer = responses.setdefault(
+        response = responses.setdefault(
             kind.status,
             {"description": kind.title, "model": Problem, "content": {problems.MEDIA_TYPE: {"examples": {}}}},
         )
-        if kind.title not in answer["description"]:
-            answer["description"] += f"; {kind.title}"
-        answer["content"][problems.MEDIA_TYPE]["examples"][kind.slug] = {
+        if kind.title not in response["description"]:
+            response["description"] += f"; {kind.title}"
+        if kind.headers:
+            response["headers"] = {
+                name: {"schema": {"type": "string"}, "example": kind.headers[name]} for name in kind.headers
+            }
+        response["content"][problems.MEDIA_TYPE]["examples"][kind.slug] = {
             "value": {**problems.describe(error(detail)), "instance": "0b6f4b1c2d"}
         }
     return responses
 
 
 _UNAUTHORIZED: Final = (http.Unauthorized, "send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+
+CLOSED: Final = problem_responses(_UNAUTHORIZED)
 
 MODEL_RESPONSES: Final = problem_responses(
     _UNAUTHORIZED,
@@ -46,6 +67,26 @@ MODEL_RESPONSES: Final = problem_responses(
         "mnist-5/20261123T222001Z-91f57c: model.pt was changed: its SHA-256 is not the manifest's",
     ),
 )
+
+REPORT_RESPONSES: Final[Responses] = {
+    200: {
+        "description": "The file",
+        "content": {
+            "image/png": {"schema": _BINARY},
+            "text/html": {"schema": {"type": "string"}, "example": examples.REPORT},
+        },
+    },
+    304: {"description": "It is still what `If-None-Match` names"},
+    **problem_responses(
+        _UNAUTHORIZED,
+        (domain.UnknownModel, "there is no model named 'mnist-6'"),
+        (domain.UnknownFile, "mnist-5/20261123T222001Z-91f57c has no file 'report/notes.txt'"),
+        (
+            domain.BundleRejected,
+            "mnist-5/20261123T222001Z-91f57c: report/roc.png was changed: its SHA-256 is not the manifest's",
+        ),
+    ),
+}
 
 _SCORE_REQUEST: Final[dict[str, Any]] = {
     "requestBody": {
@@ -69,7 +110,7 @@ _SCORE_RESPONSES: Final[Responses] = {
         "content": {
             "application/json": {
                 "example": {
-                    "model": _MODEL,
+                    "model": examples.MODEL,
                     "threshold": 0.0609,
                     "false_alarm_rate": 0.01,
                     "results": [
@@ -143,8 +184,24 @@ def install(app: FastAPI) -> None:
                 title=app.title,
                 version=app.version,
                 description=app.description,
+                tags=TAGS,
                 routes=[*_scoring.routes, *app.routes],
             )
+            _mend(app.openapi_schema)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+
+def _mend(document: dict[str, Any]) -> None:
+    """Says of errors what this service really sends: problem documents, and never FastAPI's own validation errors."""
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    for responses in (operation["responses"] for operation in operations):
+        for status, response in list(responses.items()):
+            content = response.get("content", {})
+            if problems.MEDIA_TYPE in content:
+                content[problems.MEDIA_TYPE]["schema"] = content.pop("application/json")["schema"]
+            elif content.get("application/json", {}).get("schema", {}).get("$ref", "").endswith("/HTTPValidationError"):
+                del responses[status]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(unused, None)

@@ -42,6 +42,7 @@ KINDS: Final[Mapping[type[Exception], Kind]] = {
     http.NoImage: Kind("no-image", "No image in the request", 400),
     http.Unauthorized: Kind("unauthorized", "Key missing or wrong", 401, {"WWW-Authenticate": "Bearer"}),
     domain.UnknownModel: Kind("unknown-model", "No such model", 404),
+    domain.UnknownFile: Kind("unknown-file", "No such file", 404),
     http.NotAcceptable: Kind("not-acceptable", "Accept cannot be served", 406),
     http.BodyTooLarge: Kind("body-too-large", "Request body too large", 413),
     http.TooManyFiles: Kind("too-many-files", "Too many files", 413),

@@ -10,6 +10,11 @@ from app.inference.images import InputSpec
 from app.inference.manifest import Data, Evaluation, FileRecord, Loss, Manifest, Scoring
 
 _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
+# Ten steps a decade that people know as round numbers.
+_TRIED_RATES = (
+    *(float(f"{digits}e-{places}") for places in range(6, 1, -1) for digits in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)),
+    *(0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5),
+)
 
 
 class ProblemBody(BaseModel):
@@ -86,7 +91,7 @@ class Health(BaseModel):
 
     status: Literal["ok", "starting", "draining", "unavailable"]
     reason: str | None = Field(None, description="why it is not ok")
-    model: ModelVersion | None = Field(description="the default model")
+    model: ModelVersion | None = Field(None, description="the default model, unless it is not in memory")
     models: list[ModelVersion] = Field(description="the models in memory")
     refused: list[RefusedModel] = Field(description="new versions that failed verification")
     uptime_s: float
@@ -179,6 +184,43 @@ class ModelCard(BaseModel):
             data=manifest.data,
             files=manifest.files,
             libraries=manifest.libraries,
+        )
+
+
+class Stop(BaseModel):
+    """One setting of the sensitivity."""
+
+    false_alarm_rate: float = Field(description="as `/score` takes it")
+    threshold: float = Field(description="above it a picture is an anomaly at that rate")
+
+
+class CalibrationScores(BaseModel):
+    """What decides: enough to draw the histogram and to decide anew at another sensitivity without scoring again."""
+
+    name: str
+    version: str
+    guarantee: Guarantee
+    scores: tuple[float, ...] = Field(description="of the calibration pictures, ascending")
+    stops: list[Stop] = Field(description="from the finest rate that the scores support to a half, ascending")
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """The calibration of a manifest, with the threshold of each rate that people may want to try."""
+        calibration = Calibration(manifest.calibration.scores)
+        finest = finest_false_alarm_rate(len(calibration), manifest.guarantee)
+        tried = (manifest.false_alarm_rate, finest, *(rate for rate in _TRIED_RATES if rate > finest))
+        by_threshold: dict[float, float] = {}
+        for rate in tried:  # of rates that give the same threshold the first stays: the calibrated one, or the finest
+            by_threshold.setdefault(calibration.threshold(rate, manifest.guarantee), rate)
+        return cls(
+            name=manifest.name,
+            version=manifest.version,
+            guarantee=manifest.guarantee,
+            scores=calibration.scores,
+            stops=[
+                Stop(false_alarm_rate=rate, threshold=threshold)
+                for threshold, rate in sorted(by_threshold.items(), reverse=True)
+            ],
         )
 
 

@@ -85,6 +85,23 @@ def read_manifest(directory: Path) -> Manifest:
     return manifest
 
 
+def verified_files(directory: Path, records: Mapping[str, FileRecord]) -> dict[str, bytes]:
+    """Reads files of a version and compares each with what the manifest says of it.
+
+    Raises:
+        BundleRejected: one is missing, unreadable or changed.
+    """
+    contents = {}
+    for name, expected in records.items():
+        content = _read(directory, name)
+        if len(content) != expected.bytes:
+            raise BundleRejected(f"{name} has {len(content)} bytes, the manifest says {expected.bytes}")
+        if file_record(content) != expected:
+            raise BundleRejected(f"{name} was changed: its SHA-256 is not the manifest's")
+        contents[name] = content
+    return contents
+
+
 def load_bundle(directory: Path) -> Bundle:
     """Verifies a version and loads it: seal and schema, every checksum, signature, golden score.
 
@@ -99,7 +116,7 @@ def load_bundle(directory: Path) -> Bundle:
     manifest = read_manifest(directory)
     if MODEL_FILE not in manifest.files:
         raise BundleRejected(f"manifest.json lists no {MODEL_FILE}")
-    archive = _verified_files(directory, manifest.files)[MODEL_FILE]
+    archive = verified_files(directory, manifest.files)[MODEL_FILE]
     try:
         model = torchscript.load(archive)
     except RuntimeError as error:
@@ -120,18 +137,6 @@ def _read(directory: Path, name: str, *, limit: int | None = None) -> bytes:
         raise BundleRejected(f"{name} is missing") from error
     except OSError as error:
         raise BundleRejected(f"{name} cannot be read: {error.strerror}") from error
-
-
-def _verified_files(directory: Path, records: Mapping[str, FileRecord]) -> dict[str, bytes]:
-    contents = {}
-    for name, expected in records.items():
-        content = _read(directory, name)
-        if len(content) != expected.bytes:
-            raise BundleRejected(f"{name} has {len(content)} bytes, the manifest says {expected.bytes}")
-        if file_record(content) != expected:
-            raise BundleRejected(f"{name} was changed: its SHA-256 is not the manifest's")
-        contents[name] = content
-    return contents
 
 
 def _check_signature(bundle: Bundle) -> None:

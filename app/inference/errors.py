@@ -17,6 +17,10 @@ class UnknownModel(InferenceError):
     """The store holds no model of that name."""
 
 
+class UnknownFile(InferenceError):
+    """The version lists no file of that name."""
+
+
 class UnknownVersion(InferenceError):
     """The model has no version of that name in the store."""
 

@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from app.inference.bundle import MANIFEST_FILE, Bundle, load_bundle, read_manifest
-from app.inference.errors import BundleRejected, StoreNotWritable, UnknownModel, UnknownVersion
+from app.inference.bundle import MANIFEST_FILE, Bundle, load_bundle, read_manifest, verified_files
+from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, UnknownModel, UnknownVersion
 from app.inference.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest
 
 CURRENT_FILE: Final = "CURRENT"
@@ -121,6 +121,19 @@ class ModelStore:
         directory = self.root / name / version
         with _naming(directory):
             return load_bundle(directory)
+
+    def file(self, manifest: Manifest, name: str) -> bytes:
+        """One file of a version, as the manifest knows it.
+
+        Raises:
+            UnknownFile: the manifest lists none of that name.
+            BundleRejected: it is not what the manifest says; the text names version, file and reason.
+        """
+        if name not in manifest.files:
+            raise UnknownFile(f"{manifest.name}/{manifest.version} has no file {name[:80]!r}")
+        directory = self.root / manifest.name / manifest.version
+        with _naming(directory):
+            return verified_files(directory, {name: manifest.files[name]})[name]
 
     def prepare(self, name: str) -> None:
         """Makes sure that a model can be published, before hours are spent on it.

@@ -327,7 +327,7 @@ class TestWire:
         [
             b"\0\1\2\3\r\n\r\n", b"\r\n\r\n\0\r\n\r\n", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500),
             b"SSH-2.0-OpenSSH_9.2p1\r\n",
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET\r\n\r\n", b"GET /\r\nHost: x\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET\r\n\r\n", b"GET /x\r\nHost: x\r\n\r\n",
             b"BREW /pot HTCPCP/1.0\r\n\r\n", b"BREW /pot HTTP/1.1\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
             b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n",
             b"GET http://x HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /health HTTP/1.1\nHost: x\n\n",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.inference.errors import BundleRejected, StoreNotWritable, UnknownModel, UnknownVersion
+from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, UnknownModel, UnknownVersion
 from app.inference.store import ModelStore
 from tests.support import ROOT, make_bundle
 
@@ -29,6 +29,19 @@ def test_publish_then_load(empty_store: ModelStore) -> None:
     assert loaded == empty_store.manifest("m")
     assert loaded.to_bytes() == manifest.to_bytes() == (directory / "manifest.json").read_bytes()
     assert (directory.parent / "CURRENT").read_text() == f"{manifest.version}\n"
+
+
+def test_a_file_comes_as_the_manifest_knows_it_or_not_at_all(empty_store: ModelStore) -> None:
+    manifest, files = make_bundle("m")
+    directory = empty_store.publish(manifest, files)
+    assert {name: empty_store.file(manifest, name) for name in files} == files
+    for name in ("manifest.json", "report/nothing.png", "report/../model.pt", "../CURRENT", ""):
+        with pytest.raises(UnknownFile, match=re.escape(f"has no file {name!r}")):
+            empty_store.file(manifest, name)
+    picture = directory / "report" / "loss.png"
+    picture.write_bytes(picture.read_bytes()[:-1] + b"?")
+    with pytest.raises(BundleRejected, match=f"m/{manifest.version}: report/loss.png was changed"):
+        empty_store.file(manifest, "report/loss.png")
 
 
 def test_the_version_published_last_is_current_and_current_can_be_set_back(empty_store: ModelStore) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Response
 
+from app.api import examples, openapi
 from app.api.schemas import Health, Liveness, ModelVersion, Readiness, RefusedModel
 from app.api.services import Services, services
 
@@ -33,11 +34,15 @@ def _mark(response: Response, ok: bool) -> None:
         response.headers.update(_RETRY)
 
 
-def _not_ok(model: type[Any]) -> dict[int | str, dict[str, Any]]:
-    return {_UNAVAILABLE: {"model": model, "description": "Not able to score; `reason` says why"}}
+def _answers(model: type[Any], good: Any, bad: Any) -> openapi.Responses:
+    return {
+        200: openapi.answer("Able to score", good),
+        _UNAVAILABLE: {"model": model, **openapi.answer("Not able to score; `reason` says why", bad)},
+    }
 
 
-@router.get("", summary="How the service is", response_model_exclude_none=True, responses=_not_ok(Health))
+@router.get("", summary="How the service is", response_model_exclude_none=True,
+            responses=_answers(Health, examples.HEALTH, examples.UNHEALTHY))  # fmt: skip
 async def health(response: Response, parts: Parts) -> Health:
     """The default model, the models in memory, refused versions. 503 while the default model cannot score."""
     status, reason = _state(parts)
@@ -59,14 +64,15 @@ async def health(response: Response, parts: Parts) -> Health:
     )
 
 
-@router.get("/live", summary="Whether the process runs")
+@router.get("/live", summary="Whether the process runs",
+            responses={200: openapi.answer("It runs", examples.LIVE)})  # fmt: skip
 async def live() -> Liveness:
     """200 while the process runs: restart it when this stops answering."""
     return Liveness()
 
 
 @router.get("/ready", summary="Whether pictures can be scored", response_model_exclude_none=True,
-            responses=_not_ok(Readiness))  # fmt: skip
+            responses=_answers(Readiness, examples.READY, examples.NOT_READY))  # fmt: skip
 async def ready(response: Response, parts: Parts) -> Readiness:
     """200 or 503: send traffic while this is 200."""
     status, reason = _state(parts)

@@ -1,12 +1,13 @@
-"""GET /models, /models/{name}: the model cards."""
+"""GET /models, /models/{name}, its calibration and its report: the model cards."""
 
 import asyncio
-from typing import Annotated
+from pathlib import PurePath
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request, Response
 
-from app.api import openapi
-from app.api.schemas import ModelCard, Models, RefusedModel
+from app.api import examples, openapi
+from app.api.schemas import CalibrationScores, ModelCard, Models, RefusedModel
 from app.api.services import Services, services
 from app.inference.errors import BundleRejected, UnknownModel
 from app.inference.registry import ModelRegistry
@@ -15,17 +16,68 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 Parts = Annotated[Services, Depends(services)]
 
+_REPORT_TYPES: Final = {".html": "text/html; charset=utf-8", ".png": "image/png"}
+_REPORT_HEADERS: Final = {
+    "Cache-Control": "no-cache",
+    # The report came with the model: it may show its pictures, and do nothing else.
+    "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+}
 
-@router.get("", summary="All models of the store", responses={401: openapi.MODEL_RESPONSES[401]})
+
+@router.get(
+    "",
+    summary="All models of the store",
+    responses={200: openapi.answer("The store", examples.MODELS), **openapi.CLOSED},
+)
 async def models(parts: Parts) -> Models:
     """The card of every model, and the models whose current version cannot be served."""
     return await asyncio.to_thread(_survey, parts.registry)
 
 
-@router.get("/{name}", summary="One model card", responses=openapi.MODEL_RESPONSES)
+@router.get(
+    "/{name}",
+    summary="One model card",
+    responses={200: openapi.answer("The card", examples.CARD), **openapi.MODEL_RESPONSES},
+)
 async def model(name: str, parts: Parts) -> ModelCard:
     """Version, input, threshold, calibration, evaluation, training, data fingerprint, checksums, libraries."""
     return await asyncio.to_thread(lambda: ModelCard.of(parts.registry.card(name)))
+
+
+@router.get(
+    "/{name}/calibration",
+    summary="What decides",
+    responses={200: openapi.answer("Scores and thresholds", examples.CALIBRATION), **openapi.MODEL_RESPONSES},
+)
+async def calibration(name: str, parts: Parts) -> CalibrationScores:
+    """The calibration scores, ascending, and the threshold of each false-alarm rate that is worth trying.
+
+    With them a client decides scored pictures anew at another sensitivity: anomaly is exactly `score > threshold`.
+    """
+    return await asyncio.to_thread(lambda: CalibrationScores.of(parts.registry.card(name)))
+
+
+@router.get(
+    "/{name}/report/{file}",
+    summary="A file of the training report",
+    response_class=Response,
+    responses=openapi.REPORT_RESPONSES,
+)
+async def report(name: str, file: str, request: Request, parts: Parts) -> Response:
+    """`index.html`, or one of its pictures: the names under `report/` in the model card's `files`.
+
+    Each is compared with its SHA-256 before it leaves; the `ETag` is that SHA-256.
+    """
+    registry = parts.registry
+    manifest = await asyncio.to_thread(registry.card, name)
+    content = await asyncio.to_thread(registry.store.file, manifest, f"report/{file}")
+    tag = f'"{manifest.files[f"report/{file}"].sha256}"'
+    headers = {**_REPORT_HEADERS, "ETag": tag}
+    if tag in request.headers.get("If-None-Match", ""):
+        return Response(status_code=304, headers=headers)
+    media_type = _REPORT_TYPES.get(PurePath(file).suffix, "application/octet-stream")
+    return Response(content, media_type=media_type, headers=headers)
 
 
 def _survey(registry: ModelRegistry) -> Models:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
+from app.api import examples, openapi
 from app.api.metrics import MEDIA_TYPE
 from app.api.services import Services, services
 
@@ -14,7 +15,10 @@ router = APIRouter(tags=["operations"])
     "/metrics",
     summary="Prometheus metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}}},
+    responses={
+        200: openapi.answer("The exposition", examples.METRICS, "text/plain", schema={"type": "string"}),
+        **openapi.CLOSED,
+    },
 )
 async def metrics(parts: Annotated[Services, Depends(services)]) -> Response:
     """Requests, latency, verdicts, errors, p-values, batches, queue depth and model versions."""

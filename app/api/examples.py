@@ -1,0 +1,97 @@
+"""Worked examples of answers, for the OpenAPI document. A test holds them to the schemas."""
+
+from typing import Any, Final
+
+_VERSION: Final = "20261123T222001Z-91f57c"
+_SHA256: Final = "a6cb39babce2ba18f5f412da52c2bcd3c5a8901df9740429bfa4c05454e348f6"
+
+MODEL: Final = {"name": "mnist-5", "version": _VERSION}
+
+HEALTH: Final[dict[str, Any]] = {
+    "status": "ok",
+    "model": MODEL,
+    "models": [MODEL],
+    "refused": [
+        {"name": "tiles", "reason": "tiles/20261124T080000Z-0d1e2f: model.pt is missing"}
+    ],
+    "uptime_s": 86_400.125,
+}  # fmt: skip
+UNHEALTHY: Final[dict[str, Any]] = {
+    "status": "unavailable",
+    "reason": "the store has no model named 'mnist-5'",
+    "models": [],
+    "refused": [],
+    "uptime_s": 12.5,
+}
+LIVE: Final = {"status": "alive"}
+READY: Final = {"status": "ready"}
+NOT_READY: Final = {"status": "starting", "reason": "the model is being loaded"}
+
+CARD: Final[dict[str, Any]] = {
+    **MODEL,
+    "created_at": "2026-11-23T22:20:01Z",
+    "input": {"mode": "L", "height": 28, "width": 28},
+    "scoring": {
+        "rule": "smoothed-relative",
+        "formula": "mean(box3(x - x̂)²) / max(mean(x²), mean(x̂²), 0.01)",
+    },
+    "threshold": 0.13977622985839844,
+    "false_alarm_rate": 0.01,
+    "guarantee": "marginal",
+    "promise": "a further normal picture is called an anomaly with probability at most 0.01, …",
+    "calibration": {
+        "size": 1085,
+        "finest_false_alarm_rate": 0.0009208103130755065,
+        "error_quantiles": {"0": 0.00677, "0.5": 0.02601, "0.99": 0.13978, "1": 0.1655},
+    },
+    "evaluation": {
+        "normal": 892,
+        "anomalies": 9108,
+        "false_alarm_rate": 0.0078,
+        "detection_rate": 0.7777,
+        "auroc": 0.9894,
+        "average_precision": 0.9988,
+        "kinds": {
+            "3": {"count": 1010, "flagged": 0.2525, "median_score": 0.1098},
+            "normal": {"count": 892, "flagged": 0.0078, "median_score": 0.0242},
+        },
+    },
+    "training": {
+        "recipe": {"name": "default", "network": "dense", "hidden": [512], "code": 32, "epochs": 60},
+        "parameters": 837_424,
+        "seed": 1337,
+        "device": "cpu",
+        "seconds": 29.46,
+        "fit_images": 4065,
+        "validation_images": 271,
+        "loss": {"train": [0.0421, 0.0305], "validation": [0.0377, 0.0298]},
+    },
+    "data": {
+        "source": "mnist",
+        "normal": "5",
+        "fingerprint": "5d7e3c61cc4f05e375d53d2d808ae9cd859d945b5e6e2153f967657ca97aa528",
+        "groups": 5421,
+        "unreadable": 0,
+        "near_duplicates": {"fit and calibration": 0, "fit and test": 2, "calibration and test": 0},
+    },
+    "files": {"model.pt": {"sha256": _SHA256, "bytes": 3_362_075}},
+    "libraries": {"anomaly-service": "0.1.0", "torch": "2.13.0"},
+}
+MODELS: Final[dict[str, Any]] = {"default": "mnist-5", "models": [CARD], "refused": HEALTH["refused"]}
+CALIBRATION: Final[dict[str, Any]] = {
+    **MODEL,
+    "guarantee": "marginal",
+    "scores": [0.00677, 0.00712, 0.16549],
+    "stops": [
+        {"false_alarm_rate": 0.0009208103130755065, "threshold": 0.16549722850322723},
+        {"false_alarm_rate": 0.01, "threshold": 0.13977622985839844},
+        {"false_alarm_rate": 0.5, "threshold": 0.026069074869155884},
+    ],
+}
+METRICS: Final = """\
+# HELP anomaly_images_total Images scored
+# TYPE anomaly_images_total counter
+anomaly_images_total{model="mnist-5",verdict="normal"} 41.0
+anomaly_images_total{model="mnist-5",verdict="anomaly"} 2.0
+"""
+REPORT: Final = '<!doctype html>\n<html lang="en">…</html>\n'

@@ -1,0 +1,48 @@
+// A model: its card, its calibration scores, the thresholds on offer and the one in force.
+
+import { request } from "./service.js";
+import { count, decimalsFor } from "./words.js";
+
+export const listModels = () => request("models");
+
+export class Model {
+  static async load(name) {
+    const url = `models/${encodeURIComponent(name)}`;
+    return new Model(...(await Promise.all([request(url), request(`${url}/calibration`)])));
+  }
+
+  constructor(card, calibration) {
+    this.card = card;
+    this.name = calibration.name;
+    this.version = calibration.version;
+    this.scores = calibration.scores;
+    // As the threshold's line goes: from many false alarms on the left to few on the right.
+    this.stops = calibration.stops.toReversed();
+    this.calibratedStop = this.stops.find((stop) => stop.false_alarm_rate === card.false_alarm_rate);
+    this.stop = this.calibratedStop;
+    this.decimals = decimalsFor(card.threshold);
+  }
+
+  get threshold() {
+    return this.stop.threshold;
+  }
+
+  /** "anomaly" or "normal", or null while there is no score. */
+  verdict(picture) {
+    if (picture.result === null) return null;
+    return picture.result.score > this.threshold ? "anomaly" : "normal";
+  }
+
+  number(score) {
+    return score.toFixed(this.decimals);
+  }
+
+  get lead() {
+    const { data, training } = this.card;
+    const kind = data.normal === "normal" ? "" : ` of “${data.normal}”`; // a folder says no more than that
+    return (
+      `This model has only ever seen what is normal: ${count(training.fit_images)} pictures${kind} from ${data.source}. ` +
+      "The worse it redraws yours, the more unusual yours is."
+    );
+  }
+}
