@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Final, NamedTuple, TypeVar
 
 import torch
@@ -45,7 +44,7 @@ class Scored(NamedTuple):
     Attributes:
         original: (C, H, W) float32 in [0, 1], the model's input.
         reconstruction: the same shape.
-        png: the reconstruction as a PNG file; None where it is large, :meth:`reconstruction_png` makes it then.
+        png: the reconstruction as a PNG file, if it was made with the batch; else :meth:`reconstruction_png` makes it.
         mse: mean squared difference of the two over channels and pixels.
         score: the error that the verdict is decided on.
         p_value: conformal p-value of the score, in (0, 1].
@@ -86,6 +85,7 @@ class _Waiting(NamedTuple):
     """A picture in the queue of its model."""
 
     content: bytes | Decoded
+    encode: bool
     done: asyncio.Future[Scored | InferenceError]
     since: float
 
@@ -100,17 +100,18 @@ class ServedModel:
         self._drain: asyncio.Task[None] | None = None
         self._encodes = bundle.spec.height * bundle.spec.width <= _SMALL_PIXELS
 
-    async def run(self, contents: Iterable[bytes | Decoded]) -> list[Scored | InferenceError]:
+    async def run(self, contents: Iterable[bytes | Decoded], *, encode: bool = False) -> list[Scored | InferenceError]:
         """Queues pictures for the next batches; cancelling drops those that still wait.
 
         Args:
             contents: image files, or what was decoded before.
+            encode: whether the reconstructions will be asked for as PNG files.
 
         Returns:
             In the same order, what the model made of each, or why it was refused.
         """
         loop, now = asyncio.get_running_loop(), time.perf_counter()
-        waiting = [_Waiting(content, loop.create_future(), now) for content in contents]
+        waiting = [_Waiting(content, encode and self._encodes, loop.create_future(), now) for content in contents]
         if not waiting:
             return []
         self._waiting.extend(waiting)
@@ -151,20 +152,19 @@ class ServedModel:
     def _work(self, batch: list[_Waiting]) -> list[Scored | InferenceError]:
         """In the worker thread: a batch from files to answers."""
         began = time.perf_counter()
-        pictures = [self._decoded(waiting.content) for waiting in batch]
-        readable = [picture for picture in pictures if isinstance(picture, Decoded)]
-        if not readable:
-            return [picture for picture in pictures if isinstance(picture, InferenceError)]
-        scores = self.bundle.score_batch(torch.stack([picture.tensor for picture in readable]))
-        files = map(png, to_pixels(scores.reconstruction)) if self._encodes else repeat(None)
-        rows = iter(list(zip(scores.reconstruction, files, scores.mse, scores.score, strict=False)))
-        compute_s = time.perf_counter() - began
-        return [
-            self._judged(picture, *next(rows), began - waiting.since, compute_s)
-            if isinstance(picture, Decoded)
-            else picture
-            for waiting, picture in zip(batch, pictures, strict=True)
-        ]
+        outcomes: list[Decoded | Scored | InferenceError] = [self._decoded(waiting.content) for waiting in batch]
+        readable = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Decoded)]
+        pictures = [outcome for outcome in outcomes if isinstance(outcome, Decoded)]
+        if pictures:
+            scores = self.bundle.score_batch(torch.stack([picture.tensor for picture in pictures]))
+            pixels = to_pixels(scores.reconstruction)
+            files = [png(each) if batch[index].encode else None for index, each in zip(readable, pixels, strict=True)]
+            compute_s = time.perf_counter() - began
+            rows = zip(readable, pictures, scores.reconstruction, files, scores.mse, scores.score, strict=True)
+            for index, picture, reconstruction, file, mse, score in rows:
+                queue_s = began - batch[index].since
+                outcomes[index] = self._judged(picture, reconstruction, file, mse, score, queue_s, compute_s)
+        return [outcome for outcome in outcomes if not isinstance(outcome, Decoded)]
 
     def _decoded(self, content: bytes | Decoded) -> Decoded | InferenceError:
         if isinstance(content, Decoded):
@@ -253,9 +253,11 @@ class Engine:
         finally:
             self.admitted -= pictures
 
-    async def score_files(self, model: ServedModel, files: Sequence[bytes]) -> list[Scored | InferenceError]:
+    async def score_files(
+        self, model: ServedModel, files: Sequence[bytes], *, encode: bool = False
+    ) -> list[Scored | InferenceError]:
         """Scores image files; the answers stand in the files' order, a refused one as its exception."""
-        outcomes = await model.run(files)
+        outcomes = await model.run(files, encode=encode)
         large = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, _NotSmall)]
         if large:
             await self._score_large(model, files, outcomes, large)

@@ -74,7 +74,9 @@ class ScoreEndpoint:
         if media_type == _PNG and len(uploads) > 1:
             raise NotAcceptable(f"{_PNG} shows one picture, {len(uploads)} were sent; ask for {_JSON}")
         with parts.engine.admit(len(uploads)):
-            outcomes = await parts.engine.score_files(served, [upload.data for upload in uploads])
+            outcomes = await parts.engine.score_files(
+                served, [upload.data for upload in uploads], encode="reconstruction" in query.include
+            )
             scope["state"]["scoring"] = _scoring(served, threshold, outcomes)
             _require_one_scored(uploads, outcomes)
             pixels = len(outcomes) * manifest.input.height * manifest.input.width
