@@ -20,15 +20,15 @@ help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 serve: $(VENV)/ready-serving  ## serve model_store/ on http://127.0.0.1:8000 (HOST=, PORT=)
-	$(PY) -m app $(if $(HOST),--host "$(HOST)") $(if $(PORT),--port "$(PORT)")
+	ANOMALY_LOG_FORMAT="$${ANOMALY_LOG_FORMAT:-console}" $(PY) -m app $(if $(HOST),--host "$(HOST)") $(if $(PORT),--port "$(PORT)")
 
 train: $(VENV)/ready-training  ## train and publish (DATA=, NORMAL=, NAME=, DATA_DIR=, RECIPE=, EPOCHS=, FALSE_ALARM_RATE=, SEED=, ARGS=)
 	$(PY) -m training --data "$(DATA)" --normal "$(NORMAL)" --name "$(NAME)" --data-dir "$(DATA_DIR)" \
 	  $(if $(RECIPE),--recipe "$(RECIPE)") $(if $(EPOCHS),--epochs "$(EPOCHS)") \
 	  --false-alarm-rate "$(FALSE_ALARM_RATE)" --seed "$(SEED)" $(ARGS)
 
-test: $(VENV)/ready-dev  ## the whole test suite with branch coverage
-	$(PY) -m pytest --cov --cov-report=term:skip-covered
+test: $(VENV)/ready-dev  ## the whole test suite with branch coverage (ARGS=)
+	$(PY) -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term:skip-covered $(ARGS)
 
 bench-training: $(VENV)/ready-training  ## our training loop against the tutorial's, in one run (DATA_DIR=)
 	$(PY) -m benchmarks.training --data-dir "$(DATA_DIR)"
@@ -63,9 +63,9 @@ $(VENV)/bin/uv:
 
 # The lock pins; the extra chooses. The backend index has torch without CUDA for machines without a GPU, and where
 # it does not answer (no retries: at once) the ordinary registry does.
-$(VENV)/ready-serving: EXTRA :=
-$(VENV)/ready-training: EXTRA := --extra training
-$(VENV)/ready-dev: EXTRA := --extra training --extra dev
+$(VENV)/ready-serving: EXTRA := --extra client
+$(VENV)/ready-training: EXTRA := --extra client --extra training
+$(VENV)/ready-dev: EXTRA := --extra client --extra training --extra dev
 $(VENV)/ready-serving $(VENV)/ready-training $(VENV)/ready-dev: $(VENV)/bin/uv pyproject.toml requirements.lock
 	UV_HTTP_RETRIES=0 $(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --torch-backend=auto \
 	  --constraint requirements.lock -r pyproject.toml $(EXTRA) 2>/dev/null \

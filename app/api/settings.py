@@ -49,7 +49,7 @@ class Settings(BaseSettings):
         1, ge=0, le=300, description="seconds that a process told to end still listens, to say that it is not ready"
     )
     torch_threads: int = Field(1, ge=1, le=1024, description="threads of one forward pass, per worker")
-    log_format: Literal["json", "console"] = Field("console", description="json lines, or text for people")
+    log_format: Literal["json", "console"] = Field("json", description="json lines, or text for people")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     workers: int = Field(1, ge=1, le=256, description="server processes")
 
