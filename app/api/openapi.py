@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 
 from app.api import errors as http
-from app.api import problems
+from app.api import inference_document, problems
 from app.api.queries import ScoreQuery
 from app.api.schemas import Problem, ScoreAnswer
 from app.inference import errors as domain
@@ -143,7 +143,7 @@ def install(app: FastAPI) -> None:
                 title=app.title,
                 version=app.version,
                 description=app.description,
-                routes=[*_scoring.routes, *app.routes],
+                routes=[*_scoring.routes, *app.routes, *inference_document.ROUTES.routes],
             )
         return app.openapi_schema
 
