@@ -26,6 +26,8 @@ JSON_LENGTH_HEADER: Final = "Inference-Header-Content-Length"
 _INPUT_TYPES: Final[Mapping[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 _NUMBERS: Final[Mapping[str, set[type]]] = {"FP32": {int, float}, "UINT8": {int}}
 _BRIGHTEST: Final = 255
+# Millions of empty lists would take seconds to make, and a gigabyte. So many may there be beside the pictures' own.
+_FURTHER_LISTS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,14 @@ OUTPUTS: Final[Mapping[OutputName, Output]] = {
 }
 
 
-def read_request(headers: Headers, body: bytes) -> tuple[InferenceRequest, bytes]:
+def read_request(headers: Headers, body: bytes, spec: InputSpec, max_pictures: int) -> tuple[InferenceRequest, bytes]:
     """The request's JSON object, and the bytes behind it.
+
+    Args:
+        headers: the request's.
+        body: the whole of it.
+        spec: what the model takes.
+        max_pictures: the most in one request.
 
     Raises:
         InvalidInference: the body, or the header that says where the object ends, makes no sense.
@@ -69,8 +77,12 @@ def read_request(headers: Headers, body: bytes) -> tuple[InferenceRequest, bytes
     if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
         raise UnsupportedMediaType(f"send the body as it is, without the Content-Encoding {encoding[:40]}")
     length = _json_length(headers.get(JSON_LENGTH_HEADER), len(body))
+    text, behind = body[:length], body[length:]
+    channels, height, _ = spec.shape
+    if text.count(b"[") + text.count(b"{") > _FURTHER_LISTS + max_pictures * (1 + channels * (1 + height)):
+        raise InvalidInference("the request has more lists and objects than pictures can need")
     try:
-        return InferenceRequest.model_validate(orjson.loads(body[:length])), body[length:]
+        return InferenceRequest.model_validate(orjson.loads(text)), behind
     except orjson.JSONDecodeError as error:
         raise InvalidInference(f"the request is not a JSON object: {error}") from error
     except ValidationError as error:

@@ -217,6 +217,12 @@ class TestRequests:
     def test_nested_data(self, server: Server, pictures: NDArray[np.uint8]) -> None:
         nested = infer(server, tensor(pictures, data=pictures.tolist()))
         assert answered(nested) == answered(infer(server, tensor(pictures)))
+        most = np.zeros((MAX_FILES, 3, 8, 8), np.uint8)
+        answered(infer(server, tensor(most, data=most.tolist()), path="/v2/models/colour/infer"))
+
+    def test_more_lists_than_pictures_can_need(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+        assert "lists" in refused(infer(server, tensor(pictures, data=[[]] * 2000)))
+        assert "lists" not in refused(infer(server, tensor(pictures, data=[[]] * 500)))
 
     def test_what_is_not_known_is_ignored(self, server: Server, pictures: NDArray[np.uint8]) -> None:
         response = infer(

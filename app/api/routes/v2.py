@@ -130,11 +130,11 @@ async def _infer(request: Request, parts: Services, name: str, version: str | No
         served = await _served(parts, name, version)
         parts.engine.require_room()
         body = await parts.intake.read_body(request.headers, request.receive)
-        asked, behind = read_request(request.headers, body)
-        manifest = served.bundle.manifest
+        manifest, max_pictures = served.bundle.manifest, parts.intake.max_files
+        asked, behind = read_request(request.headers, body, manifest.input, max_pictures)
         rate = asked.parameters.false_alarm_rate or manifest.false_alarm_rate
         threshold = served.bundle.calibration.threshold(rate, manifest.guarantee)
-        pictures = read_pictures(asked, behind, manifest.input, parts.intake.max_files)
+        pictures = read_pictures(asked, behind, manifest.input, max_pictures)
         with parts.engine.admit(len(pictures)):
             outcomes = await served.run(Decoded(picture, ()) for picture in pictures)
             request.scope["state"]["scoring"] = account(served, threshold, outcomes)
