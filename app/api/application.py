@@ -15,10 +15,11 @@ from app.api.draining import Draining, draining_on_signals
 from app.api.ledger import Ledger
 from app.api.metrics import Metrics
 from app.api.middleware import Accounting, Dispatch, RequireKey
-from app.api.routes import health, models, observe, page
+from app.api.routes import health, models, observe, page, v2
 from app.api.routes.score import ScoreEndpoint
 from app.api.services import Services
 from app.api.settings import Settings
+from app.api.uploads import Intake
 from app.inference.engine import Engine
 from app.inference.registry import ModelRegistry
 from app.inference.store import ModelStore
@@ -61,7 +62,8 @@ def create_app(settings: Settings) -> ASGIApp:
             engine.close()
             ledger.tell()
 
-    services = Services(settings, engine, registry, metrics, ledger, draining)
+    intake = Intake(max_body_bytes=settings.max_body_bytes, max_files=settings.max_files)
+    services = Services(settings, engine, registry, metrics, ledger, intake, draining)
     endpoint = ScoreEndpoint(services)
     app: ASGIApp = Dispatch(endpoint.path, endpoint, _api(services, lifespan))
     if settings.api_keys:
@@ -74,7 +76,8 @@ def _api(services: Services, lifespan: Lifespan[FastAPI]) -> FastAPI:
     api = FastAPI(
         title="Anomaly service",
         version=__version__,
-        description="Says whether a picture is an anomaly, and shows why. Every error is a problem document, RFC 9457.",
+        description="Says whether a picture is an anomaly, and shows why. Every error is a problem document, RFC 9457; "
+        "under /v2 it is what the Open Inference Protocol says.",
         lifespan=lifespan,
         exception_handlers=problems.HANDLERS,
         docs_url=None,  # ours needs no other host
@@ -83,7 +86,7 @@ def _api(services: Services, lifespan: Lifespan[FastAPI]) -> FastAPI:
     )
     api.state.services = services
     openapi.install(api)
-    for group in (health, models, observe, page):
+    for group in (health, models, observe, page, v2):
         api.include_router(group.router)
     return api
 

@@ -40,6 +40,10 @@ class InvalidParameter(RequestError):
     """A query parameter has a value that makes no sense."""
 
 
+class InvalidInference(RequestError):
+    """A request of the Open Inference Protocol, or a tensor of it, cannot be used."""
+
+
 class RequestTimedOut(RequestError):
     """The request took longer than the request timeout."""
 

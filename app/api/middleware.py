@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
@@ -55,7 +56,7 @@ class Accounting:
 
 
 class RequireKey:
-    """Closes everything but health to requests without a configured key.
+    """Closes everything but health, under either of its names, to requests without a configured key.
 
     Keys are compared in constant time, each with each, and appear in no log and no answer.
     """
@@ -70,11 +71,11 @@ class RequireKey:
             await self.app(scope, receive, send)
             return
         error = Unauthorized("send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
-        await problems.refusal(scope["state"]["request_id"], error)(scope, receive, send)
+        await problems.refusal(Request(scope), error)(scope, receive, send)
 
     @staticmethod
     def _is_open(path: str) -> bool:
-        return path == "/health" or path.startswith("/health/")
+        return path == "/health" or path.startswith(("/health/", "/v2/health/"))
 
     def _has_key(self, headers: Headers) -> bool:
         scheme, _, token = headers.get("authorization", "").partition(" ")

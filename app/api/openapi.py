@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 
 from app.api import errors as http
-from app.api import examples, problems
+from app.api import examples, inference_document, problems
 from app.api.queries import ScoreQuery
 from app.api.schemas import Problem, ScoreAnswer
 from app.inference import errors as domain
@@ -26,6 +26,7 @@ TAGS: Final = [
     },
     {"name": "health", "description": "For people, restarters and balancers. Never needs a key."},
     {"name": "operations", "description": "What the service has done, for machines that watch it."},
+    {"name": "open inference protocol", "description": "The same scores for clients that speak KServe's v2 protocol."},
 ]
 
 
@@ -185,7 +186,7 @@ def install(app: FastAPI) -> None:
                 version=app.version,
                 description=app.description,
                 tags=TAGS,
-                routes=[*_scoring.routes, *app.routes],
+                routes=[*_scoring.routes, *app.routes, *inference_document.ROUTES.routes],
             )
             _mend(app.openapi_schema)
         return app.openapi_schema

@@ -1,5 +1,9 @@
-"""Problem documents (RFC 9457): the one table that says which status every refusal becomes."""
+"""The one table that says which status every refusal becomes, and the shapes in which it is told.
 
+Errors are problem documents (RFC 9457); under /v2 they have the shape of the Open Inference Protocol.
+"""
+
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,6 +21,7 @@ from app.inference import errors as domain
 
 MEDIA_TYPE: Final = "application/problem+json"
 _RETRY_AFTER_S: Final = "1"
+_INFERENCE_PATH: Final = re.compile(r"/v2(/|$)")
 _CLIENT_CLOSED: Final = 499  # nobody reads it; the access log and the metrics do
 
 
@@ -40,9 +45,11 @@ _RETRY: Final = {"Retry-After": _RETRY_AFTER_S}
 KINDS: Final[Mapping[type[Exception], Kind]] = {
     http.MalformedMultipart: Kind("malformed-multipart", "Multipart body does not parse", 400),
     http.NoImage: Kind("no-image", "No image in the request", 400),
+    http.InvalidInference: Kind("invalid-inference", "Inference request cannot be used", 400),
     http.Unauthorized: Kind("unauthorized", "Key missing or wrong", 401, {"WWW-Authenticate": "Bearer"}),
     domain.UnknownModel: Kind("unknown-model", "No such model", 404),
     domain.UnknownFile: Kind("unknown-file", "No such file", 404),
+    domain.UnknownVersion: Kind("unknown-version", "No such version is served", 404),
     http.NotAcceptable: Kind("not-acceptable", "Accept cannot be served", 406),
     http.BodyTooLarge: Kind("body-too-large", "Request body too large", 413),
     http.TooManyFiles: Kind("too-many-files", "Too many files", 413),
@@ -85,9 +92,28 @@ def response(
     return Response(orjson.dumps(body), kind.status, {**(kind.headers or {}), **(headers or {})}, media_type=MEDIA_TYPE)
 
 
-def refusal(request_id: str, error: Exception) -> Response:
+def inference_status(kind: Kind) -> int:
+    """A refusal's status under the Open Inference Protocol: what is wrong with a request itself is 400 there."""
+    return HTTPStatus.BAD_REQUEST if kind.status == HTTPStatus.UNPROCESSABLE_ENTITY else kind.status
+
+
+def refusal(request: Request, error: Exception) -> Response:
     """The answer to a refusal of the table."""
-    return response(request_id, KINDS[type(error)], str(error))
+    return _told(request, KINDS[type(error)], str(error))
+
+
+def _told(
+    request: Request, kind: Kind, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
+) -> Response:
+    """A problem in the shape that the request's route is to tell it in."""
+    if not _INFERENCE_PATH.match(request.scope["path"]):
+        return response(_id(request), kind, detail, headers=headers, **members)
+    return Response(
+        orjson.dumps({"error": detail}),
+        inference_status(kind),
+        {**(kind.headers or {}), **(headers or {})},
+        media_type="application/json",
+    )
 
 
 def _id(request: Request) -> str:
@@ -95,20 +121,20 @@ def _id(request: Request) -> str:
 
 
 async def _on_refusal(request: Request, error: Exception) -> Response:
-    return refusal(_id(request), error)
+    return refusal(request, error)
 
 
 async def _on_all_rejected(request: Request, error: Exception) -> Response:
     assert isinstance(error, http.AllRejected)  # noqa: S101  for the type checker
     kind = KINDS[type(error.rejections[0].reason)]
     rejected = [{"filename": each.filename, **describe(each.reason)} for each in error.rejections]
-    return response(_id(request), kind, str(error), errors=rejected)
+    return _told(request, kind, str(error), errors=rejected)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     found = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors()]
-    return response(_id(request), KINDS[http.InvalidParameter], "; ".join(found))
+    return _told(request, KINDS[http.InvalidParameter], "; ".join(found))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -120,7 +146,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         detail = f"there is nothing at {request.url.path}"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         detail = f"{request.method} is not possible on {request.url.path}"
-    return response(_id(request), kind, detail, headers=error.headers)
+    return _told(request, kind, detail, headers=error.headers)
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001
@@ -128,7 +154,7 @@ async def _on_disconnect(request: Request, error: Exception) -> Response:  # noq
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    return response(_id(request), _INTERNAL, "this is a defect of the service; its log has the details")
+    return _told(request, _INTERNAL, "this is a defect of the service; its log has the details")
 
 
 HANDLERS: Final[dict[Any, Any]] = {

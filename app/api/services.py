@@ -10,6 +10,7 @@ from app.api.draining import Draining
 from app.api.ledger import Ledger
 from app.api.metrics import Metrics
 from app.api.settings import Settings
+from app.api.uploads import Intake
 from app.inference.engine import Engine
 from app.inference.registry import ModelRegistry
 
@@ -23,6 +24,7 @@ class Services:
     registry: ModelRegistry
     metrics: Metrics
     ledger: Ledger
+    intake: Intake
     draining: Draining = field(default_factory=Draining)
     started: float = field(default_factory=time.monotonic)
 

@@ -56,7 +56,8 @@ _JPEG_END: Final = b"\xd9"
 # Pillow walks through chunks, segments and blocks in Python, some microseconds each. Real files need a read for some
 # hundred bytes; those made of crumbs are given up in a few seconds, however large they are.
 _MAX_READS: Final = 2_000_000
-_LEVELS: Final = np.arange(256, dtype=np.float32) / np.float32(255)
+LEVELS: Final = np.arange(256, dtype=np.float32) / np.float32(255)
+"""What the model sees for each value of eight bits."""
 _NOTICEABLE_COLOUR: Final = 8  # grey pictures saved as JPEG have channels that differ by a few levels
 
 
@@ -265,7 +266,7 @@ class _Conversion:
             values = np.clip(np.asarray(image), 0, 1)  # resampling may overshoot by a rounding error
         else:
             size = (image.height, image.width) if image.mode == "L" else (image.height, image.width, 3)
-            values = _LEVELS[np.frombuffer(image.tobytes(), dtype=np.uint8)].reshape(size)
+            values = LEVELS[np.frombuffer(image.tobytes(), dtype=np.uint8)].reshape(size)
         if values.ndim == 2:  # noqa: PLR2004  (height, width)
             channels = values[None] if self.spec.mode == "L" else values[None].repeat(3, axis=0)
         else:

@@ -165,6 +165,34 @@ class TestPictures:
         assert send_all() - first < 100 * MIB
 
 
+PIXELS = bytes(range(64))
+TENSOR: dict[str, Any] = {"name": "image", "shape": [1, 1, 8, 8], "datatype": "UINT8"}
+BINARY = json.dumps({"inputs": [{**TENSOR, "parameters": {"binary_data_size": 64}}]}).encode()
+
+
+class TestTensors:
+    @examples(300)
+    @given(hostile.damaged([json.dumps({"inputs": [{**TENSOR, "data": list(PIXELS)}]}).encode(), BINARY + PIXELS]))
+    def test_damaged(self, target: Target, body: bytes) -> None:
+        for headers in ({}, {"Inference-Header-Content-Length": str(len(BINARY))}):
+            response = target.server.client.post("/v2/models/m/infer", content=body, headers=headers)
+            assert response.status_code in {200, 400, 413}
+            if response.status_code != 200:
+                assert list(response.json()) == ["error"]
+
+    @pytest.mark.parametrize("data", [b"[0]", b"0", b"[[]]", b"{}", b"0.5", b"1e999", b"[" * 900 + b"]" * 900])
+    def test_as_much_json_as_there_may_be(self, target: Target, data: bytes) -> None:
+        head = json.dumps({"inputs": [TENSOR]}).encode().removesuffix(b"}]}") + b', "data": ['
+        count = (MAX_BODY_BYTES - len(head) - 4) // (len(data) + 1)
+        hostile.forget_peak(target.server.process.pid)
+        before = hostile.resident_bytes(target.server.process.pid)
+        began = time.perf_counter()
+        body = head + b",".join([data] * count) + b"]}]}"
+        assert target.server.client.post("/v2/models/m/infer", content=body).status_code == 400
+        assert time.perf_counter() - began < 3
+        assert hostile.peak_bytes(target.server.process.pid) - before < 250 * MIB
+
+
 class TestForms:
     @pytest.mark.parametrize("name", hostile.FILE_NAMES, ids=brief)
     def test_file_names(self, target: Target, name: str) -> None:
@@ -505,4 +533,5 @@ class TestOpenApi:
                     keeps_its_word()
                     tried.append(operation.label)
         reads = {"GET /health", "GET /models", "GET /models/{name}", "GET /metrics"}
-        assert {"POST /score"} | (reads if mode is GenerationMode.POSITIVE else set()) <= set(tried)
+        scoring = {"POST /score", "POST /v2/models/{name}/infer", "POST /v2/models/{name}/versions/{version}/infer"}
+        assert scoring | (reads if mode is GenerationMode.POSITIVE else set()) <= set(tried)

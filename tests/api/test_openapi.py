@@ -13,7 +13,7 @@ from tests.support import Server, encode, gradient, running_server
 
 PNG = encode(gradient())
 JSON_TYPES = ("application/json", "application/problem+json")
-OPEN = ("/health", "/health/live", "/health/ready")
+OPEN = ("/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 
 Operation = dict[str, Any]
 
@@ -78,7 +78,10 @@ def test_every_json_answer_has_a_schema_and_examples_that_keep_to_it(document: d
 def test_errors_are_problem_documents_and_closed_routes_say_so(document: dict[str, Any]) -> None:
     for method, path, operation in operations(document):
         for status, response in operation["responses"].items():
-            if int(status) >= 400 and path not in OPEN:
+            if int(status) >= 400 and path.startswith("/v2"):
+                assert list(response["content"]) == ["application/json"], (method, path, status)
+                assert response["content"]["application/json"]["schema"]["$ref"].endswith("/InferenceError")
+            elif int(status) >= 400 and path not in OPEN:
                 assert list(response["content"]) == ["application/problem+json"], (method, path, status)
                 assert response["content"]["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
             for example in response.get("content", {}).get("application/problem+json", {}).get("examples", {}).values():

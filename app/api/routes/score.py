@@ -4,7 +4,6 @@ A plain ASGI endpoint: FastAPI's own machinery would cost more than decoding a s
 ``app.api.openapi`` documents it with the very models that parse and describe it.
 """
 
-import asyncio
 import base64
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -17,13 +16,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from app.api import problems
-from app.api.errors import AllRejected, NotAcceptable, Rejection, RequestTimedOut, ShuttingDown
-from app.api.ledger import Judgement, Scoring
+from app.api.deadline import deadline
+from app.api.errors import AllRejected, NotAcceptable, Rejection, ShuttingDown
 from app.api.negotiation import best_type
-from app.api.problems import KINDS, describe
+from app.api.problems import describe
 from app.api.queries import Extra, parse_score_query
 from app.api.services import Services
-from app.api.uploads import Intake, Upload, read_uploads
+from app.api.uploads import Upload, read_uploads
+from app.api.verdicts import account, verdict
 from app.inference.engine import Scored, ServedModel
 from app.inference.errors import InferenceError
 from app.inference.rendering import error_map, png, side_by_side, to_pixels
@@ -40,19 +40,13 @@ class ScoreEndpoint:
 
     def __init__(self, services: Services) -> None:
         self._parts = services
-        settings = services.settings
-        self._intake = Intake(max_body_bytes=settings.max_body_bytes, max_files=settings.max_files)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; every refusal, and every defect too, becomes a problem document."""
         scope["route"] = self
-        seconds = self._parts.settings.request_timeout_s
         try:
-            async with asyncio.timeout(seconds):
+            async with deadline(self._parts.settings.request_timeout_s):
                 response = await self._answer(scope, receive)
-        except TimeoutError:
-            late = RequestTimedOut(f"the request took longer than {seconds:g} s, upload included")
-            response = await problems.document(Request(scope), late)
         except Exception as error:
             response = await problems.document(Request(scope), error)
         await response(scope, receive, send)
@@ -70,14 +64,14 @@ class ScoreEndpoint:
         rate = query.false_alarm_rate or manifest.false_alarm_rate
         threshold = served.bundle.calibration.threshold(rate, manifest.guarantee)
         parts.engine.require_room()
-        uploads = await read_uploads(headers, receive, self._intake)
+        uploads = await read_uploads(headers, receive, parts.intake)
         if media_type == _PNG and len(uploads) > 1:
             raise NotAcceptable(f"{_PNG} shows one picture, {len(uploads)} were sent; ask for {_JSON}")
         with parts.engine.admit(len(uploads)):
             outcomes = await parts.engine.score_files(
                 served, [upload.data for upload in uploads], encode="reconstruction" in query.include
             )
-            scope["state"]["scoring"] = _scoring(served, threshold, outcomes)
+            scope["state"]["scoring"] = account(served, threshold, outcomes)
             _require_one_scored(uploads, outcomes)
             pixels = len(outcomes) * manifest.input.height * manifest.input.width
             if media_type == _PNG:
@@ -86,24 +80,6 @@ class ScoreEndpoint:
                 pixels, lambda: orjson.dumps(_body(served, rate, threshold, uploads, outcomes, query.include))
             )
             return Response(body, media_type=_JSON)
-
-
-def _verdict(scored: Scored, threshold: float) -> str:
-    return "anomaly" if scored.score > threshold else "normal"
-
-
-def _scoring(served: ServedModel, threshold: float, outcomes: Sequence[Scored | InferenceError]) -> Scoring:
-    """What is told of the request."""
-    manifest = served.bundle.manifest
-    scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
-    return Scoring(
-        model=manifest.name,
-        version=manifest.version,
-        judgements=[Judgement(_verdict(each, threshold), each.mse, each.p_value) for each in scored],
-        rejected=[KINDS[type(outcome)].slug for outcome in outcomes if not isinstance(outcome, Scored)],
-        queue_s=max((each.queue_s for each in scored), default=0),
-        compute_s=max((each.compute_s for each in scored), default=0),
-    )
 
 
 def _require_one_scored(uploads: Sequence[Upload], outcomes: Sequence[Scored | InferenceError]) -> None:
@@ -143,7 +119,7 @@ def _scored(upload: Upload, scored: Scored, threshold: float, extras: Sequence[E
         "mse": scored.mse,
         "score": scored.score,
         "is_anomaly": scored.score > threshold,
-        "verdict": _verdict(scored, threshold),
+        "verdict": verdict(scored, threshold),
         "p_value": scored.p_value,
         "warnings": scored.warnings,
     }
@@ -171,7 +147,7 @@ def _picture(served: ServedModel, threshold: float, scored: Scored | InferenceEr
             "X-Anomaly-Score": repr(scored.score),
             "X-Anomaly-Threshold": repr(threshold),
             "X-Anomaly-P-Value": repr(scored.p_value),
-            "X-Anomaly-Verdict": _verdict(scored, threshold),
+            "X-Anomaly-Verdict": verdict(scored, threshold),
             "X-Anomaly-Model": f"{manifest.name}/{manifest.version}",
         },
     )
