@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body
 
 from app.api import errors as http
 from app.api import problems
-from app.api.inference_schemas import InferenceError, InferenceRequest, InferenceResponse
+from app.api.inference_schemas import InferenceFailure, InferenceRequest, InferenceResponse
 from app.inference import errors as domain
 
 Responses = dict[int | str, dict[str, Any]]
@@ -21,7 +21,7 @@ def _errors(*refused: tuple[type[Exception], str]) -> Responses:
         kind = problems.KINDS[error]
         answer = responses.setdefault(
             problems.inference_status(kind),
-            {"description": kind.title, "model": InferenceError, "content": {"application/json": {"examples": {}}}},
+            {"description": kind.title, "model": InferenceFailure, "content": {"application/json": {"examples": {}}}},
         )
         if kind.title not in answer["description"]:
             answer["description"] += f"; {kind.title}"

@@ -106,7 +106,7 @@ class InferenceResponse(BaseModel):
     outputs: list[OutputTensor]
 
 
-class InferenceError(BaseModel):
+class InferenceFailure(BaseModel):
     """Why there is no answer."""
 
     error: str

@@ -25,7 +25,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from app import __version__
-from app.api.inference_schemas import InferenceError, InferenceResponse
+from app.api.inference_schemas import InferenceFailure, InferenceResponse
 from app.inference.store import ModelStore
 from tests.support import SPEC, Server, make_bundle, running_server
 from training.autoencoders import DenseAutoencoder
@@ -82,7 +82,7 @@ def refused(response: httpx.Response, status: int = 400) -> str:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     assert list(response.json()) == ["error"]
-    reason = InferenceError.model_validate_json(response.content).error
+    reason = InferenceFailure.model_validate_json(response.content).error
     assert reason
     return reason
 
