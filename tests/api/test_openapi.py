@@ -80,7 +80,7 @@ def test_errors_are_problem_documents_and_closed_routes_say_so(document: dict[st
         for status, response in operation["responses"].items():
             if int(status) >= 400 and path.startswith("/v2"):
                 assert list(response["content"]) == ["application/json"], (method, path, status)
-                assert response["content"]["application/json"]["schema"]["$ref"].endswith("/InferenceError")
+                assert response["content"]["application/json"]["schema"]["$ref"].endswith("/InferenceFailure")
             elif int(status) >= 400 and path not in OPEN:
                 assert list(response["content"]) == ["application/problem+json"], (method, path, status)
                 assert response["content"]["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
