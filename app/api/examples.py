@@ -75,7 +75,7 @@ CARD: Final[dict[str, Any]] = {
         "near_duplicates": {"fit and calibration": 0, "fit and test": 2, "calibration and test": 0},
     },
     "files": {"model.pt": {"sha256": _SHA256, "bytes": 3_362_075}},
-    "libraries": {"anomaly-service": "0.1.0", "torch": "2.13.0"},
+    "libraries": {"anomaly-service": "0.2.0", "torch": "2.13.0"},
 }
 MODELS: Final[dict[str, Any]] = {"default": "mnist-5", "models": [CARD], "refused": HEALTH["refused"]}
 CALIBRATION: Final[dict[str, Any]] = {

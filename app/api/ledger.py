@@ -6,7 +6,6 @@ a fraction of that in a row. Requests are therefore noted, and told of together 
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -29,8 +28,7 @@ class Judgement(NamedTuple):
     p_value: float
 
 
-@dataclass(frozen=True, slots=True)
-class Scoring:
+class Scoring(NamedTuple):
     """What a request to score came to.
 
     Attributes:

@@ -1,9 +1,9 @@
 """Pure ASGI middleware: identify and account for every request; ask for a key."""
 
 import hmac
+import os
 import re
 import time
-import uuid
 from collections.abc import Sequence
 from typing import Final
 
@@ -35,7 +35,7 @@ class Accounting:
             return
         began = time.perf_counter()
         sent = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        request_id = sent if _GOOD_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+        request_id = sent if _GOOD_REQUEST_ID.fullmatch(sent) else os.urandom(16).hex()
         scope.setdefault("state", {})["request_id"] = request_id
         header = (b"x-request-id", request_id.encode())
         status = 500

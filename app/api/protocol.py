@@ -41,12 +41,15 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._in_head = self._upgrading = False
         self._head_bytes = 0  # of a head that is not complete yet
-        self._head_due: asyncio.TimerHandle | None = None
+        self._head_since: float | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
-        self._stop_waiting()
+        self._head_since = None
+        if self._watch is not None:
+            self._watch.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -82,7 +85,7 @@ class Protocol(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             raise HeadTooLarge
         self._in_head, self._head_bytes = False, 0
-        self._stop_waiting()
+        self._head_since = None
         self._upgrading = self.parser.should_upgrade()
         if not self._upgrading:
             super().on_headers_complete()
@@ -110,16 +113,19 @@ class Protocol(HttpToolsProtocol):
         return b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, self.url, version, kept, rest)
 
     def _await_head(self) -> None:
-        self._stop_waiting()
-        self._head_due = self.loop.call_later(self.head_timeout_s, self._head_timed_out)
+        """One timer for many heads: setting another for each request would be most of what this class costs."""
+        self._head_since = self.loop.time()
+        if self._watch is None:
+            self._watch = self.loop.call_later(self.head_timeout_s, self._look_at_head)
 
-    def _stop_waiting(self) -> None:
-        if self._head_due is not None:
-            self._head_due.cancel()
-            self._head_due = None
-
-    def _head_timed_out(self) -> None:
-        if self._in_head:
+    def _look_at_head(self) -> None:
+        self._watch = None
+        if self._head_since is None:
+            return
+        left = self._head_since + self.head_timeout_s - self.loop.time()
+        if left > 0:
+            self._watch = self.loop.call_later(left, self._look_at_head)
+        elif self._in_head:
             self._refuse(_SLOW_HEAD, f"the request's head was not complete after {self.head_timeout_s:g} s")
         else:
             self.transport.close()

@@ -21,7 +21,7 @@ import torch
 from app.inference.bundle import Bundle
 from app.inference.errors import InferenceError, NonFiniteScore, Overloaded
 from app.inference.images import Decoded, open_picture
-from app.inference.rendering import png, to_pixels
+from app.inference.rendering import png, pngs, to_pixels
 
 # Up to these sizes pictures are decoded and encoded with their batch: larger ones would hold it up.
 _SMALL_BYTES: Final = 64 * 1024
@@ -157,11 +157,12 @@ class ServedModel:
         pictures = [outcome for outcome in outcomes if isinstance(outcome, Decoded)]
         if pictures:
             scores = self.bundle.score_batch(torch.stack([picture.tensor for picture in pictures]))
-            pixels = to_pixels(scores.reconstruction)
-            files = [png(each) if batch[index].encode else None for index, each in zip(readable, pixels, strict=True)]
+            shown = [row for row, index in enumerate(readable) if batch[index].encode]
+            files = iter(pngs(to_pixels(scores.reconstruction[shown])) if shown else ())
             compute_s = time.perf_counter() - began
-            rows = zip(readable, pictures, scores.reconstruction, files, scores.mse, scores.score, strict=True)
-            for index, picture, reconstruction, file, mse, score in rows:
+            rows = zip(readable, pictures, scores.reconstruction, scores.mse, scores.score, strict=True)
+            for index, picture, reconstruction, mse, score in rows:
+                file = next(files) if batch[index].encode else None
                 queue_s = began - batch[index].since
                 outcomes[index] = self._judged(picture, reconstruction, file, mse, score, queue_s, compute_s)
         return [outcome for outcome in outcomes if not isinstance(outcome, Decoded)]

@@ -18,6 +18,7 @@ from PIL.ExifTags import Base as ExifTag
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.inference.errors import TooManyPixels, UnreadableImage
+from app.inference.plain_png import read_plain_png
 
 SIDES: Final = (4, 2048)
 """The least and the most pixels on a side of a model's input."""
@@ -138,7 +139,7 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
     if not data:
         raise UnreadableImage("the file is empty")
     try:
-        image = Image.open(_file(data), formats=FORMATS)
+        image = read_plain_png(data) or Image.open(_file(data), formats=FORMATS)
         width, height = _announced_size(image)
     except Exception as error:  # as in Picture.decode
         raise UnreadableImage(f"not a readable image of the formats {', '.join(FORMATS)}") from error

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,6 +25,7 @@ _SCALE: Final[NDArray[np.uint8]] = np.stack(
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR = 0, 2
 _FILTER_UP: Final = 2
+_FASTEST: Final = 0  # of isal's levels; it does compress
 
 
 def to_pixels(values: torch.Tensor) -> NDArray[np.uint8]:
@@ -62,25 +64,26 @@ def side_by_side(original: torch.Tensor, reconstruction: torch.Tensor) -> NDArra
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """(H, W) grey or (H, W, 3) colour pixels as a PNG file (W3C PNG, third edition).
+    """(H, W) grey or (H, W, 3) colour pixels as a PNG file (W3C PNG, third edition)."""
+    return pngs(pixels[None])[0]
 
-    Every answer carries one: written straight with zlib it costs half of what an image library's encoder does.
+
+def pngs(pixels: NDArray[np.uint8]) -> list[bytes]:
+    """(N, H, W) grey or (N, H, W, 3) colour pixels as N PNG files.
+
+    Every answer carries one: written straight with ISA-L's deflate they cost a sixth of what an image library's
+    encoder does.
     """
-    height, width, *channels = pixels.shape
-    rows = pixels.reshape(height, -1)
+    count, height, width, *channels = pixels.shape
+    rows = pixels.reshape(count, height, -1)
     # Each row is stored as its difference to the row above, which compresses smooth pictures best.
-    filtered = np.full((height, rows.shape[1] + 1), _FILTER_UP, dtype=np.uint8)
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    filtered = np.empty((count, height, rows.shape[2] + 1), dtype=np.uint8)
+    filtered[..., 0] = _FILTER_UP
+    filtered[:, 0, 1:] = rows[:, 0]
+    np.subtract(rows[:, 1:], rows[:, :-1], out=filtered[:, 1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR if channels else _GREY, 0, 0, 0)
-    return b"".join(
-        (
-            _PNG_SIGNATURE,
-            _chunk(b"IHDR", header),
-            _chunk(b"IDAT", zlib.compress(filtered.data, 1)),
-            _chunk(b"IEND", b""),
-        )
-    )
+    begin, end = _PNG_SIGNATURE + _chunk(b"IHDR", header), _chunk(b"IEND", b"")
+    return [begin + _chunk(b"IDAT", isal_zlib.compress(each, _FASTEST)) + end for each in filtered]
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
