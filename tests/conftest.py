@@ -60,7 +60,17 @@ def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture(scope="session")
 def digit_files() -> dict[int, list[bytes]]:
-    """The bundled handwriting as PNG files, by digit."""
+    """The bundled handwriting as PNG files, by digit, the plainest first.
+
+    Processors round differently, and the model that is trained here differs with them: of an odd five it may say
+    either, of a plain one it says normal everywhere.
+    """
     bunch = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    return {digit: [encode(Image.fromarray(image)) for image in images[bunch.target == digit]] for digit in range(10)}
+
+    def files(digit: int) -> list[bytes]:
+        images = bunch.images[bunch.target == digit]
+        oddity = np.square(images - images.mean(axis=0)).sum(axis=(1, 2))
+        pixels = np.rint(images[np.argsort(oddity, kind="stable")] * (255 / 16)).astype(np.uint8)
+        return [encode(Image.fromarray(picture)) for picture in pixels]
+
+    return {digit: files(digit) for digit in range(10)}

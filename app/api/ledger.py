@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from app.api.metrics import Metrics
 
-_DELAY_S: Final = 0.05
+_DELAY_S: Final = 0.004
 _UNROUTED: Final = "unmatched"
 _METHODS: Final = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 
