@@ -64,7 +64,7 @@ class Instance:
     def stop(self) -> None:
         self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
-        assert self.process.wait(20) == 0, self.log.read_text()
+        assert self.process.wait(40) == 0, self.log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def instances(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Instanc
 @contextlib.contextmanager
 def running_nginx(directory: Path, ports: list[int]) -> Iterator[str]:
     """The configuration as it is shipped, but for its addresses, under a main file like Debian's."""
-    listen, site = free_port(), CONFIGURATION.replace("listen 8000;", "listen 127.0.0.1:{listen};")
-    site = site.replace("{listen}", str(listen))
+    listen = free_port()
+    site = CONFIGURATION.replace("listen 8000;", f"listen 127.0.0.1:{listen};")
     for shipped, port in zip((8001, 8002, 8003), ports, strict=True):
         site = site.replace(f"server 127.0.0.1:{shipped} ", f"server 127.0.0.1:{port} ")
     (directory / "site.conf").write_text(site)
@@ -159,7 +159,7 @@ class Load:
 
     def wait_for_more(self, answers: int) -> None:
         """Returns once this many more have been answered: the load goes on."""
-        goal, deadline = self.outcomes.total() + answers, time.monotonic() + 30
+        goal, deadline = self.outcomes.total() + answers, time.monotonic() + 60
         while self.outcomes.total() < goal:
             assert time.monotonic() < deadline, self.outcomes
             time.sleep(0.02)
