@@ -105,7 +105,7 @@ DRIFT: Final[dict[str, Any]] = {
         "p_value": 1e-9,
         "mean_p_value": 0.287,
     },
-    "limits": "Only scores are compared. More true anomalies look like a change, …",
+    "limits": "Only scores are compared. True anomalies look like a change where they are more than …",
 }
 METRICS: Final = """\
 # HELP anomaly_images_total Images scored

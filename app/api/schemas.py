@@ -21,8 +21,8 @@ _TRIED_RATES = (
 
 
 _LIMITS: Final = (
-    "Only scores are compared. More true anomalies look like a change, from about one picture in ten on; labels would "
-    "tell the two apart. A change that leaves the scores as they were is not seen."
+    "Only scores are compared. True anomalies look like a change where they are more than about one picture in ten; "
+    "labels would tell the two apart. A change that leaves the scores as they were is not seen."
 )
 
 

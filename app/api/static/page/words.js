@@ -20,11 +20,10 @@ export function pValueWords(p, calibrationSize) {
   return `About ${share} in ${count(of)} normal pictures look${share === 1 ? "s" : ""} at least this unusual.`;
 }
 
-/** How to read a verdict; or, if the pictures of late are not like those it was calibrated on, how not to. */
+/** How to read a verdict; or, no longer than that, that the pictures of late are not like those it was calibrated on. */
 export function driftWords({ verdict, scores, window }) {
   if (verdict !== "changed") return "The worse it redraws yours, the more unusual yours is.";
-  const change = scores === "higher" ? ": other light or focus, another camera, or more anomalies" : ", simpler: out of focus, or emptier";
-  return `The last ${count(window)} it was sent look different${change}.`;
+  return `The last ${count(window)} it was sent look ${scores === "higher" ? "more" : "less"} unusual than those.`;
 }
 
 export function rateWords(rate) {
