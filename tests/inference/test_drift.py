@@ -55,7 +55,7 @@ def test_the_limit_keeps_the_promise_and_wastes_little(size: int) -> None:
 @pytest.mark.parametrize(("size", "digits"), [(30, 16), (30, 1), (400, 16), (400, 2)])
 def test_unchanged_pictures_alarm_no_oftener_than_stated(size: int, digits: int) -> None:
     """A new calibration set for every window: that is what the promise is about. Few digits: many ties."""
-    random, windows, at = RNG(size + digits), 4_000, limit(WINDOW, size)
+    random, windows, at = RNG(size + digits), 6_000, limit(WINDOW, size)
     alarms = 0
     for _ in range(windows):
         scores = np.round(random.gamma(4, 0.01, size + WINDOW), digits)
