@@ -79,14 +79,18 @@ def pictures(digit_files: dict[int, list[bytes]], tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    try:
-        for _ in range(2):
-            cluster.add_node(**node)
-        yield cluster
-    finally:
-        cluster.shutdown()
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        environment.setenv("RAY_worker_niceness", "0")
+        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "no_monitor": True})
+        try:
+            for _ in range(2):
+                cluster.add_node(wait=False, **node)
+            cluster.wait_for_nodes()
+            yield cluster
+        finally:
+            cluster.shutdown()
 
 
 def wait_for_parts(output: Path, more_than: int, process: subprocess.Popen[str]) -> None:
@@ -107,7 +111,8 @@ def test_a_killed_job_goes_on_and_a_killed_node_is_made_up_for(
     cluster: Cluster, pictures: Path, store: Path, server: Server, tmp_path: Path
 ) -> None:
     output = tmp_path / "scores"
-    job = command(pictures, "--output", output, "--model-store", store, "--model", "digits-5", "--rows-per-file", 1500)
+    job = command(pictures, "--output", output, "--model-store", store, "--model", "digits-5")
+    job += ["--rows-per-file", "1500", "--batch-size", "4"]  # many files, slowly: there is a middle to be killed in
     environment = {**os.environ, "RAY_ADDRESS": cluster.address}
     total = 1797 * COPIES + 2
 

@@ -86,8 +86,8 @@ def main() -> int:
             results.forget_rejected()
         earlier = results.earlier(mixed=options.mixed)
         pictures = find_pictures(options.source, options.path_column)
-    except (InferenceError, CannotRun) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InferenceError, CannotRun, OSError) as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
         return 2
     left = pictures.filter(pc.invert(pc.is_in(pictures, earlier)))
     print(f"{len(left):,} pictures to score, {len(pictures) - len(left):,} were scored before", file=sys.stderr)
@@ -111,7 +111,6 @@ def _run(options: argparse.Namespace, judge: Judge, pictures: pa.ChunkedArray, r
     blocks = list(_blocks(pictures))
     useful = max(1, min(len(blocks), int(ray.cluster_resources().get("CPU", 1))))
     least, most = options.actors or (useful, useful)
-    tally = Tally()
     scored = ray.data.from_arrow(blocks).map_batches(
         Scorer,
         fn_constructor_kwargs={
@@ -165,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="score_dataset.py",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=27, width=118),
     )
     add = parser.add_argument
     add("source", help="a folder, a bucket's URL, or Parquet (its name ends in .parquet) that lists paths or URLs")
@@ -175,37 +174,44 @@ def _parser() -> argparse.ArgumentParser:
         type=_whole,
         default=100_000,
         metavar="N",
-        help="at most; a file is written every 30 s at least; %(default)s",
+        help="about as many; fewer where more than 30 s would pass (default: %(default)s)",
     )
     add(
         "--path-column",
         default="path",
         metavar="NAME",
-        help="column of a Parquet source that has the paths; %(default)s",
+        help="column of a Parquet source that has the paths (default: %(default)s)",
     )
     add(
         "--model-store",
         type=Path,
         default=ROOT / "model_store",
         metavar="FOLDER",
-        help="only this machine must see it; that of the checkout",
+        help="only this machine must see it (default: that of the checkout)",
     )
-    add("--model", default="mnist-5", metavar="NAME", help="which of its models; %(default)s")
-    add("--version", help="which version; the one that is served")
-    add("--false-alarm-rate", type=float, metavar="RATE", help="between 0 and 1; the one calibrated into the model")
-    add("--batch-size", type=_whole, default=32, metavar="N", help="pictures in one forward pass; %(default)s")
+    add("--model", default="mnist-5", metavar="NAME", help="which of its models (default: %(default)s)")
+    add("--version", help="which version (default: the one that is served)")
+    add(
+        "--false-alarm-rate",
+        type=float,
+        metavar="RATE",
+        help="between 0 and 1 (default: the one calibrated into the model)",
+    )
+    add(
+        "--batch-size", type=_whole, default=32, metavar="N", help="pictures in one forward pass (default: %(default)s)"
+    )
     add(
         "--actors",
         type=_range,
         metavar="MIN,MAX",
-        help="scoring processes, one core each; as many as the cluster has cores",
+        help="scoring processes, one core each (default: as many as the cluster has cores)",
     )
     add(
         "--max-pixels",
         type=_whole,
         default=25_000_000,
         metavar="N",
-        help="largest picture, in width × height; %(default)s",
+        help="largest picture, in width × height (default: %(default)s)",
     )
     add("--retry-rejected", action="store_true", help="score again what could not be read before")
     add(
