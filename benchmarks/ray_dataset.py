@@ -70,7 +70,6 @@ class Worker:
 
     engine: Engine
     served: ServedModel
-    loop: asyncio.Runner
 
 
 _workers: list[Worker] = []
@@ -81,20 +80,24 @@ def start_worker() -> None:
     torch.set_num_threads(1)
     store = ModelStore(_ROOT / "model_store")
     engine = Engine(max_batch=_BATCH, queue_size=_BATCH, max_pixels=25_000_000, decode_threads=1)
-    loop = asyncio.Runner()
-    served = loop.run(engine.serve(store.load(_MODEL, store.current(_MODEL))))
-    _workers.append(Worker(engine, served, loop))
+    served = asyncio.run(engine.serve(store.load(_MODEL, store.current(_MODEL))))
+    _workers.append(Worker(engine, served))
 
 
 def score_chunk(paths: Sequence[str]) -> list[Row]:
     """Scores files in batches."""
     (worker,) = _workers
+    return asyncio.run(score_batches(worker, paths))
+
+
+async def score_batches(worker: Worker, paths: Sequence[str]) -> list[Row]:
+    """One event loop for all batches of a chunk: to start and stop it for each costs far more than the batch."""
     threshold = worker.served.bundle.manifest.threshold
     rows = []
     for at in range(0, len(paths), _BATCH):
         batch = paths[at : at + _BATCH]
         files = [Path(path).read_bytes() for path in batch]
-        for path, outcome in zip(batch, worker.loop.run(worker.engine.score_files(worker.served, files)), strict=True):
+        for path, outcome in zip(batch, await worker.engine.score_files(worker.served, files), strict=True):
             if isinstance(outcome, Scored):
                 verdict = "anomaly" if outcome.score > threshold else "normal"
                 rows.append(Row(path, outcome.score, outcome.p_value, outcome.mse, verdict, None))
