@@ -29,11 +29,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _do(words: list[str]) -> int:
     with stopping_at_once():  # the seconds that torch takes to be read
-        from training import store_commands, training_command  # noqa: PLC0415
+        from training import recalibrate_command, signing_commands, store_commands, training_command  # noqa: PLC0415
         from training.command_line import STORE_COMMANDS  # noqa: PLC0415
-    if words and words[0] in STORE_COMMANDS:
-        return store_commands.run(words[0], words[1:])
-    return training_command.run(words)
+    if not words or words[0] not in STORE_COMMANDS:
+        return training_command.run(words)
+    commands = {
+        "list": store_commands.list_all,
+        "show": store_commands.show,
+        "activate": store_commands.activate,
+        "verify": store_commands.verify,
+        "keygen": signing_commands.keygen,
+        "sign": signing_commands.sign,
+        "recalibrate": recalibrate_command.run,
+    }
+    commands[words[0]](words[1:])
+    return 0
 
 
 def _in_words(error: Exception) -> str:

@@ -44,13 +44,15 @@ def all_rows(manifest: Manifest) -> list[Row]:
     return [
         ("created", f"{manifest.created_at:%Y-%m-%d %H:%M} UTC"),
         *outcome_rows(manifest),
+        *_recalibration_rows(manifest),
         ("promise", manifest.promise),
         ("score", manifest.scoring.formula),
         ("input", f"{'grey' if spec.mode == 'L' else 'colour'}, {spec.height} × {spec.width}"),
         ("data", f"{data.source}, normal: {data.normal}; {data.unreadable:,} files unreadable"),
         (
             "normal pictures",
-            f"{split.fit:,} to fit, {len(split.validation):,} to watch, {len(split.calibration):,} to calibrate; "
+            f"{split.fit:,} to fit, {len(split.validation):,} to watch, {len(split.calibration):,} to calibrate"
+            f"{' at first' if manifest.recalibration else ''}; "
             f"{data.groups:,} things shown",
         ),
         *(
@@ -83,6 +85,19 @@ def table_of(rows: Iterable[Row]) -> Table:
     for label, value in rows:
         table.add_row(label, escape(value))
     return table
+
+
+def _recalibration_rows(manifest: Manifest) -> list[Row]:
+    if (old := manifest.recalibration) is None:
+        return []
+    return [
+        (
+            "recalibrated",
+            f"the weights are those of {old.version}, whose threshold was {old.threshold:.6g} "
+            f"({old.guarantee}, ≤ {old.false_alarm_rate:.4g}, n = {old.size:,})",
+        ),
+        ("new normal pictures", f"{old.data.source}; the old threshold calls {old.flagged:.2%} of them anomalies"),
+    ]
 
 
 def _plain(value: object) -> str:

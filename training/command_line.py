@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 from rich.console import Console
 
 PROGRAM: Final = "python -m training"
-STORE_COMMANDS: Final = ("list", "show", "activate", "verify")
+STORE_COMMANDS: Final = ("list", "show", "activate", "verify", "keygen", "sign", "recalibrate")
 STORE: Final = Path("model_store")
 
 _HELP_WIDTH: Final = 100

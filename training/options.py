@@ -12,6 +12,7 @@ from app.inference.images import SIDES
 from app.inference.manifest import NAME_PATTERN
 from training.command_line import PROGRAM, STORE, STORE_COMMANDS, Parser, add_help, one_of
 from training.datasets import BUILT_IN, Source
+from training.keys import signing_key
 from training.recipes import DEFAULT, RECIPES
 from training.scoring import DEFAULT_RULE, RULES
 from training.stopping import stopping_at_once
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from training.pipeline import Run
 
 _USAGE: Final = """%(prog)s [--data SOURCE] [--name NAME] [options]
-       %(prog)s {list,show,activate,verify} …"""
+       %(prog)s {list,show,activate,verify,keygen,sign,recalibrate} …"""
 
 _DESCRIPTION: Final = """\
 Learns from normal pictures what is normal, calibrates a threshold with a
@@ -40,6 +41,10 @@ the store:
   python -m training show NAME [VERSION]       one version in full
   python -m training activate NAME VERSION     serve that version: a rollback
   python -m training verify [NAME [VERSION]]   whether all is as published
+  python -m training keygen FILE               a key to sign versions with
+  python -m training sign NAME --key FILE      say who made it
+  python -m training recalibrate NAME --images FOLDER
+                                               a new threshold, the same weights
 
 a folder of pictures, of any size and format, grey or colour:
   parts/normal/              to learn from; a sub-folder is a group, never split
@@ -74,6 +79,7 @@ def parse(arguments: list[str]) -> "Run":
         seed=options.seed,
         device=options.device,
         threads=options.threads,
+        sign_key=options.sign_key,
     )
 
 
@@ -100,7 +106,7 @@ def _parser() -> Parser:
     what.add_argument(
         "--groups",
         metavar="RULE",
-        type=_groups,
+        type=groups_rule,
         default="folder",
         help="pictures of one thing, which no split tears apart, share a folder of normal/, a match of a regular "
         "expression in their path, or nothing (none)",
@@ -108,11 +114,14 @@ def _parser() -> Parser:
     where = parser.add_argument_group("where it goes")
     where.add_argument("--name", type=_name, help="the model's name (default: SOURCE-LABELS, as mnist-5)")
     where.add_argument("--store", metavar="FOLDER", type=Path, default=STORE, help="folder of the model store")
+    where.add_argument(
+        "--sign-key", metavar="FILE", type=signing_key, help="sign the version with this private key (keygen makes one)"
+    )
     promise = parser.add_argument_group("what to promise")
     promise.add_argument(
         "--false-alarm-rate",
         metavar="RATE",
-        type=_rate,
+        type=rate,
         default=0.01,
         help="share of normal pictures that may alarm; 0.01 takes at least 132 normal pictures, 0.05 takes 26",
     )
@@ -183,7 +192,8 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def _groups(text: str) -> str:
+def groups_rule(text: str) -> str:
+    """An argparse type: what pictures of one thing have in common."""
     try:
         re.compile(text)
     except re.error as error:
@@ -199,7 +209,8 @@ def _name(text: str) -> str:
     return text
 
 
-def _rate(text: str) -> float:
+def rate(text: str) -> float:
+    """An argparse type: a false-alarm rate."""
     try:
         value = float(text)
     except ValueError:

@@ -17,7 +17,7 @@ from torch import nn
 from app import __version__
 from app.inference import torchscript
 from app.inference.bundle import MODEL_FILE, file_record
-from app.inference.conformal import CONFIDENCE, Calibration, Guarantee
+from app.inference.conformal import Calibration, Guarantee, promise
 from app.inference.images import InputSpec, open_picture
 from app.inference.manifest import (
     CalibrationRecord,
@@ -30,6 +30,7 @@ from app.inference.manifest import (
     Training,
 )
 from app.inference.rendering import png, to_pixels
+from app.inference.signing import SigningKey
 from app.inference.store import ModelStore, new_version
 from training import report
 from training.autoencoders import build, parameter_count
@@ -61,6 +62,7 @@ class Run:
     seed: int
     device: str
     threads: int
+    sign_key: SigningKey | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         threshold=threshold,
         false_alarm_rate=run.false_alarm_rate,
         guarantee=run.guarantee,
-        promise=_promise(run.false_alarm_rate, run.guarantee, len(calibration)),
+        promise=promise(run.false_alarm_rate, run.guarantee, len(calibration)),
         evaluation=evaluate(test_scores.score, data.test_kinds, threshold),
         training=training,
         data=Data(
@@ -195,7 +197,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
     files = {MODEL_FILE: archive, **report.write(draft, material)}
     manifest = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
     observer.stage(PUBLISHING)
-    return Published(ModelStore(run.store).publish(manifest, files), manifest)
+    return Published(ModelStore(run.store).publish(manifest, files, run.sign_key), manifest)
 
 
 def prepare(run: Run, observer: Observer) -> Prepared:
@@ -250,22 +252,6 @@ def _find_near_duplicates(data: Dataset, parts: Parts) -> dict[str, list[tuple[s
         where: [(one_files[pair.first], other_files[pair.second]) for pair in near_duplicates(one, other)]
         for where, (one, one_files, other, other_files) in sides.items()
     }
-
-
-def _promise(rate: float, guarantee: Guarantee, size: int) -> str:
-    drawn = (
-        "as long as pictures are drawn like the calibration pictures; "
-        "a new camera, other light or a changed product void it"
-    )
-    if guarantee == "strict":
-        return (
-            f"with {CONFIDENCE:.0%} confidence over the draw of the {size:,} calibration pictures, at most "
-            f"{rate:.4g} of all normal pictures are called anomalies, {drawn}"
-        )
-    return (
-        f"a further normal picture is called an anomaly with probability at most {rate:.4g}, on average over "
-        f"draws of the {size:,} calibration pictures, {drawn}"
-    )
 
 
 def _golden(model: torchscript.ScoringModel, spec: InputSpec, held_out: torch.Tensor) -> Golden:

@@ -5,7 +5,7 @@ PNG pictures, and one self-contained HTML page that shows them with the figures 
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -62,9 +62,13 @@ class Material:
     test_scores: BatchScores
 
 
+WITHOUT_THRESHOLD: Final = ("samples", "loss", "gallery", "precision_recall")
+"""Pictures that stay true when only the threshold changes."""
+
 # Section → the pictures in it, each with what it shows for those who cannot see it.
 _SECTIONS: Final = {
     "How the scores separate": {
+        "recalibration": "Histogram of the calibration scores, old and new, with both thresholds",
         "histogram": "Histogram of the scores of calibration and test pictures with the threshold",
         "roc": "ROC curve on the test pictures",
         "precision_recall": "Precision-recall curve on the test pictures",
@@ -81,7 +85,21 @@ _SECTIONS: Final = {
 
 def write(manifest: Manifest, material: Material) -> dict[str, bytes]:
     """All files of the report by their name in the bundle; pictures that need test pictures only with them."""
-    pictures = draw(material)
+    return _page(manifest, draw(material))
+
+
+def write_recalibrated(before: Manifest, after: Manifest, kept: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The report of a version that has another's weights.
+
+    Args:
+        before: the version that the weights come from.
+        after: the version that the report is for.
+        kept: PNG files of the old report by name, of ``WITHOUT_THRESHOLD``.
+    """
+    return _page(after, {**kept, "recalibration": _png(_histograms(before, after))})
+
+
+def _page(manifest: Manifest, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
     page = jinja2.Environment(autoescape=True).from_string(Path(__file__).with_suffix(".html").read_text("utf-8"))
     sections = {title: [name for name in names if name in pictures] for title, names in _SECTIONS.items()}
     html = page.render(
@@ -189,6 +207,24 @@ def _histogram(material: Material) -> Figure:
         label=f"threshold at α = {material.false_alarm_rate:g}",
     )
     axes.set(xlabel="score", ylabel="density", title="Scores and the threshold")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _histograms(before: Manifest, after: Manifest) -> Figure:
+    """The calibration scores that set the old threshold and those that set the new one."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    versions = (("old", before, "#9aa5ae"), ("new", after, NORMAL_COLOUR))
+    top = max(max(each.threshold * 1.2, each.calibration.scores[-1]) for _, each, _ in versions)
+    for word, each, colour in versions:
+        label = f"{word} calibration, {each.calibration.size:,}"
+        axes.hist(
+            each.calibration.scores, list(np.linspace(0, top, 60)), density=True, alpha=0.55, label=label, color=colour
+        )
+        label = f"{word} threshold, α = {each.false_alarm_rate:g}"
+        axes.axvline(each.threshold, color=colour, lw=1.5, ls="--", label=label)
+    axes.set(xlabel="score", ylabel="density", title="Recalibration: scores and thresholds")
     axes.legend(fontsize=8)
     return figure
 

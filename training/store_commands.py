@@ -1,10 +1,8 @@
 """``python -m training list | show | activate | verify``: the store from the outside."""
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from rich import box
@@ -12,16 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.inference.errors import BundleRejected, InferenceError, UnknownModel, UnknownVersion
+from app.inference.errors import BundleRejected, InferenceError, UnknownModel
 from app.inference.manifest import Manifest
 from app.inference.store import ModelStore
 from training.card import all_rows, size_of, table_of
-from training.command_line import PROGRAM, STORE, Parser, add_help, command, console, did_you_mean
+from training.command_line import PROGRAM, command, console
 from training.errors import TrainingError
+from training.store_arguments import StoreParser, store_of
 
 _CURRENT_MARK: Final = "●"
 _UNBOUNDED: Final = 1000
-_ARGUMENTS: Final = {"NAME": "a model", "VERSION": "one of its versions"}
 
 
 @dataclass(frozen=True)
@@ -43,19 +41,12 @@ class Version:
     refusal: str | None
 
 
-def run(word: str, arguments: list[str]) -> int:
-    """Does one of the commands; returns the exit status.
-
-    Raises:
-        TrainingError, InferenceError: it cannot be done, or something is broken; the text says what.
-    """
-    commands = {"list": _list, "show": _show, "activate": _activate, "verify": _verify}
-    commands[word](arguments)
-    return 0
-
-
-def _list(arguments: list[str]) -> None:
-    store, options = _parse("list", [], "Shows every model and version, newest first.", arguments, as_json=True)
+def list_all(arguments: list[str]) -> None:
+    """Shows the whole store."""
+    parser = StoreParser("list", [], "Shows every model and version, newest first.")
+    _add_json(parser)
+    options = parser.read(arguments)
+    store = store_of(options)
     found = [
         _read(store, name, version) for name, versions in store.contents().items() for version in reversed(versions)
     ]
@@ -68,10 +59,16 @@ def _list(arguments: list[str]) -> None:
         print(f"{store.root} holds no models yet; {PROGRAM} --help says how to make one")
 
 
-def _show(arguments: list[str]) -> None:
-    store, options = _parse("show", ["NAME", "[VERSION]"], "Shows one version, by default the current one.", arguments,
-                            as_json=True)  # fmt: skip
-    _check_known(store, options.name, options.version)
+def show(arguments: list[str]) -> None:
+    """Shows one version.
+
+    Raises:
+        InferenceError: there is no such version, or its card is broken.
+    """
+    parser = StoreParser("show", ["NAME", "[VERSION]"], "Shows one version, by default the current one.")
+    _add_json(parser)
+    options = parser.read(arguments)
+    store = store_of(options)
     shown = _read(store, options.name, options.version or store.current(options.name))
     if shown.manifest is None:
         raise BundleRejected(shown.refusal)
@@ -85,16 +82,21 @@ def _show(arguments: list[str]) -> None:
     out.print(f"\n[cyan]files[/]  {escape(str(store.root / shown.name / shown.version))}", soft_wrap=True)
 
 
-def _activate(arguments: list[str]) -> None:
-    store, options = _parse(
+def activate(arguments: list[str]) -> None:
+    """Makes a version current.
+
+    Raises:
+        InferenceError: there is no such version, or it is broken.
+    """
+    parser = StoreParser(
         "activate",
         ["NAME", "VERSION"],
         "Verifies a version and makes it the one that is served: a rollback, or its\n"
         "undoing. A running service follows within about a second.",
-        arguments,
     )
-    name, version = options.name, options.version
-    _check_known(store, name, version)
+    parser.add_trusted_keys()
+    options = parser.read(arguments)
+    store, name, version = store_of(options), options.name, options.version
     before = _current(store, name)
     store.activate(name, version)
     if before == version:
@@ -105,17 +107,22 @@ def _activate(arguments: list[str]) -> None:
         print(f"undo: {command('activate', name, before, store=store.root)}")
 
 
-def _verify(arguments: list[str]) -> None:
-    store, options = _parse(
+def verify(arguments: list[str]) -> None:
+    """Checks the store.
+
+    Raises:
+        TrainingError: something is broken.
+    """
+    parser = StoreParser(
         "verify",
         ["[NAME]", "[VERSION]"],
-        "Checks each version as a service does before it serves it: the manifest's seal,\n"
-        "the SHA-256 of every file, and what the model answers to probe pictures.\n"
-        "Ends with status 1 if anything is broken.",
-        arguments,
+        "Checks each version as a service does before it serves it: the signature, if keys\n"
+        "are given, the manifest's seal, the SHA-256 of every file, and what the model\n"
+        "answers to probe pictures. Ends with status 1 if anything is broken.",
     )
-    if options.name:
-        _check_known(store, options.name, options.version)
+    parser.add_trusted_keys()
+    options = parser.read(arguments)
+    store = store_of(options)
     chosen = {options.name: store.versions(options.name)} if options.name else store.contents()
     if options.version:
         chosen = {options.name: [options.version]}
@@ -142,33 +149,8 @@ def _verify(arguments: list[str]) -> None:
         print(f"{store.root} holds no models")
 
 
-def _parse(
-    word: str, names: Sequence[str], description: str, arguments: list[str], *, as_json: bool = False
-) -> tuple[ModelStore, argparse.Namespace]:
-    parser = Parser(
-        f"{PROGRAM} {word}", usage=" ".join(["%(prog)s", *names, "[--store FOLDER]"]), description=description
-    )
-    what = parser.add_argument_group("what")
-    for name in names:
-        plain = name.strip("[]")
-        what.add_argument(plain.lower(), metavar=plain, nargs=None if name == plain else "?", help=_ARGUMENTS[plain])
-    how = parser.add_argument_group("options")
-    how.add_argument("--store", metavar="FOLDER", type=Path, default=STORE, help="folder of the model store")
-    if as_json:
-        how.add_argument("--json", action="store_true", help="for programs")
-    add_help(how)
-    options = parser.parse(arguments)
-    if not options.store.is_dir():
-        raise TrainingError(f"there is no store {options.store}")
-    return ModelStore(options.store), options
-
-
-def _check_known(store: ModelStore, name: str, version: str | None) -> None:
-    known = store.contents()
-    if name not in known:
-        raise UnknownModel(f"{store.root} has no model {name!r}{did_you_mean(name, known)}")
-    if version is not None and version not in known[name]:
-        raise UnknownVersion(f"{name} has no version {version!r}{did_you_mean(version, known[name])}")
+def _add_json(parser: StoreParser) -> None:
+    parser.how.add_argument("--json", action="store_true", help="for programs")
 
 
 def _current(store: ModelStore, name: str) -> str | None:

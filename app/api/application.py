@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from fastapi import FastAPI
@@ -25,6 +25,9 @@ from app.inference.engine import Engine
 from app.inference.registry import ModelRegistry
 from app.inference.store import ModelStore
 
+if TYPE_CHECKING:
+    from app.inference.signing import TrustedKeys
+
 _MEASURE_S: Final = 2
 
 
@@ -41,7 +44,7 @@ def create_app(settings: Settings) -> ASGIApp:
     )
     metrics.watch_queue(lambda: engine.admitted)
     registry = ModelRegistry(
-        ModelStore(settings.model_store),
+        ModelStore(settings.model_store, _trusted(settings)),
         engine,
         settings.model,
         on_change=lambda: metrics.show_models(
@@ -93,6 +96,14 @@ def _api(services: Services, lifespan: Lifespan[FastAPI]) -> FastAPI:
     for group in (health, models, observe, page, v2):
         api.include_router(group.router)
     return api
+
+
+def _trusted(settings: Settings) -> "TrustedKeys | None":
+    if not settings.trusted_keys:
+        return None
+    from app.inference.signing import TrustedKeys  # noqa: PLC0415  10 MB that only signatures cost
+
+    return TrustedKeys(settings.trusted_keys)
 
 
 async def _measure_for_ever(metrics: Metrics) -> None:

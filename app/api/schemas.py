@@ -10,7 +10,7 @@ from app.api.drift_state import State
 from app.inference.conformal import Calibration, Guarantee, finest_false_alarm_rate
 from app.inference.drift import FALSE_ALARM_PROBABILITY, LEAST_CHANCE, WINDOW, chance, limit
 from app.inference.images import InputSpec
-from app.inference.manifest import Data, Evaluation, FileRecord, Loss, Manifest, Scoring
+from app.inference.manifest import Data, Evaluation, FileRecord, Loss, Manifest, Recalibration, Scoring
 
 _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
 # Ten steps a decade that people know as round numbers.
@@ -156,6 +156,10 @@ class ModelCard(BaseModel):
     evaluation: Evaluation | None
     training: TrainingSummary
     data: Data
+    recalibration: Recalibration | None = Field(
+        description="where the threshold was set anew: by what, and what it was; `training` and `data` tell of the "
+        "weights, and rates at the old threshold are gone from `evaluation`"
+    )
     files: dict[str, FileRecord] = Field(description="size and SHA-256 of every file of the version")
     libraries: dict[str, str] = Field(description="versions that made it")
 
@@ -191,6 +195,7 @@ class ModelCard(BaseModel):
                 loss=training.loss,
             ),
             data=manifest.data,
+            recalibration=manifest.recalibration,
             files=manifest.files,
             libraries=manifest.libraries,
         )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from app.inference.errors import UnusableKey
 from app.inference.manifest import NAME_PATTERN
 
 PREFIX: Final = "ANOMALY_"
@@ -37,6 +38,9 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma list of keys that requests must carry, or a file with one a line; empty: open to all"
     )
+    trusted_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="comma list of public keys, or a file with them: only versions that one has signed are loaded"
+    )
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="largest request body, in bytes")
     max_pixels: int = Field(25_000_000, ge=1, description="largest picture, in width × height")
     max_files: int = Field(64, ge=1, description="most image files in one request")
@@ -61,10 +65,25 @@ class Settings(BaseSettings):
     def _split_keys(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        listed = _keys_in(Path(value.removeprefix("@"))) if value.startswith("@") or _is_file(value) else value
+        listed = _keys_in(_text_of(value)) if _names_a_file(value) else value
         keys = tuple(key.strip() for key in listed.split(",") if key.strip())
         if value.strip() and not keys:
             raise ValueError("it names no key; leave it out to serve without keys")
+        return keys
+
+    @field_validator("trusted_keys", mode="before")
+    @classmethod
+    def _read_public_keys(cls, value: Any) -> Any:
+        if not isinstance(value, str) or not value:
+            return value or ()
+        from app.inference.signing import public_keys_in  # noqa: PLC0415  10 MB that only signatures cost
+
+        try:
+            keys = public_keys_in(_text_of(value))
+        except UnusableKey as error:
+            raise ValueError(str(error)) from error
+        if not keys:
+            raise ValueError("it names no key; leave it out to load what is not signed")
         return keys
 
     @field_validator("log_level", mode="before")
@@ -96,27 +115,37 @@ class Settings(BaseSettings):
     def as_environment(self) -> dict[str, str]:
         """The variables that give these settings again, for worker processes."""
         return {
-            PREFIX + name.upper(): ",".join(key.get_secret_value() for key in value)
-            if name == "api_keys"
-            else str("" if value is None else value)
+            PREFIX + name.upper(): ",".join(map(_plain, value)) if isinstance(value, tuple) else _plain(value)
             for name, value in self
         }
 
 
-def _is_file(value: str) -> bool:
+def _plain(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return "" if value is None else str(value)
+
+
+def _names_a_file(value: str) -> bool:
     try:
-        return Path(value).is_file()
+        return value.startswith("@") or Path(value).is_file()
     except (OSError, ValueError):  # longer than a name may be
         return False
 
 
-def _keys_in(path: Path) -> str:
-    """The keys of a file as a comma list; a # begins a comment."""
+def _text_of(value: str) -> str:
+    """The text of the file that a setting names, or the setting itself."""
+    if not _names_a_file(value):
+        return value
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return Path(value.removeprefix("@")).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"its file cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}") from error
-    return ",".join(line.partition("#")[0] for line in lines)
+
+
+def _keys_in(text: str) -> str:
+    """The keys of a file as a comma list; a # begins a comment."""
+    return ",".join(line.partition("#")[0] for line in text.splitlines())
 
 
 def read_settings(arguments: list[str] | None = None) -> Settings:
@@ -132,7 +161,7 @@ def read_settings(arguments: list[str] | None = None) -> Settings:
         if not first["loc"]:
             raise BadSettings(first["msg"].removeprefix("Value error, ")) from error
         name = str(first["loc"][0])
-        value = "" if name == "api_keys" else f" (it is {first['input']!r})"
+        value = "" if name.endswith("_keys") else f" (it is {first['input']!r})"
         raise BadSettings(f"{PREFIX}{name.upper()}: {first['msg']}{value}") from error
     except SettingsError as error:
         raise BadSettings(str(error)) from error

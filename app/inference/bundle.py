@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -17,12 +17,17 @@ from app.inference.errors import BundleRejected, InferenceError
 from app.inference.images import InputSpec, open_picture
 from app.inference.manifest import FileRecord, Manifest
 
+if TYPE_CHECKING:
+    from app.inference.signing import TrustedKeys
+
 MANIFEST_FILE: Final = "manifest.json"
+SIGNATURE_FILE: Final = "manifest.sig"
 MODEL_FILE: Final = "model.pt"
 
 # Other processors and library builds round differently; a changed weight or decode step shows far above this.
 _GOLDEN_TOLERANCE: Final = 1e-3
 _MAX_MANIFEST_BYTES: Final = 64 * 2**20
+_MAX_SIGNATURE_BYTES: Final = 1024
 _GOLDEN_MAX_PIXELS: Final = 2048 * 2048
 
 
@@ -70,13 +75,36 @@ def file_record(content: bytes) -> FileRecord:
     return FileRecord(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """Reads a version's manifest, seal checked, other files untouched.
+def read_manifest(directory: Path, trusted: "TrustedKeys | None" = None) -> Manifest:
+    """Reads a version's manifest, signature and seal checked, other files untouched.
+
+    Args:
+        directory: ``<store>/<name>/<version>``.
+        trusted: whose signature it must carry; None: signatures are not looked at.
 
     Raises:
-        BundleRejected: it is missing, unreadable, changed, or of another model or version than its folders say.
+        BundleRejected: it is missing, unreadable, changed, not signed by a trusted key, or of another model or version
+            than its folders say.
     """
-    manifest = Manifest.from_bytes(_read(directory, MANIFEST_FILE, limit=_MAX_MANIFEST_BYTES))
+    raw = _read(directory, MANIFEST_FILE, limit=_MAX_MANIFEST_BYTES)
+    if trusted is not None:
+        trusted.require_signature(raw, _read_signature(directory))
+    return _parse_manifest(directory, raw)
+
+
+def content_to_sign(directory: Path) -> bytes:
+    """The bytes of a version's manifest, after every file was compared with it; the model is not run.
+
+    Raises:
+        BundleRejected: as :func:`read_manifest` and :func:`verified_files`.
+    """
+    raw = _read(directory, MANIFEST_FILE, limit=_MAX_MANIFEST_BYTES)
+    verified_files(directory, _parse_manifest(directory, raw).files)
+    return raw
+
+
+def _parse_manifest(directory: Path, raw: bytes) -> Manifest:
+    manifest = Manifest.from_bytes(raw)
     if (manifest.name, manifest.version) != (directory.parent.name, directory.name):
         raise BundleRejected(
             f"manifest.json belongs to {manifest.name}/{manifest.version}, "
@@ -102,18 +130,20 @@ def verified_files(directory: Path, records: Mapping[str, FileRecord]) -> dict[s
     return contents
 
 
-def load_bundle(directory: Path) -> Bundle:
-    """Verifies a version and loads it: seal and schema, every checksum, signature, golden score.
+def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle:
+    """Verifies a version and loads it: signature, seal and schema, every checksum, a probe, the golden score.
 
-    The network is loaded from the very bytes whose checksum was verified, never read a second time.
+    The network is loaded from the very bytes whose checksum was verified, never read a second time. A manifest that
+    is not signed as it must be is not even parsed, and nothing that it names is opened.
 
     Args:
         directory: ``<store>/<name>/<version>``.
+        trusted: whose signature it must carry; None: signatures are not looked at.
 
     Raises:
         BundleRejected: anything is amiss; the text names the file and the reason.
     """
-    manifest = read_manifest(directory)
+    manifest = read_manifest(directory, trusted)
     if MODEL_FILE not in manifest.files:
         raise BundleRejected(f"manifest.json lists no {MODEL_FILE}")
     archive = verified_files(directory, manifest.files)[MODEL_FILE]
@@ -122,9 +152,15 @@ def load_bundle(directory: Path) -> Bundle:
     except RuntimeError as error:
         raise BundleRejected(f"{MODEL_FILE} cannot be loaded by torch: {_first_line(error)}") from error
     bundle = Bundle(manifest, model, Calibration(manifest.calibration.scores))
-    _check_signature(bundle)
+    _check_probe(bundle)
     _check_golden(bundle)
     return bundle
+
+
+def _read_signature(directory: Path) -> bytes:
+    if not (directory / SIGNATURE_FILE).exists():
+        raise BundleRejected(f"{SIGNATURE_FILE} is missing: it is not signed, and only what is signed is trusted here")
+    return _read(directory, SIGNATURE_FILE, limit=_MAX_SIGNATURE_BYTES)
 
 
 def _read(directory: Path, name: str, *, limit: int | None = None) -> bytes:
@@ -139,7 +175,7 @@ def _read(directory: Path, name: str, *, limit: int | None = None) -> bytes:
         raise BundleRejected(f"{name} cannot be read: {error.strerror}") from error
 
 
-def _check_signature(bundle: Bundle) -> None:
+def _check_probe(bundle: Bundle) -> None:
     """Two probe images must come back as (2, C, H, W), (2,), (2,), all finite float32."""
     probe = torch.stack([torch.zeros(bundle.spec.shape), torch.full(bundle.spec.shape, 0.5)])
     expected = [tuple(probe.shape), (2,), (2,)]

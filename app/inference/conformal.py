@@ -97,6 +97,29 @@ def _strict_rank(size: int, rate: float) -> int:
     return rank
 
 
+def promise(false_alarm_rate: float, guarantee: Guarantee, size: int) -> str:
+    """The guarantee in words, with what it does not cover.
+
+    Args:
+        false_alarm_rate: α.
+        guarantee: what α promises.
+        size: number of calibration pictures.
+    """
+    drawn = (
+        "as long as pictures are drawn like the calibration pictures; "
+        "a new camera, other light or a changed product void it"
+    )
+    if guarantee == "strict":
+        return (
+            f"with {CONFIDENCE:.0%} confidence over the draw of the {size:,} calibration pictures, at most "
+            f"{false_alarm_rate:.4g} of all normal pictures are called anomalies, {drawn}"
+        )
+    return (
+        f"a further normal picture is called an anomaly with probability at most {false_alarm_rate:.4g}, on average "
+        f"over draws of the {size:,} calibration pictures, {drawn}"
+    )
+
+
 class Calibration:
     """The sorted scores of normal pictures held out for calibration.
 

@@ -29,8 +29,16 @@ class BundleRejected(InferenceError):
     """A version in the store failed verification: the text says which file and why."""
 
 
+class UnusableKey(InferenceError):
+    """What should be a key for signatures is none; the text says what it is instead."""
+
+
 class StoreNotWritable(InferenceError):
     """The store's folder cannot be written to; what it served before is untouched."""
+
+
+class LabelNotKept(InferenceError):
+    """An operator's label could not be written to disk."""
 
 
 class UnsupportedFalseAlarmRate(InferenceError):

@@ -120,6 +120,20 @@ class Data(_Part):
     )
 
 
+class Recalibration(_Part):
+    """How a threshold was set anew for weights that were there already, and what the old one makes of the pictures."""
+
+    version: str = Field(
+        pattern=VERSION_PATTERN, description="whose weights these are; what follows is of that version"
+    )
+    threshold: FiniteFloat
+    false_alarm_rate: float = Field(gt=0, lt=1)
+    guarantee: Guarantee
+    size: int = Field(ge=1, description="calibration pictures")
+    flagged: Rate = Field(description="share of the new calibration pictures above the old threshold")
+    data: Data = Field(description="the new calibration pictures; of labels the fingerprint is that of their lines")
+
+
 class FileRecord(_Part):
     """One file of the version."""
 
@@ -151,6 +165,11 @@ class Manifest(_Part):
     evaluation: Evaluation | None
     training: Training
     data: Data
+    recalibration: Recalibration | None = Field(
+        None,
+        description="how the threshold came to be, where it is not the training's; then `training.split` and "
+        "`data` tell of the weights alone, and figures at the old threshold are gone",
+    )
     libraries: dict[str, str]
     files: dict[Annotated[str, Field(pattern=_FILE_PATTERN)], FileRecord]
     golden: Golden
@@ -169,7 +188,10 @@ class Manifest(_Part):
 
     def to_bytes(self) -> bytes:
         """The sealed file."""
-        unsealed = self.model_copy(update={"seal": _UNSEALED}).model_dump_json(indent=1).encode() + b"\n"
+        # Left out where there is none: programs that do not know of it read all other manifests.
+        left_out = {"recalibration"} if self.recalibration is None else None
+        draft = self.model_copy(update={"seal": _UNSEALED})
+        unsealed = draft.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
         return _replace_seal(unsealed, hashlib.sha256(unsealed).hexdigest())
 
     @classmethod

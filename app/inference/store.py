@@ -3,7 +3,7 @@
 ::
 
     <root>/<name>/CURRENT              one line: the version that is served
-    <root>/<name>/<version>/           a bundle; never changed once it has its name
+    <root>/<name>/<version>/           a bundle; once it has its name, only a signature can still be put to it
 
 Publishing writes a version beside, flushes it, renames it into place and replaces CURRENT last, so that a
 crash at any instant leaves the store serving what it served before. Activating replaces CURRENT alone.
@@ -18,11 +18,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from app.inference.bundle import MANIFEST_FILE, Bundle, load_bundle, read_manifest, verified_files
+from app.inference.bundle import (
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
+    Bundle,
+    content_to_sign,
+    load_bundle,
+    read_manifest,
+    verified_files,
+)
 from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, UnknownModel, UnknownVersion
 from app.inference.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest
+
+if TYPE_CHECKING:
+    from app.inference.signing import SigningKey, TrustedKeys
 
 CURRENT_FILE: Final = "CURRENT"
 _LOCK_FILE: Final = ".lock"
@@ -40,10 +51,12 @@ class ModelStore:
 
     Args:
         root: the store's folder; it need not exist yet.
+        trusted: whose signature every version that is read must carry; None: signatures are not looked at.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, trusted: "TrustedKeys | None" = None) -> None:
         self.root = root
+        self._trusted = trusted
 
     def names(self) -> list[str]:
         """Models that have a CURRENT, in alphabetical order. An absent or unreadable store has none."""
@@ -103,14 +116,14 @@ class ModelStore:
         return text
 
     def manifest(self, name: str, version: str | None = None) -> Manifest:
-        """The card of a version, by default the current one; seal checked.
+        """The card of a version, by default the current one; signature and seal checked.
 
         Raises:
             UnknownModel, BundleRejected: as :meth:`current` and ``read_manifest``.
         """
         directory = self.root / name / (version or self.current(name))
         with _naming(directory):
-            return read_manifest(directory)
+            return read_manifest(directory, self._trusted)
 
     def load(self, name: str, version: str) -> Bundle:
         """Verifies and loads one version.
@@ -120,7 +133,7 @@ class ModelStore:
         """
         directory = self.root / name / version
         with _naming(directory):
-            return load_bundle(directory)
+            return load_bundle(directory, self._trusted)
 
     def file(self, manifest: Manifest, name: str) -> bytes:
         """One file of a version, as the manifest knows it.
@@ -146,12 +159,13 @@ class ModelStore:
             model.mkdir(parents=True, exist_ok=True)
             (model / _LOCK_FILE).open("w").close()
 
-    def publish(self, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
+    def publish(self, manifest: Manifest, files: Mapping[str, bytes], key: "SigningKey | None" = None) -> Path:
         """Adds a version and makes it current, atomically. Publishers of one model take turns.
 
         Args:
             manifest: its ``files`` must describe exactly ``files``.
             files: relative name → content; without the manifest.
+            key: signs the version, before anyone can see it.
 
         Returns:
             The version's folder.
@@ -167,7 +181,9 @@ class ModelStore:
             model.mkdir(parents=True, exist_ok=True)
             with _locked(model):
                 incoming = model / f"{_INCOMING_PREFIX}{manifest.version}"
-                for name, content in {**files, MANIFEST_FILE: manifest.to_bytes()}.items():
+                sealed = manifest.to_bytes()
+                signature = {SIGNATURE_FILE: key.sign(sealed)} if key else {}
+                for name, content in {**files, **signature, MANIFEST_FILE: sealed}.items():
                     _write_flushed(incoming / name, content)
                 for folder in {incoming, *(path.parent for path in map(incoming.joinpath, files))}:
                     _flush_folder(folder)
@@ -177,6 +193,24 @@ class ModelStore:
                 self._verify_fresh(manifest)
                 self._point_current(model, manifest.version)
         return version
+
+    def sign(self, name: str, version: str, key: "SigningKey") -> None:
+        """Signs a version that is in the store, atomically; a signature that it has is replaced.
+
+        Every file is compared with the manifest, and the model is not run: what comes from elsewhere is code.
+
+        Raises:
+            UnknownModel, UnknownVersion: there is no such model, or it has no such version.
+            BundleRejected: a file is not what the manifest says; nothing was signed.
+            StoreNotWritable: the file system refused; the version is as it was.
+        """
+        if version not in self.versions(name):
+            raise UnknownVersion(f"{name} has no version {version!r}")
+        model = self.root / name
+        with _refusing(model), _locked(model):
+            with _naming(model / version):
+                signature = key.sign(content_to_sign(model / version))
+            _replace(model / version / SIGNATURE_FILE, signature, beside=model)
 
     def activate(self, name: str, version: str) -> None:
         """Makes a version that is in the store current: a rollback, or its undoing. Atomic, as publishing is.
@@ -201,10 +235,7 @@ class ModelStore:
             raise
 
     def _point_current(self, model: Path, version: str) -> None:
-        fresh = model / f"{_INCOMING_PREFIX}{CURRENT_FILE}"
-        _write_flushed(fresh, f"{version}\n".encode())
-        fresh.replace(model / CURRENT_FILE)
-        _flush_folder(model)
+        _replace(model / CURRENT_FILE, f"{version}\n".encode(), beside=model)
 
 
 @contextmanager
@@ -246,6 +277,14 @@ def _write_flushed(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _replace(path: Path, content: bytes, *, beside: Path) -> None:
+    """The old content or the new one is there, whatever happens; what is half written lies in ``beside``."""
+    fresh = beside / f"{_INCOMING_PREFIX}{path.name}"
+    _write_flushed(fresh, content)
+    fresh.replace(path)
+    _flush_folder(path.parent)
 
 
 def _flush_folder(path: Path) -> None:

@@ -5,6 +5,7 @@ import { count, percent, sentence } from "./words.js";
 
 // In this order; a report may have others, which follow.
 const PICTURES = {
+  recalibration: "Calibration scores, old and new, with both thresholds",
   histogram: "Scores of calibration and test pictures, with the threshold",
   roc: "How many anomalies are found at each false-alarm rate",
   worst: "Where it errs: the worst false alarms and the worst misses",
@@ -42,6 +43,13 @@ function figures({ evaluation }) {
   return [
     element("h3", {}, "On labelled test pictures"),
     list(rows.filter(([, value]) => value !== undefined)),
+    ...byKind(evaluation),
+  ];
+}
+
+function byKind({ kinds }) {
+  if (Object.keys(kinds).length === 0) return []; // a new threshold has no figures of its own yet
+  return [
     element("h3", {}, "By kind"),
     element(
       "div",
@@ -50,7 +58,7 @@ function figures({ evaluation }) {
         "table",
         {},
         element("thead", {}, headRow("Kind", "Pictures", "Called anomalies", "Median score")),
-        element("tbody", {}, ...Object.entries(evaluation.kinds).map(kindRow)),
+        element("tbody", {}, ...Object.entries(kinds).map(kindRow)),
       ),
     ),
   ];
@@ -100,13 +108,14 @@ function pictures({ name, files }) {
 
 const titleOf = (file) => file.slice("report/".length, -".png".length);
 
-function settings({ input, scoring, calibration, training, data, libraries, guarantee, false_alarm_rate: rate, threshold }) {
+function settings({ input, scoring, calibration, recalibration, training, data, libraries, guarantee, false_alarm_rate: rate, threshold }) {
   return [
     ["Normal pictures", `${data.source}: ${data.normal}; ${count(data.groups)} things shown, ${data.unreadable} files unreadable`],
     ["Input", `${input.mode === "L" ? "grey" : "colour"}, ${input.width} × ${input.height} pixels`],
     ["Score", `${scoring.rule}: ${scoring.formula}`],
     ["Threshold", `${threshold.toPrecision(4)}, at ${percent(rate)} false alarms (${guarantee} guarantee)`],
     ["Calibration", `${count(calibration.size)} pictures; finest rate ${percent(calibration.finest_false_alarm_rate)}`],
+    ...(recalibration === null ? [] : [["Recalibrated", recalibrated(recalibration)]]),
     ["Training", `${count(training.fit_images)} pictures, ${count(training.parameters)} weights, ${training.seconds} s on ${training.device}, seed ${training.seed}`],
     ["Recipe", Object.entries(training.recipe).map(([key, value]) => `${key} ${value}`).join(", ")],
     ["Libraries", Object.entries(libraries).map(([key, value]) => `${key} ${value}`).join(", ")],
@@ -116,4 +125,9 @@ function settings({ input, scoring, calibration, training, data, libraries, guar
 
 function list(entries) {
   return element("dl", { class: "facts" }, ...entries.flatMap(([term, value]) => [element("dt", {}, term), element("dd", {}, value)]));
+}
+
+function recalibrated({ version, threshold, flagged, data }) {
+  const old = `weights of ${version}, whose threshold was ${threshold.toPrecision(4)}`;
+  return `${old}; set anew by ${data.source}, of which the old one calls ${share(flagged)} anomalies`;
 }
