@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -13,10 +14,11 @@ from app import __version__
 from app.api import logs, openapi, problems
 from app.api.draining import Draining, draining_on_signals
 from app.api.drift import Drift
+from app.api.feedback import Feedback
 from app.api.ledger import Ledger
 from app.api.metrics import Metrics
 from app.api.middleware import Accounting, Dispatch, RequireKey
-from app.api.routes import health, models, observe, page, v2
+from app.api.routes import feedback, health, models, observe, page, v2
 from app.api.routes.score import ScoreEndpoint
 from app.api.services import Services
 from app.api.settings import Settings
@@ -70,7 +72,7 @@ def create_app(settings: Settings) -> ASGIApp:
             drift.close()
 
     intake = Intake(max_body_bytes=settings.max_body_bytes, max_files=settings.max_files)
-    services = Services(settings, engine, registry, metrics, ledger, intake, drift, draining)
+    services = Services(settings, engine, registry, metrics, ledger, intake, drift, _feedback(settings), draining)
     endpoint = ScoreEndpoint(services)
     app: ASGIApp = Dispatch(endpoint.path, endpoint, _api(services, lifespan))
     if settings.api_keys:
@@ -93,7 +95,7 @@ def _api(services: Services, lifespan: Lifespan[FastAPI]) -> FastAPI:
     )
     api.state.services = services
     openapi.install(api)
-    for group in (health, models, observe, page, v2):
+    for group in (health, feedback, models, observe, page, v2):
         api.include_router(group.router)
     return api
 
@@ -104,6 +106,10 @@ def _trusted(settings: Settings) -> "TrustedKeys | None":
     from app.inference.signing import TrustedKeys  # noqa: PLC0415  10 MB that only signatures cost
 
     return TrustedKeys(settings.trusted_keys)
+
+
+def _feedback(settings: Settings) -> Feedback | None:
+    return Feedback(Path(settings.feedback_path)) if settings.feedback_path else None
 
 
 async def _measure_for_ever(metrics: Metrics) -> None:

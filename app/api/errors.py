@@ -44,6 +44,18 @@ class InvalidInference(RequestError):
     """A request of the Open Inference Protocol, or a tensor of it, cannot be used."""
 
 
+class FeedbackOff(RequestError):
+    """The service was not told where to keep labels."""
+
+
+class InvalidLabel(RequestError):
+    """The body is no label."""
+
+
+class UnknownAnswer(RequestError):
+    """No answer of this service has the id that a label names."""
+
+
 class RequestTimedOut(RequestError):
     """The request took longer than the request timeout."""
 

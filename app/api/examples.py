@@ -108,6 +108,19 @@ DRIFT: Final[dict[str, Any]] = {
     },
     "limits": "Only scores are compared. True anomalies look like a change where they are more than …",
 }
+LABEL: Final[dict[str, Any]] = {
+    "id": "jRkw2nXv0mK9o3xk1b7qzVsibW5pc3QtNSIsIjIwMjYxMTIzVDIyMjAwMVotOTFmNTdjIixd",
+    "verdict": "normal",
+    "filename": "five.png",
+    "comment": "a smudge on the lens",
+}
+KEPT_LABEL: Final[dict[str, Any]] = {
+    "model": MODEL,
+    "score": 0.1521,
+    "said": "anomaly",
+    "verdict": "normal",
+    "labelled_at": "2026-11-24T09:30:12.481516Z",
+}
 METRICS: Final = """\
 # HELP anomaly_images_total Images scored
 # TYPE anomaly_images_total counter

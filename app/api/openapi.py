@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app.api import errors as http
 from app.api import examples, inference_document, problems
+from app.api.feedback import LabelBody
 from app.api.queries import ScoreQuery
 from app.api.schemas import Problem, ScoreAnswer
 from app.inference import errors as domain
@@ -156,6 +157,27 @@ _SCORE_RESPONSES: Final[Responses] = {
         (http.RequestTimedOut, "the request took longer than 30 s, upload included"),
     ),
 }  # fmt: skip
+
+LABEL_REQUEST: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": LabelBody.model_json_schema(), "example": examples.LABEL}},
+    }
+}
+
+LABEL_RESPONSES: Final[Responses] = {
+    201: answer("The label was kept", examples.KEPT_LABEL),
+    **problem_responses(
+        _UNAUTHORIZED,
+        (http.FeedbackOff, "labels are not kept here: ANOMALY_FEEDBACK_PATH is not set"),
+        (http.UnknownAnswer, "no answer of this service has that id"),
+        (http.BodyTooLarge, "the body has more than 16384 bytes"),
+        (http.InvalidLabel, "verdict: Input should be 'normal' or 'anomaly'"),
+        (domain.Overloaded, "too many uploads are coming in at the same time"),
+        (domain.LabelNotKept, "the file of labels cannot be written to: No space left on device"),
+        (http.RequestTimedOut, "the request took longer than 30 s, upload included"),
+    ),
+}
 
 _scoring = APIRouter(tags=["scoring"])
 

@@ -10,6 +10,7 @@ from app.api.drift_state import State
 from app.inference.conformal import Calibration, Guarantee, finest_false_alarm_rate
 from app.inference.drift import FALSE_ALARM_PROBABILITY, LEAST_CHANCE, WINDOW, chance, limit
 from app.inference.images import InputSpec
+from app.inference.labels import Label, Verdict
 from app.inference.manifest import Data, Evaluation, FileRecord, Loss, Manifest, Recalibration, Scoring
 
 _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
@@ -66,6 +67,7 @@ class ScoredImage(BaseModel):
     verdict: Literal["normal", "anomaly"]
     p_value: float = Field(description="(1 + number of calibration scores ≥ score) / (n + 1)")
     warnings: list[str] = Field(description="what was done to the picture or looks wrong")
+    id: str | None = Field(None, description="for `POST /feedback`, where labels are kept")
     input: str | None = Field(None, description="what the model saw, PNG as a data URI, if included")
     reconstruction: str | None = Field(None, description="PNG as a data URI, if included")
     error_map: str | None = Field(None, description="squared error per pixel, PNG as a data URI, if included")
@@ -86,6 +88,27 @@ class ScoreAnswer(BaseModel):
     threshold: float
     false_alarm_rate: float = Field(description="the rate that the threshold guarantees")
     results: list[Annotated[ScoredImage | RejectedImage, Field(discriminator="status")]]
+
+
+class KeptLabel(BaseModel):
+    """A label as it was kept, beside what the service had said."""
+
+    model: ModelVersion
+    score: float
+    said: Verdict = Field(description="the service's verdict")
+    verdict: Verdict = Field(description="the operator's")
+    labelled_at: datetime
+
+    @classmethod
+    def of(cls, label: Label) -> Self:
+        """What is told of a label."""
+        return cls(
+            model=ModelVersion(name=label.model, version=label.version),
+            score=label.score,
+            said="anomaly" if label.score > label.threshold else "normal",
+            verdict=label.verdict,
+            labelled_at=label.labelled_at,
+        )
 
 
 class RefusedModel(BaseModel):

@@ -8,6 +8,7 @@ from fastapi import Request
 
 from app.api.draining import Draining
 from app.api.drift import Drift
+from app.api.feedback import Feedback
 from app.api.ledger import Ledger
 from app.api.metrics import Metrics
 from app.api.settings import Settings
@@ -27,6 +28,7 @@ class Services:
     ledger: Ledger
     intake: Intake
     drift: Drift
+    feedback: Feedback | None = None
     draining: Draining = field(default_factory=Draining)
     started: float = field(default_factory=time.monotonic)
 

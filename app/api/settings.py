@@ -6,7 +6,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from app.inference.errors import UnusableKey
+from app.api.feedback import Feedback
+from app.inference.errors import LabelNotKept, UnusableKey
 from app.inference.manifest import NAME_PATTERN
 
 PREFIX: Final = "ANOMALY_"
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     )
     log_format: Literal["json", "console"] = Field("json", description="json lines, or text for people")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    feedback_path: str = Field("", description="file that operators' labels are kept in; empty: they are not kept")
     workers: int = Field(1, ge=1, le=256, description="server processes")
 
     @field_validator("api_keys", mode="before")
@@ -85,6 +87,16 @@ class Settings(BaseSettings):
         if not keys:
             raise ValueError("it names no key; leave it out to load what is not signed")
         return keys
+
+    @field_validator("feedback_path")
+    @classmethod
+    def _labels_can_be_kept(cls, value: str) -> str:
+        if value:
+            try:
+                Feedback(Path(value))
+            except LabelNotKept as error:
+                raise ValueError(str(error)) from error
+        return value
 
     @field_validator("log_level", mode="before")
     @classmethod

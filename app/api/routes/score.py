@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from app.api import problems
 from app.api.deadline import deadline
 from app.api.errors import AllRejected, NotAcceptable, Rejection, ShuttingDown
+from app.api.feedback import with_ids
 from app.api.negotiation import best_type
 from app.api.problems import describe
 from app.api.queries import Extra, parse_score_query
@@ -77,7 +78,12 @@ class ScoreEndpoint:
             if media_type == _PNG:
                 return await parts.engine.render(pixels, lambda: _picture(served, threshold, outcomes[0]))
             body = await parts.engine.render(
-                pixels, lambda: orjson.dumps(_body(served, rate, threshold, uploads, outcomes, query.include))
+                pixels,
+                lambda: orjson.dumps(
+                    with_ids(
+                        parts.feedback, scope, uploads, _body(served, rate, threshold, uploads, outcomes, query.include)
+                    )
+                ),
             )
             return Response(body, media_type=_JSON)
 
