@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.api.settings import BadSettings, Settings, read_settings
+from app.inference.signing import SigningKey
 from tests.support import ROOT
 
 
@@ -65,6 +66,39 @@ def test_what_was_set_to_nothing_is_no_wish_for_the_default(
 ) -> None:
     monkeypatch.setenv(f"ANOMALY_{name}", value)
     with pytest.raises(BadSettings, match=f"^ANOMALY_{name}"):
+        read_settings()
+
+
+def test_trusted_keys_are_a_list_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keys = [SigningKey.generate() for _ in range(2)]
+    publics = tuple(key.public for key in keys)
+    monkeypatch.setenv("ANOMALY_TRUSTED_KEYS", ", ".join(publics))
+    assert read_settings().trusted_keys == publics
+    file = tmp_path / "keys.pub"
+    file.write_bytes(b"".join(key.public_pem() for key in keys))
+    for value in (str(file), f"@{file}"):
+        monkeypatch.setenv("ANOMALY_TRUSTED_KEYS", value)
+        assert read_settings().trusted_keys == publics
+    monkeypatch.setenv("ANOMALY_TRUSTED_KEYS", read_settings().as_environment()["ANOMALY_TRUSTED_KEYS"])
+    assert Settings().trusted_keys == publics
+
+
+def test_what_cannot_be_trusted_stops_the_start_and_is_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    private = tmp_path / "private"
+    private.write_bytes(SigningKey.generate().to_pem())
+    for value in (f"{tmp_path}/none", f"@{tmp_path}/none", "nonsense", ",", str(private), private.read_text()):
+        monkeypatch.setenv("ANOMALY_TRUSTED_KEYS", value)
+        with pytest.raises(BadSettings, match=r"^ANOMALY_TRUSTED_KEYS: ") as caught:
+            read_settings()
+        assert "\n" not in str(caught.value)
+        assert private.read_text().splitlines()[1] not in str(caught.value)
+
+
+def test_a_place_where_labels_cannot_be_kept_stops_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ANOMALY_FEEDBACK_PATH", str(tmp_path))
+    with pytest.raises(BadSettings, match=r"^ANOMALY_FEEDBACK_PATH: .*Is a directory"):
         read_settings()
 
 

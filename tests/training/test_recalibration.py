@@ -1,0 +1,221 @@
+"""A new threshold for a really trained model, from a folder and from operators' labels given to a real service."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from app.inference.conformal import Calibration
+from app.inference.images import open_picture
+from app.inference.manifest import Manifest
+from app.inference.store import ModelStore
+from tests.support import running_server
+from training.__main__ import main
+from training.evaluation import score_all
+from training.pipeline import Published
+
+
+@pytest.fixture
+def store(trained: Published, tmp_path: Path) -> ModelStore:
+    """A copy of the trained model's store, without its neighbours."""
+    shutil.copytree(trained.directory.parent, tmp_path / "store" / "digits-5")
+    return ModelStore(tmp_path / "store")
+
+
+def folder_of(path: Path, files: list[bytes]) -> Path:
+    path.mkdir(parents=True)
+    for index, content in enumerate(files):
+        (path / f"{index:03}.png").write_bytes(content)
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], store: ModelStore, *words: object) -> tuple[int, str, str]:
+    status = main(["recalibrate", "digits-5", "--store", str(store.root), *map(str, words)])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def scores_of(store: ModelStore, files: list[bytes]) -> list[float]:
+    bundle = store.load("digits-5", store.current("digits-5"))
+    pictures = [open_picture(file, max_pixels=10**6).decode(bundle.spec).tensor.unsqueeze(0) for file in files]
+    return [score_all(bundle.model, picture).score[0] for picture in pictures]
+
+
+def new_threshold(scores: list[float], rate: float) -> float:
+    return Calibration(scores).threshold(rate)
+
+
+def test_a_folder_of_new_pictures(
+    trained: Published, store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    before = trained.manifest
+    threes = digit_files[3][:60]  # as different from fives as a new product might be
+    scores = scores_of(store, threes)
+    folder = folder_of(tmp_path / "new-normals", threes)
+    (folder / "broken.png").write_bytes(b"nothing")
+    status, out, err = run(capsys, store, "--images", folder)
+    assert (status, err) == (0, "")
+
+    after = store.manifest("digits-5")
+    assert after.version != before.version
+    old, new = (store.root / "digits-5" / each.version / "model.pt" for each in (before, after))
+    assert new.read_bytes() == old.read_bytes()
+    assert after.calibration.scores == pytest.approx(sorted(scores), rel=1e-5)
+    assert after.threshold == new_threshold(list(after.calibration.scores), 0.05)
+    assert "60 calibration pictures" in after.promise
+    assert store.load("digits-5", after.version).manifest == after  # golden picture, checksums, all of it
+
+    lineage = after.recalibration
+    assert lineage is not None
+    assert (lineage.version, lineage.threshold, lineage.size) == (
+        before.version, before.threshold, before.calibration.size
+    )  # fmt: skip
+    assert lineage.flagged == pytest.approx(sum(score > before.threshold for score in scores) / 60, abs=1 / 60)
+    assert (lineage.data.source, lineage.data.unreadable, lineage.data.groups) == ("new-normals", 1, 60)
+    assert (after.training, after.data) == (before.training, before.data)
+
+    text = " ".join(out.split())
+    assert re.search(rf"threshold {before.threshold:.6g} {after.threshold:.6g} ", text)
+    assert re.search(r"calibrated on \d+ 60 ", text)
+    assert f"the old threshold calls {lineage.flagged:.2%} anomalies, more than the 5.00% that it promised" in text
+    assert "skipped" in text
+    assert f"undo python -m training activate digits-5 {before.version}" in text
+
+
+def test_figures_of_the_old_threshold_are_not_carried_over(
+    trained: Published, store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    before = trained.manifest
+    folder = folder_of(tmp_path / "new", digit_files[3][:30])
+    assert run(capsys, store, "--images", folder)[0] == 0
+    after = store.manifest("digits-5")
+    assert before.evaluation is not None
+    assert after.evaluation is not None
+    assert (after.evaluation.auroc, after.evaluation.normal) == (before.evaluation.auroc, before.evaluation.normal)
+    assert (after.evaluation.detection_rate, after.evaluation.false_alarm_rate, after.evaluation.kinds) == (
+        None, None, {}
+    )  # fmt: skip
+    pictures = {Path(name).stem for name in after.files if name.endswith(".png")}
+    assert pictures == {"samples", "loss", "gallery", "precision_recall", "recalibration"}
+    page = store.file(after, "report/index.html").decode()
+    assert f"{after.threshold:.5g}" in page
+    assert f"Recalibrated: the weights are those of version {before.version}" in page
+    assert main(["show", "digits-5", "--store", str(store.root)]) == 0
+    assert "recalibrated" in capsys.readouterr().out
+
+
+def test_another_promise(
+    store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path / "new", digit_files[5][:80])
+    options = ("--false-alarm-rate", 0.1, "--guarantee", "strict", "--groups", "^0")
+    assert run(capsys, store, "--images", folder, *options)[0] == 0
+    after = store.manifest("digits-5")
+    assert (after.false_alarm_rate, after.guarantee) == (0.1, "strict")
+    assert after.threshold == Calibration(after.calibration.scores).threshold(0.1, "strict")
+    assert after.recalibration is not None
+    assert after.recalibration.data.groups == 1
+
+
+def test_of_a_folder_for_training_only_the_normal_pictures_are_taken(
+    store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_of(tmp_path / "parts" / "normal", digit_files[5][:25])
+    folder_of(tmp_path / "parts" / "test" / "anomaly" / "3", digit_files[3][:9])
+    assert run(capsys, store, "--images", tmp_path / "parts")[0] == 0
+    assert store.manifest("digits-5").calibration.size == 25
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "message"),
+    [
+        (18, (), "too few normal pictures: a marginal false alarm rate of 0.05 needs at least 19 calibration images, "
+                 "there are 18"),
+        (18, ("--guarantee", "strict"), "needs at least 59 calibration images"),
+        (0, (), "holds no images"),
+    ],
+)  # fmt: skip
+def test_too_few_pictures_publish_nothing(
+    count: int, words: tuple[str, ...], message: str, store: ModelStore, tmp_path: Path,
+    digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = folder_of(tmp_path / "few", digit_files[5][:count])
+    status, _, err = run(capsys, store, "--images", folder, *words)
+    assert status == 1
+    assert message in err
+    assert err.count("\n") == 1
+    assert len(store.versions("digits-5")) == 1
+
+
+def test_sources_that_are_none(store: ModelStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = folder_of(tmp_path / "broken", [b"nothing"])
+    (tmp_path / "labels").write_text("nothing\n")
+    for words, message in (
+        ((), "either --images FOLDER or --feedback FILE"),
+        (("--images", tmp_path / "none"), "there is no folder"),
+        (("--images", broken), "none of the 1 images"),
+        (("--feedback", tmp_path / "none"), "cannot be read: No such file"),
+        (("--feedback", tmp_path / "labels"), "has no label 'normal' for digits-5"),
+    ):
+        status, _, err = run(capsys, store, *words)
+        assert status == 1
+        assert message in err
+    assert len(store.versions("digits-5")) == 1
+
+
+def test_who_signs_vouches_only_for_weights_that_are_vouched_for(
+    store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, folder = tmp_path / "key", folder_of(tmp_path / "new", digit_files[5][:25])
+    assert main(["keygen", str(key)]) == 0
+    status, _, err = run(capsys, store, "--images", folder, "--sign-key", key)
+    assert status == 1
+    assert "manifest.sig is missing" in err
+    assert main(["sign", "digits-5", "--store", str(store.root), "--key", str(key)]) == 0
+    assert run(capsys, store, "--images", folder, "--sign-key", key)[0] == 0
+    assert main(["verify", "--store", str(store.root), "--trusted-keys", f"{key}.pub"]) == 0
+    assert len(store.versions("digits-5")) == 2
+
+
+def test_labels_given_to_a_running_service(
+    store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Operators call thirty fives normal and five threes anomalies, and change their mind on one; twice over."""
+    file = tmp_path / "feedback" / "labels.jsonl"
+    first = store.manifest("digits-5")
+    pictures = [(content, "normal") for content in digit_files[5][:30]]
+    pictures += [(content, "anomaly") for content in digit_files[3][:5]] + [(digit_files[5][0], "anomaly")]
+    with running_server(store.root, tmp_path / "log", model="digits-5", feedback_path=file) as server:
+        answer = server.client.post(
+            "/score", params={"include": ""}, files=[("file", content) for content, _ in pictures]
+        ).json()
+        for result, (_, verdict) in zip(answer["results"], pictures, strict=True):
+            said = server.client.post("/feedback", json={"id": result["id"], "verdict": verdict})
+            assert said.status_code == 201
+    status, out, err = run(capsys, store, "--feedback", file)
+    assert (status, err) == (0, "")
+    after = store.manifest("digits-5")
+    assert list(after.calibration.scores) == sorted(result["score"] for result in answer["results"][1:30])
+    assert "labelled normal" in after.promise
+    assert after.recalibration is not None
+    assert (after.recalibration.version, after.recalibration.data.source) == (first.version, "labels in labels.jsonl")
+    assert "flagged of 6 new labelled anomalies" in " ".join(out.split())
+    assert "random sample" in out
+
+    again = add_label(file, after, score=after.calibration.scores[-1] + 1)
+    assert run(capsys, store, "--feedback", file)[0] == 0  # the labels of the first version have the same scores
+    last = store.manifest("digits-5")
+    assert list(last.calibration.scores) == [*after.calibration.scores, again]
+
+
+def add_label(file: Path, manifest: Manifest, *, score: float) -> float:
+    line = json.loads(file.read_text().splitlines()[0])
+    line |= {"version": manifest.version, "picture": "f" * 32, "score": score, "verdict": "normal"}
+    strangers = [{**line, "model": "another"}, {**line, "version": "unknown", "picture": "e" * 32}]
+    with file.open("a") as lines:
+        lines.writelines(json.dumps(each) + "\n" for each in (line, *strangers))
+    return score
