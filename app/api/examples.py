@@ -74,7 +74,6 @@ CARD: Final[dict[str, Any]] = {
         "unreadable": 0,
         "near_duplicates": {"fit and calibration": 0, "fit and test": 2, "calibration and test": 0},
     },
-    "recalibration": None,
     "files": {"model.pt": {"sha256": _SHA256, "bytes": 3_362_075}},
     "libraries": {"anomaly-service": "0.2.0", "torch": "2.13.0"},
 }

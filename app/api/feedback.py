@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import hmac
 import os
+import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -147,9 +148,9 @@ def with_ids(
 def _secret(path: Path) -> bytes:
     """Reads the secret, and makes it first where there is none; of several makers one wins."""
     if not path.exists():
-        fresh = path.with_name(f"{path.name}.{os.getpid()}")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(os.urandom(_SECRET_BYTES))
+        fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(_SECRET_BYTES))
         with suppress(FileExistsError):
             path.hardlink_to(fresh)
         fresh.unlink()

@@ -180,8 +180,9 @@ class ModelCard(BaseModel):
     training: TrainingSummary
     data: Data
     recalibration: Recalibration | None = Field(
+        None,
         description="where the threshold was set anew: by what, and what it was; `training` and `data` tell of the "
-        "weights, and rates at the old threshold are gone from `evaluation`"
+        "weights, and rates at the old threshold are gone from `evaluation`",
     )
     files: dict[str, FileRecord] = Field(description="size and SHA-256 of every file of the version")
     libraries: dict[str, str] = Field(description="versions that made it")

@@ -52,6 +52,7 @@ class ScoredImage:
         input: what the model saw, a PNG file, if it was included.
         reconstruction: a PNG file, if it was included.
         error_map: a PNG file, if it was included.
+        id: what ``label`` takes; None where the service keeps no labels.
     """
 
     filename: str | None
@@ -64,6 +65,7 @@ class ScoredImage:
     input: bytes | None = field(default=None, repr=False)
     reconstruction: bytes | None = field(default=None, repr=False)
     error_map: bytes | None = field(default=None, repr=False)
+    id: str | None = field(default=None, repr=False)
     status: Literal["scored"] = field(default="scored", init=False)
 
     @classmethod
@@ -80,6 +82,7 @@ class ScoredImage:
             input=_png(document.get("input")),
             reconstruction=_png(document.get("reconstruction")),
             error_map=_png(document.get("error_map")),
+            id=document.get("id"),
         )
 
 

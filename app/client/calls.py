@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -38,6 +38,7 @@ class Call(Generic[_T]):
     accept: str = _JSON
     query: Mapping[str, str] = field(default_factory=dict)
     uploads: tuple[Upload, ...] = ()
+    json: Mapping[str, str] | None = None
     answers: tuple[int, ...] = ()
     once: bool = False
 
@@ -48,6 +49,7 @@ class Call(Generic[_T]):
             self.path,
             params=self.query or None,
             headers={"Accept": self.accept},
+            json=self.json,
             files=[("file", (upload.filename or _NAMELESS, upload.data)) for upload in self.uploads] or None,
         )
         request.read()  # joins the form's pieces, which would each be a packet of their own
@@ -102,6 +104,12 @@ def score(
 def side_by_side(upload: Upload, *, model: str | None, false_alarm_rate: float | None) -> Call[SideBySide]:
     """POST /score, for a picture."""
     return Call("POST", "/score", _picture, accept=_PNG, query=_choice(model, false_alarm_rate), uploads=(upload,))
+
+
+def label(answer_id: str, verdict: Literal["normal", "anomaly"], comment: str | None) -> Call[None]:
+    """POST /feedback. The last label counts, so that sending one twice does no harm."""
+    said = {"id": answer_id, "verdict": verdict, **({} if comment is None else {"comment": comment})}
+    return Call("POST", "/feedback", lambda _: None, json=said, answers=(201,))
 
 
 def health() -> Call[Health]:

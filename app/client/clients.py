@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import httpx
 
@@ -97,6 +97,20 @@ class AnomalyClient:
         (upload,) = read_pictures(picture)
         return self._do(calls.side_by_side(upload, model=model, false_alarm_rate=false_alarm_rate))
 
+    def label(self, id: str, verdict: Literal["normal", "anomaly"], *, comment: str | None = None) -> None:  # noqa: A002
+        """Says what a scored picture really is, where the service keeps labels.
+
+        Args:
+            id: of the ``ScoredImage``.
+            verdict: what it is.
+            comment: for people who read the labels.
+
+        Raises:
+            Problem: the service keeps none, or has not given that id.
+            ClientError: as in ``score``.
+        """
+        self._do(calls.label(id, verdict, comment))
+
     def health(self) -> Health:
         """The service as it is now, well or not; asked once, never again.
 
@@ -183,6 +197,10 @@ class AsyncAnomalyClient:
         """As ``AnomalyClient.side_by_side``."""
         (upload,) = await asyncio.to_thread(read_pictures, picture)
         return await self._do(calls.side_by_side(upload, model=model, false_alarm_rate=false_alarm_rate))
+
+    async def label(self, id: str, verdict: Literal["normal", "anomaly"], *, comment: str | None = None) -> None:  # noqa: A002
+        """As ``AnomalyClient.label``."""
+        await self._do(calls.label(id, verdict, comment))
 
     async def health(self) -> Health:
         """As ``AnomalyClient.health``."""

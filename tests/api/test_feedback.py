@@ -1,16 +1,17 @@
-"""Labels: whose ids count, what is kept, by several processes that share one file."""
+"""Labels: whose ids count, and what is kept."""
 
+import asyncio
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from app.api.errors import UnknownAnswer
 from app.api.feedback import MAX_BODY_BYTES, Feedback
+from app.client import AnomalyClient, AsyncAnomalyClient, Problem
 from app.inference import labels
 from app.inference.errors import LabelNotKept
 from app.inference.labels import Answer
@@ -29,9 +30,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def keeping(store: Path, file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two workers that keep labels in one file."""
+    """A service that keeps labels."""
     log = tmp_path_factory.mktemp("log") / "log"
-    with running_server(store, log, model="digits-5", workers=2, feedback_path=file) as server:
+    with running_server(store, log, model="digits-5", feedback_path=file) as server:
         yield server
 
 
@@ -86,22 +87,39 @@ def test_a_label_is_kept_beside_what_the_service_said(keeping: Server, file: Pat
     }
 
 
-def test_any_worker_takes_any_id_and_no_line_is_torn(keeping: Server, file: Path) -> None:
-    before = len(file.read_bytes().splitlines())
-    pictures = [encode(gradient(8, 8 + index)) for index in range(16)]
-    ids = [result["id"] for result in score(keeping, *pictures)["results"]]
-
-    def say(answer_id: str) -> int:  # a connection of its own each time: the kernel picks the worker
-        url = f"http://127.0.0.1:{keeping.port}/feedback"
-        body = {"id": answer_id, "verdict": "normal", "comment": "x" * 900}
-        return httpx.post(url, json=body, trust_env=False, timeout=30).status_code
-
+def test_processes_that_start_together_share_one_secret_and_tear_no_line(tmp_path: Path) -> None:
+    """As workers do: each opens the file for itself, and takes the ids that any other has given."""
+    path = tmp_path / "labels"
     with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(say, ids * 4)) == {201}
-    assert len(file.read_bytes().splitlines()) == before + 64
-    assert labels.read(file).unreadable == 0
-    seen = {label.picture for label in labels.read(file).labels}
-    assert {hashlib.blake2b(picture, digest_size=16).hexdigest() for picture in pictures} <= seen
+        workers = list(pool.map(lambda _: Feedback(path), range(8)))
+        pictures = [f"{index:032x}" for index in range(200)]
+        ids = [
+            workers[index % 8].id_of(ANSWER.model_copy(update={"picture": picture}))
+            for index, picture in enumerate(pictures)
+        ]
+        list(pool.map(lambda index: workers[index % 7].keep(body(ids[index], "normal")), range(200)))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["labels", "labels.key"]
+    found = labels.read(path)
+    assert sorted(label.picture for label in found.labels) == pictures
+    assert found.unreadable == 0
+
+
+def test_both_clients_label(keeping: Server, file: Path) -> None:
+    url = f"http://127.0.0.1:{keeping.port}"
+    with AnomalyClient(url) as client:
+        (picture,) = client.score(encode(gradient(40, 8))).scored
+        assert picture.id is not None
+        client.label(picture.id, "anomaly", comment="sync")
+        with pytest.raises(Problem, match="no id of an answer"):
+            client.label("nonsense!", "normal")
+
+    async def again(answer_id: str) -> None:
+        async with AsyncAnomalyClient(url) as client:
+            await client.label(answer_id, "normal", comment="async")
+
+    asyncio.run(again(picture.id))
+    (label,) = (each for each in labels.read(file).labels if each.comment == "async")
+    assert (label.score, label.verdict) == (picture.score, "normal")
 
 
 @pytest.mark.parametrize(
