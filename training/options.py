@@ -115,7 +115,10 @@ def _parser() -> Parser:
     where.add_argument("--name", type=_name, help="the model's name (default: SOURCE-LABELS, as mnist-5)")
     where.add_argument("--store", metavar="FOLDER", type=Path, default=STORE, help="folder of the model store")
     where.add_argument(
-        "--sign-key", metavar="FILE", type=signing_key, help="sign the version with this private key (keygen makes one)"
+        "--sign-key",
+        metavar="FILE",
+        type=signing_key,
+        help="private key to sign the version with (default: it is not signed)",
     )
     promise = parser.add_argument_group("what to promise")
     promise.add_argument(
