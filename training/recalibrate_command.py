@@ -60,11 +60,11 @@ def _parser() -> StoreParser:
     parser = StoreParser(
         "recalibrate",
         ["NAME"],
-        "Publishes a new version with the weights of the current one and a threshold from new\n"
-        "pictures of what is normal: after a new camera, other light, a changed product.\n"
-        "They must be pictures that the weights were not fitted on.",
-        "(--images FOLDER | --feedback FILE)",
-        "[options]",
+        "Publishes a new version with the weights of the current one and a threshold from\n"
+        "new pictures of what is normal: after a new camera, other light, a changed\n"
+        "product. They must be pictures that the weights were not fitted on. Instead of\n"
+        "--images, --feedback takes the scores of pictures that operators labelled.",
+        "--images FOLDER",
     )
     parser.how.add_argument(
         "--images",

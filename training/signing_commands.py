@@ -16,8 +16,9 @@ def keygen(arguments: list[str]) -> None:
     parser = Parser(
         f"{PROGRAM} keygen",
         usage="%(prog)s FILE",
-        description="Makes an Ed25519 key to sign versions with. FILE is the private key: keep it away from\n"
-        "the store and from the service. FILE.pub is the public one, for ANOMALY_TRUSTED_KEYS.",
+        description="Makes an Ed25519 key to sign versions with. FILE is the private key: keep it\n"
+        "away from the store and from the service. FILE.pub is the public one, for\n"
+        "ANOMALY_TRUSTED_KEYS.",
     )
     what = parser.add_argument_group("what")
     what.add_argument("file", metavar="FILE", type=Path, help="where the private key shall lie; never overwritten")
@@ -38,9 +39,9 @@ def sign(arguments: list[str]) -> None:
     parser = StoreParser(
         "sign",
         ["NAME", "[VERSION]"],
-        "Signs a version, by default the current one: its name, its version and every file.\n"
-        "Files are compared with the manifest first; the model is not run. A service with\n"
-        "ANOMALY_TRUSTED_KEYS loads nothing else, and takes it up within about a second.",
+        "Signs a version, by default the current one: its name, its version, every file.\n"
+        "Files are compared with the manifest first; the model is not run. A service\n"
+        "with ANOMALY_TRUSTED_KEYS loads nothing else, and takes it up in about a second.",
         "--key FILE",
     )
     parser.how.add_argument(

@@ -116,9 +116,9 @@ def verify(arguments: list[str]) -> None:
     parser = StoreParser(
         "verify",
         ["[NAME]", "[VERSION]"],
-        "Checks each version as a service does before it serves it: the signature, if keys\n"
-        "are given, the manifest's seal, the SHA-256 of every file, and what the model\n"
-        "answers to probe pictures. Ends with status 1 if anything is broken.",
+        "Checks each version as a service does before it serves it: the signature, if\n"
+        "keys are given, the manifest's seal, the SHA-256 of every file, and what the\n"
+        "model answers to probe pictures. Ends with status 1 if anything is broken.",
     )
     parser.add_trusted_keys()
     options = parser.read(arguments)
