@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, Self, TypeVar
 
 import torch
 
@@ -96,15 +96,46 @@ class _Waiting(NamedTuple):
 
 
 class ServedModel:
-    """A loaded bundle with its queue. Replacing a model leaves requests that hold the old one unharmed."""
+    """A loaded bundle with its queue. Replacing a model leaves requests that hold the old one unharmed.
+
+    Attributes:
+        users: requests that use it; as a context manager it counts them, from finding the model to the answer.
+        admitted: pictures of it that are in work.
+    """
 
     def __init__(self, bundle: Bundle, engine: "Engine", *, light: bool) -> None:
         self.bundle = bundle
+        self.users = self.admitted = 0
+        self.large_turns = asyncio.Semaphore(engine.decode_threads)
+        self._left = asyncio.Event()
         self._light = light
         self._engine = engine
         self._waiting: deque[_Waiting] = deque()
         self._drain: asyncio.Task[None] | None = None
         self._encodes = bundle.spec.height * bundle.spec.width <= _SMALL_PIXELS
+
+    def hold(self) -> None:
+        """One user more."""
+        self.users += 1
+
+    def let_go(self) -> None:
+        """One user less."""
+        self.users -= 1
+        if not self.users:
+            self._left.set()
+
+    def __enter__(self) -> Self:
+        self.hold()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
+
+    async def unused(self) -> None:
+        """Waits until nobody uses it."""
+        while self.users:
+            self._left.clear()
+            await self._left.wait()
 
     async def run(self, contents: Iterable[bytes | Decoded], *, encode: bool = False) -> list[Scored | InferenceError]:
         """Queues pictures for the next batches; cancelling drops those that still wait.
@@ -221,7 +252,7 @@ class Engine:
 
     Args:
         max_batch: pictures in one forward pass at most.
-        queue_size: pictures admitted at a time; one more is refused.
+        queue_size: pictures admitted at a time; one more is refused. See :meth:`admit` for several models.
         max_pixels: the largest width × height that is decoded.
         decode_threads: how many large pictures are decoded at once.
         observe: called on the event loop after every forward pass.
@@ -241,31 +272,45 @@ class Engine:
         self.max_pixels = max_pixels
         self.observe = observe
         self.admitted = 0
+        self.decode_threads = decode_threads
+        self._busy: set[ServedModel] = set()
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._pictures = ThreadPoolExecutor(decode_threads, thread_name_prefix="picture")
 
-    def require_room(self, pictures: int = 1) -> None:
+    def require_room(self, model: ServedModel, pictures: int = 1) -> None:
         """Refuses early, before a body is read, what would be refused anyway.
 
         Raises:
             Overloaded: as :meth:`admit`.
         """
-        if self.admitted + pictures > self.queue_size:
-            raise Overloaded(f"{self.admitted} pictures are in work, {self.queue_size} is the limit")
+        if self.admitted + pictures <= self.queue_size:
+            return
+        share = self.queue_size // len(self._busy | {model})
+        if self.admitted > model.admitted and (not model.admitted or model.admitted + pictures <= share):
+            return
+        raise Overloaded(f"{self.admitted} pictures are in work, {self.queue_size} is the limit")
 
     @contextmanager
-    def admit(self, pictures: int) -> Iterator[None]:
+    def admit(self, model: ServedModel, pictures: int) -> Iterator[None]:
         """Holds places for a request's pictures while they are decoded, scored and answered.
+
+        One model alone may fill the queue. Where others have filled it, a model still finds room up to its equal share
+        of the places, and for one request in any case: who came first gives way as its own pictures are done.
 
         Raises:
             Overloaded: the places left do not suffice; nothing was started.
         """
-        self.require_room(pictures)
+        self.require_room(model, pictures)
+        self._busy.add(model)
         self.admitted += pictures
+        model.admitted += pictures
         try:
             yield
         finally:
             self.admitted -= pictures
+            model.admitted -= pictures
+            if not model.admitted:
+                self._busy.discard(model)
 
     async def score_files(
         self, model: ServedModel, files: Sequence[bytes], *, encode: bool = False
@@ -303,7 +348,7 @@ class Engine:
                     bundle.score_batch(torch.zeros(size, *bundle.spec.shape))
             return time.perf_counter() - began
 
-        seconds_for_one = await self.compute(warm_up)
+        seconds_for_one = await asyncio.to_thread(warm_up)  # the thread of forward passes goes on with other models
         return ServedModel(bundle, self, light=seconds_for_one < _LIGHT_S)
 
     def close(self) -> None:
@@ -322,8 +367,11 @@ class Engine:
             except InferenceError as refusal:
                 return refusal
 
-        loop = asyncio.get_running_loop()
-        pictures = await _all_of([loop.run_in_executor(self._pictures, decode, files[index]) for index in large])
+        async def in_turn(file: bytes) -> Decoded | InferenceError:
+            async with model.large_turns:  # one model's pictures do not fill the threads' queue before another's
+                return await asyncio.get_running_loop().run_in_executor(self._pictures, decode, file)
+
+        pictures = await _all_of([asyncio.ensure_future(in_turn(files[index])) for index in large])
         decoded = [picture for picture in pictures if isinstance(picture, Decoded)]
         scored = iter(await model.run(decoded))
         for index, picture in zip(large, pictures, strict=True):

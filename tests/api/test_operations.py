@@ -180,7 +180,8 @@ class TestTheStoreUnderARunningService:
             broken = own_store.root / "m" / "broken"
             shutil.copytree(own_store.root / "m" / first, broken)
             (broken / "model.pt").write_bytes(b"oops")
-            (own_store.root / "m" / "CURRENT").write_text("broken")
+            (broken.parent / "next").write_text("broken")
+            (broken.parent / "next").replace(broken.parent / "CURRENT")  # half written it would be refused too
             deadline = time.monotonic() + 15
             while not (refused := server.client.get("/health").json()["refused"]):
                 assert time.monotonic() < deadline
