@@ -58,6 +58,7 @@ class TestModels:
         assert body.default == "digits-5"
         assert [card.name for card in body.models] == ["colour", "digits-5"]
         assert body.refused == []
+        assert (body.total, body.next) == (2, None)
 
 
 def test_metrics_tell_what_happened(server: Server, trained: Published) -> None:
