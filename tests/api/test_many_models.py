@@ -124,7 +124,7 @@ def test_pages_of_the_store(service: Server) -> None:
         page = Models.model_validate(
             service.client.get("/models", params={"limit": 5, **({"after": after} if after else {})}).json()
         )
-        names = sorted({each.name for each in (*page.models, *page.refused)})
+        names = sorted({*(card.name for card in page.models), *(each.name for each in page.refused)})
         assert len(names) <= 5
         assert page.total == len(everything)
         seen, pages = seen + names, pages + 1

@@ -51,7 +51,7 @@ def store(published: Path, tmp_path: Path) -> CountingStore:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.02)
-    monkeypatch.setattr(module.gc, "freeze", lambda: None)  # the tests go on in this process
+    monkeypatch.setattr(gc, "freeze", lambda: None)  # the tests go on in this process
 
 
 @asynccontextmanager
