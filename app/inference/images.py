@@ -102,8 +102,9 @@ class Decoded:
 class Picture:
     """An image file whose header is read and within the limits, its pixels not yet decoded."""
 
-    def __init__(self, image: Image.Image) -> None:
+    def __init__(self, image: Image.Image, *, plain: bool = False) -> None:
         self._image = image
+        self._plain = plain
 
     @property
     def pixels(self) -> int:
@@ -116,8 +117,9 @@ class Picture:
         Raises:
             UnreadableImage: the pixel data is damaged or truncated, or holds values that are no numbers.
         """
+        conversion = _Conversion(spec)
         try:
-            return _Conversion(spec).run(self._image)
+            return conversion.run_plain(self._image) if self._plain else conversion.run(self._image)
         except UnreadableImage:
             raise
         # Hostile files make Pillow's parsers raise almost anything; whatever it was, it is the file's fault.
@@ -138,8 +140,10 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
     """
     if not data:
         raise UnreadableImage("the file is empty")
+    if (plain := read_plain_png(data, max_pixels=max_pixels)) is not None:
+        return Picture(plain, plain=True)
     try:
-        image = read_plain_png(data) or Image.open(_file(data), formats=FORMATS)
+        image = Image.open(_file(data), formats=FORMATS)
         width, height = _announced_size(image)
     except Exception as error:  # as in Picture.decode
         raise UnreadableImage(f"not a readable image of the formats {', '.join(FORMATS)}") from error
@@ -206,8 +210,11 @@ class _Conversion:
             if image.format != "TIFF":  # these turn themselves upright while loading
                 image = image.transpose(_TURNS[orientation])
             self.warnings.append("turned upright as the EXIF orientation says")
-        flat = self._flatten(image, bits)
-        return Decoded(self._tensor(self._resize(flat)), tuple(self.warnings))
+        return self.run_plain(self._flatten(image, bits))
+
+    def run_plain(self, image: Image.Image) -> Decoded:
+        """An upright, opaque picture of mode L, RGB or F."""
+        return Decoded(self._tensor(self._resize(image)), tuple(self.warnings))
 
     def _flatten(self, image: Image.Image, bits: int) -> Image.Image:
         """Any Pillow mode → an opaque L, RGB or F (grey, already in [0, 1]) picture of the same size."""

@@ -21,21 +21,22 @@ _PLAIN: Final = {(8, 0, 0, 0, 0): "L", (8, 2, 0, 0, 0): "RGB"}
 _MAX_PIXELS: Final = 256 * 256
 
 
-def read_plain_png(data: bytes) -> Image.Image | None:
+def read_plain_png(data: bytes, *, max_pixels: int = _MAX_PIXELS) -> Image.Image | None:
     """The picture of a PNG file of at most 65,536 pixels, 8-bit grey or colour, without any further chunk.
 
     Args:
         data: the whole file.
+        max_pixels: the largest width × height that is accepted, where that is less.
 
     Returns:
-        The picture with its pixels, in mode L or RGB; None for any other file, also for one that is damaged.
+        The picture with its pixels, in mode L or RGB; None for any other file, also for one that is damaged or large.
     """
     if not data.startswith(_BEGIN) or not data.endswith(_END):
         return None
     try:
         width, height, *methods = _HEADER.unpack_from(data, len(_BEGIN))
         mode = _PLAIN.get(tuple(methods))
-        if mode is None or not 0 < width * height <= _MAX_PIXELS:
+        if mode is None or not 0 < width * height <= min(_MAX_PIXELS, max_pixels):
             return None
         header_end = len(_BEGIN) + _HEADER.size
         _check(data, len(_BEGIN) - len(b"IHDR"), header_end)

@@ -37,7 +37,9 @@ def to_pixels(values: torch.Tensor) -> NDArray[np.uint8]:
     Returns:
         (…, H, W) for grey, (…, H, W, 3) for colour.
     """
-    levels: NDArray[np.uint8] = (values * 255).round_().clamp_(0, 255).to(torch.uint8).numpy()
+    scaled = values.numpy() * np.float32(255)
+    np.fmin(np.fmax(np.rint(scaled, out=scaled), 0, out=scaled), 255, out=scaled)  # what is no number becomes black
+    levels = scaled.astype(np.uint8)
     return levels[..., 0, :, :] if levels.shape[-3] == 1 else np.moveaxis(levels, -3, -1)
 
 
