@@ -163,6 +163,8 @@ class ServedModel:
         try:
             while batch := self._next_batch():
                 await self._run(batch)
+                if self._waiting:
+                    await asyncio.sleep(0)  # a light batch was worked on here: other models have their turn too
         finally:
             self._drain = None
 
