@@ -13,7 +13,7 @@ import structlog
 
 from app.inference import registry as module
 from app.inference.bundle import Bundle
-from app.inference.engine import Engine
+from app.inference.engine import Engine, Scored
 from app.inference.errors import ModelUnavailable, Overloaded, UnknownModel
 from app.inference.registry import ModelRegistry
 from app.inference.store import ModelStore
@@ -58,7 +58,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def running(
     store: ModelStore, *, max_loaded: int = 3, preload: tuple[str, ...] = ()
 ) -> AsyncIterator[ModelRegistry]:
-    engine = Engine(max_batch=4, queue_size=8, max_pixels=10**6)
+    engine = Engine(max_batch=4, queue_size=8, max_pixels=10**7)
     registry = ModelRegistry(store, engine, "a", max_loaded=max_loaded, preload=preload)
     watch = asyncio.create_task(registry.watch())
     try:
@@ -319,3 +319,18 @@ class TestRoom:
                     engine.require_room(b, 8)  # one request in any case
 
         asyncio.run(scenario())
+
+
+def test_large_pictures_of_one_model_do_not_hold_up_those_of_another(store: CountingStore) -> None:
+    async def scenario() -> None:
+        large = encode(gradient(1500, 1500))
+        async with running(store) as registry:
+            a, b, engine = await registry.get("a"), await registry.get("b"), registry._engine
+            flood = asyncio.create_task(engine.score_files(a, [large] * 40))
+            await until(a.large_turns.locked)
+            (outcome,) = await engine.score_files(b, [large])
+            assert isinstance(outcome, Scored)
+            assert a.large_turns.locked()  # forty came before it, and two of them were in its way
+            assert all(isinstance(each, Scored) for each in await flood)
+
+    asyncio.run(scenario())

@@ -45,11 +45,10 @@ class Row {
   constructor(name, onclick) {
     this.name = name;
     this.verdict = null;
-    this.reason = element("p", { class: "quiet" });
     this.word = element("td", { class: "word" }, "…");
     this.numbers = [0, 1, 2].map(() => element("td", { class: "number" }));
     const button = element("button", { type: "button", title: `Show what ${name} makes of it`, onclick }, name);
-    this.element = element("tr", {}, element("th", { scope: "row" }, button, this.reason), this.word, ...this.numbers);
+    this.element = element("tr", {}, element("th", { scope: "row" }, button), this.word, ...this.numbers);
   }
 
   async ask(picture, signal) {
@@ -57,8 +56,9 @@ class Row {
       const answer = await score([picture], { model: this.name, include: "" }, { busy: FULL, signal });
       this.#show(answer.results[0], answer.threshold);
     } catch (problem) {
-      this.word.textContent = "not scored";
-      this.reason.textContent = sentence(problem.message);
+      this.numbers.forEach((cell) => cell.remove());
+      this.word.colSpan = 1 + this.numbers.length;
+      this.word.replaceChildren("not scored", element("p", { class: "quiet" }, sentence(problem.message)));
     }
   }
 
