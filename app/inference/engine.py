@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Self, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import torch
 
@@ -23,6 +23,7 @@ from app.inference.bundle import Bundle
 from app.inference.errors import InferenceError, NonFiniteScore, Overloaded
 from app.inference.images import Decoded, open_picture
 from app.inference.rendering import png, pngs, to_pixels
+from app.inference.usage import Used
 
 # Up to these sizes pictures are decoded and encoded with their batch: larger ones would hold it up.
 _SMALL_BYTES: Final = 64 * 1024
@@ -98,47 +99,24 @@ class _Waiting(NamedTuple):
     since: float
 
 
-class ServedModel:
+class ServedModel(Used):
     """A loaded bundle with its queue. Replacing a model leaves requests that hold the old one unharmed.
 
     Attributes:
-        users: requests that use it; as a context manager it counts them, from finding the model to the answer.
+        users: requests that use it, from finding the model to the answer.
         admitted: pictures of it that are in work.
     """
 
     def __init__(self, bundle: Bundle, engine: "Engine", *, light: bool) -> None:
+        super().__init__()
         self.bundle = bundle
-        self.users = self.admitted = 0
+        self.admitted = 0
         self.large_turns = asyncio.Semaphore(engine.decode_threads)
-        self._left = asyncio.Event()
         self._light = light
         self._engine = engine
         self._waiting: deque[_Waiting] = deque()
         self._drain: asyncio.Task[None] | None = None
         self._encodes = bundle.spec.height * bundle.spec.width <= _SMALL_PIXELS
-
-    def hold(self) -> None:
-        """One user more."""
-        self.users += 1
-
-    def let_go(self) -> None:
-        """One user less."""
-        self.users -= 1
-        if not self.users:
-            self._left.set()
-
-    def __enter__(self) -> Self:
-        self.hold()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.let_go()
-
-    async def unused(self) -> None:
-        """Waits until nobody uses it."""
-        while self.users:
-            self._left.clear()
-            await self._left.wait()
 
     async def run(self, contents: Iterable[bytes | Decoded], *, encode: bool = False) -> list[Scored | InferenceError]:
         """Queues pictures for the next batches; cancelling drops those that still wait.

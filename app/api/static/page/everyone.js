@@ -63,7 +63,7 @@ class Row {
   }
 
   #show({ verdict, score: number, p_value: p }, threshold) {
-    this.verdict = verdict;
+    Object.assign(this, { verdict, p });
     this.element.className = verdict;
     this.word.textContent = verdict;
     const decimals = decimalsFor(threshold) - 1;
@@ -80,9 +80,9 @@ function heads() {
 function inShort(rows) {
   const of = (verdict) => rows.filter((row) => row.verdict === verdict);
   const [normal, anomalies, silent] = [of("normal"), of("anomaly"), of(null)];
-  const familiar = normal.length === 1 ? `Normal for ${normal[0].name} alone` : `Normal for ${count(normal.length)}`;
+  const [first] = normal.toSorted((one, other) => other.p - one.p);
   return [
-    normal.length === 0 ? "Normal for none" : familiar,
+    normal.length === 0 ? "Normal for none" : `Normal for ${count(normal.length)}, most of all for ${first.name}`,
     `an anomaly for ${count(anomalies.length)}`,
     ...(silent.length > 0 ? [`not scored by ${count(silent.length)}`] : []),
   ].join(", ") + ". Each decides at the false-alarm rate that it was calibrated for.";
