@@ -69,7 +69,7 @@ $(VENV)/bin/uv:
 # it does not answer (no retries: at once) the ordinary registry does.
 $(VENV)/ready-serving: EXTRA := --extra client
 $(VENV)/ready-training: EXTRA := --extra client --extra training
-$(VENV)/ready-dev: EXTRA := --extra client --extra training --extra dev
+$(VENV)/ready-dev: EXTRA := --extra client --extra training --extra ray --extra dev
 $(VENV)/ready-serving $(VENV)/ready-training $(VENV)/ready-dev: $(VENV)/bin/uv pyproject.toml requirements.lock
 	UV_HTTP_RETRIES=0 $(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --torch-backend=auto \
 	  --constraint requirements.lock -r pyproject.toml $(EXTRA) 2>/dev/null \

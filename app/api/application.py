@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Lifespan
 from app import __version__
 from app.api import logs, openapi, problems
 from app.api.draining import Draining, draining_on_signals
+from app.api.drift import Drift
 from app.api.ledger import Ledger
 from app.api.metrics import Metrics
 from app.api.middleware import Accounting, Dispatch, RequireKey
@@ -30,7 +31,8 @@ _MEASURE_S: Final = 2
 def create_app(settings: Settings) -> ASGIApp:
     """Builds an application; models are loaded once it starts."""
     metrics, draining = Metrics(), Draining()
-    ledger = Ledger(metrics)
+    drift = Drift(metrics, settings.drift_path)
+    ledger = Ledger(metrics, drift.note)
     engine = Engine(
         max_batch=settings.max_batch,
         queue_size=settings.queue_size,
@@ -53,7 +55,8 @@ def create_app(settings: Settings) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         torch.set_num_threads(settings.torch_threads)
-        chores = [asyncio.create_task(chore) for chore in (registry.watch(), _measure_for_ever(metrics))]
+        drift.open()
+        chores = [asyncio.create_task(chore) for chore in (registry.watch(), _measure_for_ever(metrics), drift.keep())]
         try:
             with draining_on_signals(draining, settings.drain_s):
                 yield
@@ -63,9 +66,10 @@ def create_app(settings: Settings) -> ASGIApp:
             await asyncio.gather(*chores, return_exceptions=True)
             engine.close()
             ledger.tell()
+            drift.close()
 
     intake = Intake(max_body_bytes=settings.max_body_bytes, max_files=settings.max_files)
-    services = Services(settings, engine, registry, metrics, ledger, intake, draining)
+    services = Services(settings, engine, registry, metrics, ledger, intake, drift, draining)
     endpoint = ScoreEndpoint(services)
     app: ASGIApp = Dispatch(endpoint.path, endpoint, _api(services, lifespan))
     if settings.api_keys:

@@ -94,6 +94,25 @@ CALIBRATION: Final[dict[str, Any]] = {
         {"false_alarm_rate": 0.5, "threshold": 0.026069074869155884},
     ],
 }
+DRIFT: Final[dict[str, Any]] = {
+    **MODEL,
+    "verdict": "changed",
+    "scores": "higher",
+    "since": "2026-11-24T09:12:44.103Z",
+    "window": 200,
+    "false_alarm_probability": 0.001,
+    "pictures": 57,
+    "windows": 31,
+    "alarms": 2,
+    "last": {
+        "at": "2026-11-24T09:20:05.871Z",
+        "statistic": 24.31,
+        "limit": 9.133,
+        "p_value": 1e-9,
+        "mean_p_value": 0.287,
+    },
+    "limits": "Only scores are compared. True anomalies look like a change where they are more than …",
+}
 METRICS: Final = """\
 # HELP anomaly_images_total Images scored
 # TYPE anomaly_images_total counter

@@ -5,13 +5,14 @@ a fraction of that in a row. Requests are therefore noted, and told of together 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import structlog
 from starlette.types import Scope
 
 from app.api.metrics import Metrics
+from app.inference.conformal import Calibration
 
 _DELAY_S: Final = 0.004
 _UNROUTED: Final = "unmatched"
@@ -26,12 +27,14 @@ class Judgement(NamedTuple):
     verdict: str
     mse: float
     p_value: float
+    score: float
 
 
 class Scoring(NamedTuple):
     """What a request to score came to.
 
     Attributes:
+        calibration: what the model decides by.
         judgements: one per scored picture.
         rejected: the sort of problem of every rejected one.
         queue_s, compute_s: of the picture that took longest.
@@ -39,6 +42,7 @@ class Scoring(NamedTuple):
 
     model: str
     version: str
+    calibration: Calibration
     judgements: Sequence[Judgement]
     rejected: Sequence[str]
     queue_s: float
@@ -52,10 +56,16 @@ class _Request(NamedTuple):
 
 
 class Ledger:
-    """Notes requests, and tells of them."""
+    """Notes requests, and tells of them.
 
-    def __init__(self, metrics: Metrics) -> None:
+    Args:
+        metrics: counts them.
+        watch: hears of what they scored.
+    """
+
+    def __init__(self, metrics: Metrics, watch: Callable[[Scoring], None]) -> None:
         self._metrics = metrics
+        self._watch = watch
         self._requests: list[_Request] = []
 
     def note(self, scope: Scope, status: int, seconds: float) -> None:
@@ -87,7 +97,8 @@ class Ledger:
         verdicts = {"anomaly": 0, "normal": 0}
         for judgement in scoring.judgements:
             verdicts[judgement.verdict] += 1
-            self._metrics.count_scored(scoring.model, *judgement)
+            self._metrics.count_scored(scoring.model, judgement.verdict, judgement.mse, judgement.p_value)
+        self._watch(scoring)
         for sort in scoring.rejected:
             self._metrics.rejected.labels(sort).inc()
         return {

@@ -22,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from app.api.settings import SHARED_METRICS
+from app.inference.drift import FALSE_ALARM_PROBABILITY, WINDOW
 from app.inference.engine import BatchDone
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -80,6 +81,20 @@ class Metrics:
             "anomaly_model_refused", "1: its current version was refused; 0: it was, and is mended", ["model"],
             registry=register, multiprocess_mode="livemax",
         )  # fmt: skip
+        self.drift_windows = Counter(
+            "anomaly_drift_windows", f"Windows of {WINDOW} pictures compared with the calibration pictures", ["model"],
+            registry=register,
+        )  # fmt: skip
+        self.drift_alarms = Counter(
+            "anomaly_drift_alarms",
+            f"Windows unlike the calibration pictures; while nothing changes one in {1 / FALSE_ALARM_PROBABILITY:.0f}",
+            ["model"],
+            registry=register,
+        )
+        self.drift_changed = Gauge(
+            "anomaly_drift_changed", "1: the last window was unlike the calibration pictures; 0: it was not", ["model"],
+            registry=register, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
         self.memory = Gauge(
             "process_resident_memory_bytes", "Resident memory size in bytes",
             registry=register, multiprocess_mode="livesum",
@@ -123,6 +138,18 @@ class Metrics:
         images.inc()
         mses.observe(mse)
         p_values.observe(p_value)
+
+    def count_window(self, model: str, *, changed: bool) -> None:
+        """One window of pictures, compared with the calibration pictures."""
+        self.drift_windows.labels(model).inc()
+        self.drift_alarms.labels(model).inc(changed)
+        self.drift_changed.labels(model).set(changed)
+
+    def show_drift(self, model: str, *, changed: bool) -> None:
+        """What is known of drift as a watch begins."""
+        self.drift_windows.labels(model).inc(0)
+        self.drift_alarms.labels(model).inc(0)
+        self.drift_changed.labels(model).set(changed)
 
     def show_models(self, serving: set[tuple[str, str]], refused: set[str]) -> None:
         """Which version serves under which name, and whose newer version was refused."""

@@ -17,7 +17,8 @@ from app.api.errors import Unauthorized
 from app.api.ledger import Ledger
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
-_GOOD_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
+_REQUEST_ID: Final = REQUEST_ID_HEADER.lower().encode()
+_GOOD_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 
 
 class Accounting:
@@ -34,10 +35,10 @@ class Accounting:
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
-        sent = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        request_id = sent if _GOOD_REQUEST_ID.fullmatch(sent) else os.urandom(16).hex()
+        sent = next((value for name, value in scope["headers"] if name == _REQUEST_ID), b"")
+        request_id = sent.decode() if _GOOD_REQUEST_ID.fullmatch(sent) else os.urandom(16).hex()
         scope.setdefault("state", {})["request_id"] = request_id
-        header = (b"x-request-id", request_id.encode())
+        header = (_REQUEST_ID, request_id.encode())
         status = 500
 
         async def send_with_id(message: Message) -> None:

@@ -1,11 +1,14 @@
 """The shapes of answers, for the OpenAPI document and for typed clients."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, Field
 
+from app.api.drift_state import State
 from app.inference.conformal import Calibration, Guarantee, finest_false_alarm_rate
+from app.inference.drift import FALSE_ALARM_PROBABILITY, LEAST_CHANCE, WINDOW, chance, limit
 from app.inference.images import InputSpec
 from app.inference.manifest import Data, Evaluation, FileRecord, Loss, Manifest, Scoring
 
@@ -14,6 +17,12 @@ _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
 _TRIED_RATES = (
     *(float(f"{digits}e-{places}") for places in range(6, 1, -1) for digits in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)),
     *(0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5),
+)
+
+
+_LIMITS: Final = (
+    "Only scores are compared. True anomalies look like a change where they are more than about one picture in ten; "
+    "labels would tell the two apart. A change that leaves the scores as they were is not seen."
 )
 
 
@@ -221,6 +230,67 @@ class CalibrationScores(BaseModel):
                 Stop(false_alarm_rate=rate, threshold=threshold)
                 for threshold, rate in sorted(by_threshold.items(), reverse=True)
             ],
+        )
+
+
+class LastWindow(BaseModel):
+    """The window that was compared last."""
+
+    at: datetime
+    statistic: float = Field(description="largest log-likelihood ratio of window against calibration, from 0")
+    limit: float = Field(description="from here on a window counts as changed")
+    p_value: float = Field(
+        description=f"how likely so large a statistic is without a change; at least {LEAST_CHANCE:g}"
+    )
+    mean_p_value: float = Field(description="of its pictures; about 0.5 while nothing changes, less: higher scores")
+
+
+class DriftAnswer(BaseModel):
+    """Whether pictures still look like the calibration pictures, by their scores."""
+
+    name: str
+    version: str
+    verdict: Literal["too few pictures yet", "no change seen", "changed"] = Field(description="of the last window")
+    scores: Literal["higher", "lower"] | None = Field(description="what has become of them, if they have changed")
+    since: datetime | None = Field(description="the first of the changed windows, if the last is one")
+    window: int = Field(description="pictures that are compared at a time")
+    false_alarm_probability: float = Field(
+        description="that a window counts as changed while nothing changes: at most this, over the draw of the "
+        "calibration pictures and of the window"
+    )
+    pictures: int = Field(description="scored since the last window, by all workers")
+    windows: int = Field(description="compared since this version began to serve")
+    alarms: int = Field(description="of them counted as changed")
+    last: LastWindow | None
+    limits: str = Field(description="what cannot be known from scores")
+
+    @classmethod
+    def of(cls, manifest: Manifest, states: Sequence[State]) -> Self:
+        """What the workers have seen of a version, as one. Blocks."""
+        judged = [(state.last, state.since) for state in states if state.last is not None]
+        last, since = max(judged, key=lambda window: window[0].at, default=(None, None))
+        size = manifest.calibration.size
+        return cls(
+            name=manifest.name,
+            version=manifest.version,
+            verdict="too few pictures yet" if last is None else "changed" if last.changed else "no change seen",
+            scores=None if last is None or not last.changed else "higher" if last.higher else "lower",
+            since=since,
+            window=WINDOW,
+            false_alarm_probability=FALSE_ALARM_PROBABILITY,
+            pictures=sum(len(state.ranks) for state in states),
+            windows=sum(state.windows for state in states),
+            alarms=sum(state.alarms for state in states),
+            last=None
+            if last is None
+            else LastWindow(
+                at=last.at,
+                statistic=last.statistic,
+                limit=limit(WINDOW, size),
+                p_value=chance(last.statistic, WINDOW, size),
+                mean_p_value=last.mean_p_value,
+            ),
+            limits=_LIMITS,
         )
 
 

@@ -7,6 +7,7 @@ from typing import cast
 from fastapi import Request
 
 from app.api.draining import Draining
+from app.api.drift import Drift
 from app.api.ledger import Ledger
 from app.api.metrics import Metrics
 from app.api.settings import Settings
@@ -25,6 +26,7 @@ class Services:
     metrics: Metrics
     ledger: Ledger
     intake: Intake
+    drift: Drift
     draining: Draining = field(default_factory=Draining)
     started: float = field(default_factory=time.monotonic)
 

@@ -55,6 +55,9 @@ class Settings(BaseSettings):
         1, ge=0, le=300, description="seconds that a process told to end still listens, to say that it is not ready"
     )
     torch_threads: int = Field(1, ge=1, le=1024, description="threads of one forward pass, per worker")
+    drift_path: Path | None = Field(
+        None, description="folder that keeps what is known of drift over a restart; empty: it is not kept"
+    )
     log_format: Literal["json", "console"] = Field("json", description="json lines, or text for people")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     workers: int = Field(1, ge=1, le=256, description="server processes")
@@ -79,6 +82,11 @@ class Settings(BaseSettings):
     @classmethod
     def _any_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("drift_path", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
 
     @field_validator("model_store", mode="before")
     @classmethod
@@ -113,7 +121,7 @@ class Settings(BaseSettings):
             if name == "api_keys"
             else ",".join(value)
             if name == "preload"
-            else str(value)
+            else str("" if value is None else value)
             for name, value in self
         }
 

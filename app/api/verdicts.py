@@ -21,7 +21,8 @@ def account(served: ServedModel, threshold: float, outcomes: Sequence[Scored | I
     return Scoring(
         model=manifest.name,
         version=manifest.version,
-        judgements=[Judgement(verdict(each, threshold), each.mse, each.p_value) for each in scored],
+        calibration=served.bundle.calibration,
+        judgements=[Judgement(verdict(each, threshold), each.mse, each.p_value, each.score) for each in scored],
         rejected=[KINDS[type(outcome)].slug for outcome in outcomes if not isinstance(outcome, Scored)],
         queue_s=max((each.queue_s for each in scored), default=0),
         compute_s=max((each.compute_s for each in scored), default=0),

@@ -18,7 +18,8 @@ setting tolerance limits", 1941.
 """
 
 import math
-from bisect import bisect_left
+import random
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
@@ -148,3 +149,10 @@ class Calibration:
             raise NonFiniteScore(f"the model returned a score of {score}")
         at_least = len(self) - bisect_left(self.scores, score)
         return (1 + at_least) / (len(self) + 1)
+
+    def rank(self, score: float) -> int:
+        """How many of the scores lie below a finite score, in [0, n]; a place among equals is drawn at random."""
+        below = bisect_left(self.scores, score)
+        if below == len(self.scores) or self.scores[below] != score:
+            return below
+        return random.randint(below, bisect_right(self.scores, score))  # noqa: S311  no secret

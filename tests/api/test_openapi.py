@@ -108,7 +108,7 @@ def hold(document: dict[str, Any], path: str, response: httpx.Response) -> None:
 
 @pytest.mark.parametrize(
     "path", ["/health", "/health/live", "/health/ready", "/metrics", "/models", "/models/{name}",
-             "/models/{name}/calibration", "/models/{name}/report/{file}"],
+             "/models/{name}/calibration", "/models/{name}/drift", "/models/{name}/report/{file}"],
 )  # fmt: skip
 def test_live_answers_keep_to_the_document(document: dict[str, Any], server: Server, path: str) -> None:
     for file in ("index.html", "loss.png", "nothing.png"):

@@ -147,6 +147,32 @@ class TestDrawing:
         expect(page.locator("#verdict-word")).to_be_in_viewport()
 
 
+class TestDrift:
+    @pytest.mark.parametrize("device", [{}, PHONE], ids=["desk", "phone"])
+    def test_changed_pictures_are_told_of_where_nothing_moves(
+        self, visit: Visit, tmp_path: Path, device: dict[str, Any]
+    ) -> None:
+        with running_server(ROOT / "model_store", tmp_path / "log") as server:
+            page = visit(of=server, **device)
+            expect(page.locator("#lead")).to_contain_text("The worse it redraws yours")
+
+            def places() -> list[Any]:
+                return [page.locator(each).bounding_box() for each in ("#pad", "#verdict", "#sensitivity", "#columns")]
+
+            before, grey = places(), encode(Image.new("L", (28, 28), 128))
+            for _ in range(4):
+                server.client.post("/score?include=", files=[("file", grey)] * 50)
+            deadline = time.monotonic() + 15
+            while server.client.get("/models/mnist-5/drift").json()["verdict"] != "changed":
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            page.reload()
+            expect(page.locator("#lead")).to_contain_text("The last 200 it was sent look more unusual")
+            expect(page.locator("#lead")).not_to_contain_text("The worse it redraws yours")
+            assert places() == before
+            page.context.close()
+
+
 class TestFiles:
     def test_many_are_scored_in_as_many_requests_as_the_service_wants(
         self, visit: Visit, server: Server, digit_files: Digits

@@ -51,9 +51,7 @@ class TestPictures:
             answer = service.score(
                 [data, bytearray(data), memoryview(data), path, str(path), file, io.BytesIO(data), _opened(data)]
             )
-        one = pytest.approx(
-            expected["results"][0]["mse"], rel=1e-5
-        )  # eight in a batch round differently from one alone
+        one = pytest.approx(expected["results"][0]["mse"], rel=1e-5)  # a batch rounds differently from one alone
         assert [result.mse for result in answer.scored] == [one] * 8
         assert [result.filename for result in answer.results] == [None] * 3 + [path.name] * 3 + [None] * 2
 

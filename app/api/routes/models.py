@@ -1,4 +1,4 @@
-"""GET /models, /models/{name}, its calibration and its report: the model cards."""
+"""GET /models, /models/{name}, its calibration, its drift and its report: the model cards."""
 
 import asyncio
 from bisect import bisect_right
@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.api import examples, openapi
-from app.api.schemas import CalibrationScores, ModelCard, Models, RefusedModel
+from app.api.schemas import CalibrationScores, DriftAnswer, ModelCard, Models, RefusedModel
 from app.api.services import Services, services
 from app.inference.errors import BundleRejected, UnknownModel
 from app.inference.registry import ModelRegistry
@@ -64,6 +64,22 @@ async def calibration(name: str, parts: Parts) -> CalibrationScores:
     With them a client decides scored pictures anew at another sensitivity: anomaly is exactly `score > threshold`.
     """
     return await asyncio.to_thread(lambda: CalibrationScores.of(parts.registry.card(name)))
+
+
+@router.get(
+    "/{name}/drift",
+    summary="Whether pictures have changed",
+    responses={200: openapi.answer("The last window of pictures", examples.DRIFT), **openapi.MODEL_RESPONSES},
+)
+async def drift(name: str, parts: Parts) -> DriftAnswer:
+    """Compares the scores of every window of pictures with the calibration scores.
+
+    Of all workers of this service together; what the others have seen may be two seconds old.
+    """
+    parts.ledger.tell()
+    manifest = await asyncio.to_thread(parts.registry.card, name)
+    states = await parts.drift.states(manifest.name, manifest.version)
+    return await asyncio.to_thread(DriftAnswer.of, manifest, states)
 
 
 @router.get(

@@ -1,7 +1,7 @@
 // A model: its card, its calibration scores, the thresholds on offer and the one in force.
 
 import { request } from "./service.js";
-import { count, decimalsFor } from "./words.js";
+import { count, decimalsFor, driftWords } from "./words.js";
 
 /** The whole store, page by page. */
 export async function listModels() {
@@ -15,11 +15,12 @@ export async function listModels() {
 export class Model {
   static async load(name) {
     const url = `models/${encodeURIComponent(name)}`;
-    return new Model(...(await Promise.all([request(url), request(`${url}/calibration`)])));
+    return new Model(...(await Promise.all([request(url), request(`${url}/calibration`), request(`${url}/drift`)])));
   }
 
-  constructor(card, calibration) {
+  constructor(card, calibration, drift) {
     this.card = card;
+    this.drift = drift;
     this.name = calibration.name;
     this.version = calibration.version;
     this.scores = calibration.scores;
@@ -44,12 +45,13 @@ export class Model {
     return score.toFixed(this.decimals);
   }
 
+  /** What the model knows, and how to read it; or, in the same room, that its pictures have changed. */
   get lead() {
     const { data, training } = this.card;
     const kind = data.normal === "normal" ? "" : ` of “${data.normal}”`; // a folder says no more than that
     return (
       `This model has only ever seen what is normal: ${count(training.fit_images)} pictures${kind} from ${data.source}. ` +
-      "The worse it redraws yours, the more unusual yours is."
+      driftWords(this.drift)
     );
   }
 }

@@ -20,6 +20,12 @@ export function pValueWords(p, calibrationSize) {
   return `About ${share} in ${count(of)} normal pictures look${share === 1 ? "s" : ""} at least this unusual.`;
 }
 
+/** How to read a verdict; or, no longer than that, that the pictures of late are not like those it was calibrated on. */
+export function driftWords({ verdict, scores, window }) {
+  if (verdict !== "changed") return "The worse it redraws yours, the more unusual yours is.";
+  return `The last ${count(window)} it was sent look ${scores === "higher" ? "more" : "less"} unusual than those.`;
+}
+
 export function rateWords(rate) {
   return `1 in ${count(Math.round(1 / rate))} (${percent(rate)})`;
 }

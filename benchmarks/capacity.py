@@ -1,0 +1,175 @@
+"""How many pods a load takes, on paper: the law of deploy/SCALING.md, with measured figures or your own.
+
+``python -m benchmarks.capacity`` prints the table of that page from benchmarks/results.json;
+``--measure-models 16`` first measures what a further model takes of memory, and keeps it there.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from app.inference.store import ModelStore, new_version
+from benchmarks.load import LoadError, Server, free_port, pinned_server
+
+_ROOT: Final = Path(__file__).resolve().parent.parent
+_RESULTS: Final = _ROOT / "benchmarks" / "results.json"
+_RATE: Final = "requests/s ÷ a bare ASGI app, raw PNG"
+_MEMORY: Final = "MB of memory of one worker"
+_MODEL: Final = "mnist-5"
+_MB: Final = 1e6
+
+LOADS: Final = [1_000.0, 100_000.0]
+MODELS: Final = [1, 20]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the law is fed with.
+
+    Attributes:
+        requests_per_core: requests/s of one worker on one core at full load.
+        worker_mb: memory of a worker with one model, in MB.
+        model_mb: what each further model adds, in MB.
+        utilisation: share of a core that is planned for, in (0, 1]; the rest is for bursts and uneven balancing.
+        spare_pods: pods that may be away, for a rollout or a lost node, without the others going over their share.
+    """
+
+    requests_per_core: float
+    worker_mb: float
+    model_mb: float
+    utilisation: float = 0.6
+    spare_pods: int = 1
+
+    def __post_init__(self) -> None:
+        if not (self.requests_per_core > 0 and 0 < self.utilisation <= 1):
+            raise ValueError(f"no capacity to plan with in {self}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a load takes: pods of one worker and one core each, and their memory in GB."""
+
+    pods: int
+    memory_gb: float
+
+
+def plan(requests_per_s: float, models: int, figures: Figures) -> Plan:
+    """The law: ⌈R / (r·u)⌉ + s pods, each with m₀ + (k − 1)·m₁ of memory."""
+    pods = math.ceil(requests_per_s / (figures.requests_per_core * figures.utilisation)) + figures.spare_pods
+    return Plan(pods, pods * (figures.worker_mb + (models - 1) * figures.model_mb) / 1000)
+
+
+def measured(results: dict[str, Any]) -> Figures:
+    """The figures that benchmarks/results.json holds."""
+    lines = {line["measure"]: line["ours"] for line in results["serving"]["lines"]}
+    rate = next(value for measure, value in lines.items() if measure.startswith(_RATE))
+    return Figures(rate, lines[_MEMORY], results["capacity"]["model_mb"])
+
+
+def _table(loads: list[float], models: list[int], figures: Figures) -> str:
+    """The plans as a Markdown table."""
+    rows = ["| requests/s | models | pods = cores | memory |", "|---:|---:|---:|---:|"]
+    for load in loads:
+        for count in models:
+            planned = plan(load, count, figures)
+            rows.append(f"| {load:,.0f} | {count} | {planned.pods:,} | {planned.memory_gb:,.1f} GB |")
+    return "\n".join(rows)
+
+
+def measure_model_mb(models: int) -> float:
+    """Memory that each of so many further models adds to a running service, in MB.
+
+    Each is the shipped one under another name, asked once, which loads and warms it.
+
+    Raises:
+        LoadError: the service did not start or did not answer.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        store = _copies(Path(folder) / "store", models)
+        port = free_port()
+        variables = {"ANOMALY_MODEL_STORE": str(store.root), "ANOMALY_MODEL": "copy-0", "ANOMALY_PORT": str(port)}
+        picture = (_ROOT / "app" / "api" / "static" / "samples" / "five.png").read_bytes()
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+
+            def ask(model: int) -> bool:
+                headers = {"Content-Type": "image/png"}
+                with contextlib.suppress(httpx.TransportError):
+                    answer = client.post(f"/score?model=copy-{model}", content=picture, headers=headers)
+                    return answer.status_code == httpx.codes.OK
+                return False
+
+            with pinned_server(
+                [sys.executable, "-m", "app"],
+                lambda: ask(0),
+                log=Path(folder) / "log",
+                environment=variables,
+                folder=_ROOT,
+                core=min(os.sched_getaffinity(0)),
+            ) as server:
+                return _growth(server, ask, models)
+
+
+def _growth(server: Server, ask: Callable[[int], bool], models: int) -> float:
+    before = server.resident_bytes()
+    for model in range(1, models + 1):
+        if not ask(model):
+            raise LoadError(f"model {model} of {models} did not answer")
+    return (server.resident_bytes() - before) / models / _MB
+
+
+def _copies(root: Path, models: int) -> ModelStore:
+    """A store with the shipped model under 1 + ``models`` names."""
+    manifest = ModelStore(_ROOT / "model_store").manifest(_MODEL)
+    folder = _ROOT / "model_store" / _MODEL / manifest.version
+    files = {name: (folder / name).read_bytes() for name in manifest.files}
+    store = ModelStore(root)
+    for model in range(models + 1):
+        store.publish(manifest.model_copy(update={"name": f"copy-{model}", "version": new_version()}), files)
+    return store
+
+
+def main() -> int:
+    """Measures if asked to, prints the table; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity")
+    parser.add_argument("--requests-per-s", type=float, nargs="+", default=LOADS, help="loads to plan for")
+    parser.add_argument("--models", type=int, nargs="+", default=MODELS, help="models in memory")
+    parser.add_argument("--per-core", type=float, help="your requests/s per core; default: the benchmark's")
+    parser.add_argument("--measure-models", type=int, metavar="N", help="measure what each of N further models takes")
+    options = parser.parse_args()
+    results = json.loads(_RESULTS.read_text())
+    if options.measure_models:
+        try:
+            model_mb = measure_model_mb(options.measure_models)
+        except LoadError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        results["capacity"] = {"models": options.measure_models, "model_mb": model_mb}
+        _RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    figures = measured(results)
+    if options.per_core:
+        figures = Figures(options.per_core, figures.worker_mb, figures.model_mb)
+    print(report(figures, options.requests_per_s, options.models))
+    return 0
+
+
+def report(figures: Figures, loads: list[float] = LOADS, models: list[int] = MODELS) -> str:
+    """The figures in a sentence, and the plans."""
+    return (
+        f"{figures.requests_per_core:,.0f} requests/s per core at full load, planned to {figures.utilisation:.0%}, "
+        f"{figures.spare_pods} pod to spare; {figures.worker_mb:.0f} MB a worker with one model, "
+        f"{figures.model_mb:.1f} MB each further one.\n\n" + _table(loads, models, figures)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

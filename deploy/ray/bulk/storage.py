@@ -1,0 +1,129 @@
+"""Where pictures and results lie: folders, buckets, and Parquet files that list paths."""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Final
+
+import fsspec
+import pyarrow as pa
+import pyarrow.dataset
+from pyarrow import fs
+
+from bulk.errors import CannotRun
+
+IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+PARQUET_SUFFIX: Final = ".parquet"
+
+_URL: Final = re.compile(r"(?P<head>(?P<scheme>[a-z][a-z0-9+.-]*)://[^/]*)/?(?P<rest>.*)", re.DOTALL)
+_ARROWS_OWN: Final = {"s3", "gs", "gcs", "hdfs", "abfs", "abfss"}
+_TEXT: Final = {"string", "large_string", "string_view", "dictionary<values=string, indices=int32, ordered=0>"}
+_LISTED_AT_ONCE: Final = 65_536
+
+
+def locate(path: str, base: str) -> tuple[fs.FileSystem, str]:
+    """The file system that a path or URL belongs to, and what it is called there.
+
+    Credentials, regions and endpoints come from where Arrow and fsspec look for them: the environment
+    (``AWS_ENDPOINT_URL``, …), configuration files, the machine's role.
+
+    Args:
+        path: a local path, or a URL of any scheme that Arrow or an installed fsspec knows. Names are taken as they
+            are: ``%20`` or ``?`` in them mean nothing else.
+        base: the folder that relative local paths start from.
+
+    Raises:
+        CannotRun: nothing installed knows the scheme.
+    """
+    url = _URL.fullmatch(path)
+    if url is None:
+        return _local(), os.path.normpath(os.path.join(base, path))  # noqa: PTH118  runs once per picture
+    if url["scheme"] == "file":
+        return _local(), "/" + url["rest"]
+    if url["scheme"] in _ARROWS_OWN:
+        file_system, root = _arrows(url["head"])
+        return file_system, f"{root}/{url['rest']}".rstrip("/")
+    return _fsspecs(url["scheme"]), path.removeprefix(f"{url['scheme']}://")
+
+
+def is_remote(path: str) -> bool:
+    """Whether reading it waits for a network rather than for a disk."""
+    return not path.startswith("file://") and _URL.fullmatch(path) is not None
+
+
+def find_pictures(source: str, path_column: str) -> pa.ChunkedArray:
+    """The pictures to score, each once, as the rows of the results will name them.
+
+    Args:
+        source: a folder or bucket, searched below for image suffixes, hidden names passed over; or something
+            that ends in ``.parquet``, a file or a folder of them, with one path per row.
+        path_column: the column that has the paths; null is passed over.
+
+    Raises:
+        CannotRun: it is not there, cannot be read, has no such column, or holds no picture.
+    """
+    try:
+        listed = source.rstrip("/").endswith(PARQUET_SUFFIX)
+        paths = _listed(source, path_column) if listed else pa.chunked_array(_below(source), pa.large_string())
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CannotRun(f"{source} cannot be read: {first_line(error)}") from error
+    if not len(paths):
+        raise CannotRun(f"{source} {'lists' if listed else 'holds'} no pictures")
+    return pa.chunked_array([paths.unique()])
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without what libraries add below."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (text.splitlines() or [type(error).__name__])[0]
+
+
+def _listed(source: str, column: str) -> pa.ChunkedArray:
+    file_system, name = locate(source, os.getcwd())  # noqa: PTH109
+    table = pyarrow.dataset.dataset(name, filesystem=file_system, format="parquet")
+    if column not in table.schema.names:
+        raise CannotRun(f"{source} has no column {column!r}, only {', '.join(table.schema.names)}: see --path-column")
+    if (kind := str(table.schema.field(column).type)) not in _TEXT:
+        raise CannotRun(f"the column {column!r} of {source} is {kind}, not text")
+    return table.to_table(columns=[column])[column].drop_null().cast(pa.large_string())
+
+
+def _below(source: str) -> Iterator[pa.Array]:
+    """Listed folder by folder: a bucket of millions never stands in memory as Python objects."""
+    file_system, root = locate(source, os.getcwd())  # noqa: PTH109
+    url = _URL.fullmatch(source)
+    scheme = f"{url['scheme']}://" if url and url["scheme"] != "file" else ""
+    found: list[str] = []
+    folders = [root]
+    while folders:
+        for entry in file_system.get_file_info(fs.FileSelector(folders.pop())):
+            if entry.base_name.startswith("."):
+                continue
+            if entry.type == fs.FileType.Directory:
+                folders.append(entry.path)
+            elif entry.base_name.lower().endswith(IMAGE_SUFFIXES):
+                found.append(scheme + entry.path)
+        if len(found) >= _LISTED_AT_ONCE:
+            yield pa.array(found, pa.large_string())
+            found = []
+    yield pa.array(found, pa.large_string())
+
+
+@cache
+def _local() -> fs.LocalFileSystem:
+    return fs.LocalFileSystem()
+
+
+@cache
+def _arrows(head: str) -> tuple[fs.FileSystem, str]:
+    file_system, root = fs.FileSystem.from_uri(head)
+    return file_system, root.rstrip("/")
+
+
+@cache
+def _fsspecs(scheme: str) -> fs.FileSystem:
+    try:
+        return fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem(scheme)))
+    except (ValueError, ImportError) as error:
+        raise CannotRun(f"{scheme}:// cannot be read: {first_line(error)}") from error

@@ -1,0 +1,239 @@
+"""Scores millions of stored pictures on a Ray cluster, or on all cores of one machine. ``--help`` says how."""
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what is scored here is nobody else's business
+
+import pyarrow as pa  # noqa: E402
+import pyarrow.compute as pc  # noqa: E402
+import ray  # noqa: E402
+from ray.data import ActorPoolStrategy  # noqa: E402
+
+from app.inference.errors import InferenceError  # noqa: E402
+from app.inference.store import ModelStore  # noqa: E402
+from bulk.errors import CannotRun  # noqa: E402
+from bulk.results import Results  # noqa: E402
+from bulk.scoring import PATH, Judge, Scorer  # noqa: E402
+from bulk.storage import find_pictures, first_line  # noqa: E402
+
+_BLOCK: Final = 1024  # pictures that go to an actor together: a tenth of a second of work at least, a minute at most
+
+_DESCRIPTION: Final = """\
+Scores stored pictures with Ray: each once, with the decoding, the model and the verdicts of the service.
+
+  score_dataset.py photos/ --output scores/                      all cores of this machine
+  score_dataset.py s3://bucket/photos --output s3://bucket/scores
+  score_dataset.py paths.parquet --output scores/                the paths or URLs in its column `path`
+  RAY_ADDRESS=auto score_dataset.py photos/ --output scores/     a cluster; every node must see the same photos/
+"""
+
+_EPILOG: Final = """\
+The output is a folder of Parquet files with one row per picture: path, status (scored, rejected), verdict (normal,
+anomaly), score, threshold, p_value, mse, false_alarm_rate, model, version, warnings, error. A picture that cannot be
+read is a row that says why. The same command goes on where an earlier run of it broke off, however it ended: let only
+one run at a time write to an output. Buckets are opened with what the environment holds (AWS_ENDPOINT_URL, …).
+
+exit status: 0 done, 1 the cluster or the output failed in the middle, 2 could not begin, 130 Ctrl-C
+"""
+
+
+@dataclass
+class Tally:
+    """What has come of this run's pictures, and how fast."""
+
+    pictures: int = 0
+    anomalies: int = 0
+    rejected: int = 0
+    began: float = field(default_factory=time.perf_counter)
+    first: tuple[int, float] | None = None
+
+    def count(self, rows: pa.Table) -> None:
+        """Takes finished rows."""
+        self.pictures += len(rows)
+        self.anomalies += pc.sum(pc.equal(rows["verdict"], "anomaly")).as_py() or 0
+        self.rejected += pc.sum(pc.equal(rows["status"], "rejected")).as_py() or 0
+        self.first = self.first or (self.pictures, time.perf_counter())
+
+    def closing(self) -> str:
+        """The figures in a line. Workers take seconds to start, so the rate counts from the first rows on."""
+        now = time.perf_counter()
+        ready, since = self.first or (0, self.began)
+        return (
+            f"{self.pictures:,} pictures in {now - self.began:.1f} s "
+            f"({(self.pictures - ready) / (now - since):,.0f}/s once workers were ready): "
+            f"{self.pictures - self.anomalies - self.rejected:,} normal, {self.anomalies:,} anomalies, "
+            f"{self.rejected:,} rejected"
+        )
+
+
+def main() -> int:
+    """Runs the job that the command line describes; returns the exit status."""
+    options = _parser().parse_args()
+    try:
+        judge = Judge.appoint(ModelStore(options.model_store), options.model, options.version, options.false_alarm_rate)
+        results = Results(options.output, judge, rows_per_file=options.rows_per_file)
+        if options.retry_rejected:
+            results.forget_rejected()
+        earlier = results.earlier(mixed=options.mixed)
+        pictures = find_pictures(options.source, options.path_column)
+    except (InferenceError, CannotRun, OSError) as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
+        return 2
+    left = pictures.filter(pc.invert(pc.is_in(pictures, earlier)))
+    print(f"{len(left):,} pictures to score, {len(pictures) - len(left):,} were scored before", file=sys.stderr)
+    if not len(left):
+        return 0
+    try:
+        tally = _run(options, judge, left, results)
+    except (ray.exceptions.RayError, OSError) as error:
+        print(f"error: {_cause(error)}; the same command goes on from here", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(f"{tally.closing()} → {options.output}")
+    return 0
+
+
+def _run(options: argparse.Namespace, judge: Judge, pictures: pa.ChunkedArray, results: Results) -> Tally:
+    tally = Tally()
+    _connect()
+    blocks = list(_blocks(pictures))
+    useful = max(1, min(len(blocks), int(ray.cluster_resources().get("CPU", 1))))
+    least, most = options.actors or (useful, useful)
+    scored = ray.data.from_arrow(blocks).map_batches(
+        Scorer,
+        fn_constructor_kwargs={
+            "judge": judge,
+            "batch_size": options.batch_size,
+            "max_pixels": options.max_pixels,
+            "base": os.getcwd(),  # noqa: PTH109
+        },
+        batch_size=None,  # a block at a time; the actor makes batches of it
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=least, max_size=most),
+        num_cpus=1,
+    )
+    try:
+        for rows in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
+            results.add(rows)
+            tally.count(rows)
+    finally:
+        results.flush()
+    return tally
+
+
+def _connect() -> None:
+    """Joins the cluster of ``RAY_ADDRESS`` or starts one on this machine, and sends our code along."""
+    code = {"py_modules": [str(ROOT / "app"), str(Path(__file__).with_name("bulk"))]}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(runtime_env=code, log_to_driver=False, logging_level=logging.WARNING)
+    else:
+        ray.init(
+            address="local",
+            runtime_env=code,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+        )
+
+
+def _blocks(pictures: pa.ChunkedArray) -> Iterator[pa.Table]:
+    for at in range(0, len(pictures), _BLOCK):
+        yield pa.table({PATH: pictures.slice(at, _BLOCK)})
+
+
+def _cause(error: Exception) -> str:
+    """The line in which Ray says what it was: the last one of a traceback that may have come from far away."""
+    return first_line(error) if isinstance(error, OSError) else str(error).strip().splitlines()[-1].strip()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="score_dataset.py",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=27, width=118),
+    )
+    add = parser.add_argument
+    add("source", help="a folder, a bucket's URL, or Parquet (its name ends in .parquet) that lists paths or URLs")
+    add("--output", required=True, metavar="FOLDER", help="folder or bucket for the Parquet files of results")
+    add(
+        "--rows-per-file",
+        type=_whole,
+        default=100_000,
+        metavar="N",
+        help="about as many; fewer where more than 30 s would pass (default: %(default)s)",
+    )
+    add(
+        "--path-column",
+        default="path",
+        metavar="NAME",
+        help="column of a Parquet source that has the paths (default: %(default)s)",
+    )
+    add(
+        "--model-store",
+        type=Path,
+        default=ROOT / "model_store",
+        metavar="FOLDER",
+        help="only this machine must see it (default: that of the checkout)",
+    )
+    add("--model", default="mnist-5", metavar="NAME", help="which of its models (default: %(default)s)")
+    add("--version", help="which version (default: the one that is served)")
+    add(
+        "--false-alarm-rate",
+        type=float,
+        metavar="RATE",
+        help="between 0 and 1 (default: the one calibrated into the model)",
+    )
+    add(
+        "--batch-size", type=_whole, default=32, metavar="N", help="pictures in one forward pass (default: %(default)s)"
+    )
+    add(
+        "--actors",
+        type=_range,
+        metavar="MIN,MAX",
+        help="scoring processes, one core each (default: as many as the cluster has cores)",
+    )
+    add(
+        "--max-pixels",
+        type=_whole,
+        default=25_000_000,
+        metavar="N",
+        help="largest picture, in width × height (default: %(default)s)",
+    )
+    add("--retry-rejected", action="store_true", help="score again what could not be read before")
+    add(
+        "--mixed",
+        action="store_true",
+        help="add to results of another model, version or rate; every row says whose it is",
+    )
+    return parser
+
+
+def _whole(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def _range(text: str) -> tuple[int, int]:
+    bounds = [_whole(part) for part in text.split(",")]
+    if len(bounds) > 2 or bounds != sorted(bounds):  # noqa: PLR2004
+        raise argparse.ArgumentTypeError(f"must be one number or MIN,MAX, not {text!r}")
+    return bounds[0], bounds[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

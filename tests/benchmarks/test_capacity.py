@@ -1,0 +1,58 @@
+"""The scaling law, and the page that shows it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from app.api.settings import Settings
+from benchmarks.capacity import Figures, Plan, measure_model_mb, measured, plan, report
+from tests.support import ROOT
+
+DEPLOY = ROOT / "deploy"
+FIGURES = Figures(requests_per_core=1000, worker_mb=300, model_mb=10, utilisation=0.5, spare_pods=1)
+
+
+@pytest.mark.parametrize(
+    ("requests_per_s", "models", "expected"),
+    [(1, 1, Plan(2, 0.6)), (500, 1, Plan(2, 0.6)), (501, 1, Plan(3, 0.9)), (50_000, 11, Plan(101, 40.4))],
+)
+def test_the_law(requests_per_s: float, models: int, expected: Plan) -> None:
+    planned = plan(requests_per_s, models, FIGURES)
+    assert planned.pods == expected.pods
+    assert planned.memory_gb == pytest.approx(expected.memory_gb)
+
+
+@pytest.mark.parametrize("figures", [(0, 300, 10, 0.5), (1000, 300, 10, 0), (1000, 300, 10, 1.1)])
+def test_no_capacity_is_refused(figures: tuple[float, float, float, float]) -> None:
+    with pytest.raises(ValueError, match="no capacity"):
+        Figures(*figures)
+
+
+def test_the_page_shows_what_the_command_prints() -> None:
+    """After another benchmark run: put the output of ``python -m benchmarks.capacity`` into deploy/SCALING.md."""
+    figures = measured(json.loads((ROOT / "benchmarks" / "results.json").read_text()))
+    assert report(figures) in (DEPLOY / "SCALING.md").read_text()
+
+
+def test_the_manifests_are_sized_by_it() -> None:
+    base = DEPLOY / "kubernetes" / "base"
+    figures = measured(json.loads((ROOT / "benchmarks" / "results.json").read_text()))
+    (cores,) = yaml.safe_load((base / "autoscaler.yaml").read_text())["spec"]["metrics"]
+    assert cores["resource"]["target"]["averageUtilization"] == pytest.approx(100 * figures.utilisation)
+    (container,) = yaml.safe_load((base / "deployment.yaml").read_text())["spec"]["template"]["spec"]["containers"]
+    request, limit = (
+        float(container["resources"][kind]["memory"].removesuffix("Mi")) * 2**20 / 1e6
+        for kind in ("requests", "limits")
+    )
+    assert figures.worker_mb < request < 2 * figures.worker_mb + 100
+    decoding, bodies = 2 * 400, 16 * Settings.model_fields["max_body_bytes"].default / 1e6  # as the README says
+    assert figures.worker_mb + decoding + bodies < limit
+
+
+@pytest.mark.skipif(shutil.which("taskset") is None or not Path("/proc/self/smaps").exists(), reason="Linux only")
+def test_a_further_model_takes_some_memory() -> None:
+    """Measured on the real service; a model of 3.4 MB cannot take less than that, nor a hundred times as much."""
+    assert 3 < measure_model_mb(3) < 300

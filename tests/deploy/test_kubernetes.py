@@ -1,0 +1,382 @@
+"""The manifests hold to Kubernetes' published schemas, and to what the service really is and does."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import kubernetes_validate
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from app import __main__ as command
+from app.api.metrics import Metrics
+from app.api.settings import PREFIX, Settings, read_settings
+from app.inference.store import ModelStore
+from tests.support import ROOT, Server, make_bundle, running_server
+
+HERE = ROOT / "deploy" / "kubernetes"
+VERSIONS = ("1.30", "1.37")  # preStop's sleep is on by default since 1.30
+CUSTOM = {"ServiceMonitor", "ServingRuntime", "InferenceService"}  # kinds that do not come with Kubernetes
+NO_RESOURCES = {"adapter.yaml", "fill.yaml"}  # for Helm; for `kubectl create`, when somebody wants it
+KUSTOMIZATIONS = sorted(HERE.rglob("kustomization.yaml"))
+TOP = [HERE / "base", HERE / "overlays" / "production", HERE / "kserve"]
+
+Document = dict[str, Any]
+
+
+def load(path: Path) -> Document:
+    document = yaml.safe_load(path.read_text())
+    assert isinstance(document, dict)
+    return document
+
+
+RESOURCES = {
+    path: load(path) for path in sorted(HERE.rglob("*.yaml")) if path.name not in {"kustomization.yaml", "adapter.yaml"}
+}
+PATCHES = [
+    (folder.parent / patch["path"]).resolve() for folder in KUSTOMIZATIONS for patch in load(folder).get("patches", [])
+]
+WHOLE = {path: document for path, document in RESOURCES.items() if path not in PATCHES}
+BASE = HERE / "base"
+DEPLOYMENT = RESOURCES[BASE / "deployment.yaml"]
+POD = DEPLOYMENT["spec"]["template"]["spec"]
+(CONTAINER,) = POD["containers"]
+RUNTIME = RESOURCES[HERE / "kserve" / "serving-runtime.yaml"]["spec"]
+INFERENCE = RESOURCES[HERE / "kserve" / "inference-service.yaml"]
+PREDICTOR = INFERENCE["spec"]["predictor"]
+IN_POD = PREDICTOR | {"containers": RUNTIME["containers"]}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(HERE))
+
+
+def kustomize(folder: Path) -> list[Document]:
+    """What a real kustomize makes of a folder."""
+    if shutil.which("kustomize"):
+        arguments = ["kustomize", "build"]
+    elif shutil.which("kubectl"):
+        arguments = ["kubectl", "kustomize"]
+    else:
+        pytest.skip("neither kustomize nor kubectl is installed")
+    done = subprocess.run([*arguments, folder], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def validate(document: Document) -> None:
+    for version in VERSIONS:
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+class TestSchemas:
+    @pytest.mark.parametrize("path", [path for path in WHOLE if WHOLE[path]["kind"] not in CUSTOM], ids=name_of)
+    def test_each_file_holds_to_the_published_schema(self, path: Path) -> None:
+        validate(WHOLE[path])
+
+    @pytest.mark.parametrize("folder", TOP, ids=name_of)
+    def test_what_kustomize_makes_holds_to_it_too(self, folder: Path) -> None:
+        made = kustomize(folder)
+        assert len(made) >= 2
+        for document in made:
+            if document["kind"] not in CUSTOM:
+                validate(document)
+
+    def test_a_word_that_kubernetes_does_not_know_is_found(self) -> None:
+        wrong = {**DEPLOYMENT, "spec": {**DEPLOYMENT["spec"], "replica": 3}}
+        with pytest.raises(kubernetes_validate.ValidationError):
+            validate(wrong)
+
+    def test_the_pod_in_the_inference_service_is_a_pod(self) -> None:
+        """KServe takes a pod's own fields beside its own; what is left without those must be Kubernetes'."""
+        kserves = {"model", "minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"}
+        spec = {key: value for key, value in IN_POD.items() if key not in kserves}
+        spec["volumes"] = RUNTIME["volumes"]
+        validate({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "m"}, "spec": spec})
+
+    @pytest.mark.parametrize("kind", ["InferenceService", "ServingRuntime"])
+    def test_kserves_own_models_know_every_field(self, kind: str) -> None:
+        python = os.environ.get("KSERVE_PYTHON")
+        if python is None:
+            pytest.skip("no kserve here; KSERVE_PYTHON can name the interpreter of an environment that has it")
+        (path,) = [path for path, document in WHOLE.items() if document["kind"] == kind]
+        done = subprocess.run(
+            [python, Path(__file__).with_name("kserve_models.py"), path],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+class TestKustomizations:
+    @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=name_of)
+    def test_every_file_that_is_named_exists(self, path: Path) -> None:
+        document = load(path)
+        for target in [*document.get("resources", []), *document.get("components", [])]:
+            assert (path.parent / target).exists(), target
+        for patch in document.get("patches", []):
+            assert (path.parent / patch["path"]).is_file()
+
+    def test_every_file_is_named(self) -> None:
+        named = {
+            (path.parent / target).resolve()
+            for path in KUSTOMIZATIONS
+            for target in [*load(path).get("resources", []), *(each["path"] for each in load(path).get("patches", []))]
+        }
+        assert {path for path in RESOURCES if path.name not in NO_RESOURCES} <= named
+
+    @pytest.mark.parametrize("path", PATCHES, ids=name_of)
+    def test_patches_change_what_the_base_has(self, path: Path) -> None:
+        patch = RESOURCES[path]
+        (changed,) = [
+            document
+            for document in WHOLE.values()
+            if (document["kind"], document["metadata"].get("name")) == (patch["kind"], patch["metadata"]["name"])
+        ]
+        assert changed["apiVersion"] == patch["apiVersion"]
+        for container in patch["spec"].get("template", {}).get("spec", {}).get("containers", []):
+            assert container["name"] == CONTAINER["name"]
+
+    @pytest.mark.parametrize("store", ["store-image", "store-volume"])
+    def test_either_store_can_be_chosen(self, store: str, tmp_path: Path) -> None:
+        shutil.copytree(HERE, tmp_path / "kubernetes")
+        overlay = tmp_path / "kubernetes" / "overlays" / "production"
+        file = overlay / "kustomization.yaml"
+        chosen, count = re.subn(r"components/store-\w+", f"components/{store}", file.read_text(), count=1)
+        assert count
+        file.write_text(chosen)
+        made = kustomize(overlay)
+        (pod,) = [document["spec"]["template"]["spec"] for document in made if document["kind"] == "Deployment"]
+        for document in made:
+            if document["kind"] not in CUSTOM:
+                validate(document)
+        assert_hardened(pod)
+        (container,) = pod["containers"]
+        where = {variable["name"]: variable["value"] for variable in container["env"]}[f"{PREFIX}MODEL_STORE"]
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        assert mounts[where]["readOnly"]
+        assert set(mounts) == {where, "/tmp"}
+        assert {mount["name"] for mount in mounts.values()} == {volume["name"] for volume in pod["volumes"]}
+
+    def test_the_overlay_keeps_what_it_does_not_change(self) -> None:
+        made = {document["kind"]: document for document in kustomize(HERE / "overlays" / "production")}
+        scaled = made["HorizontalPodAutoscaler"]["spec"]
+        assert scaled["behavior"] == RESOURCES[BASE / "autoscaler.yaml"]["spec"]["behavior"]
+        assert [metric["type"] for metric in scaled["metrics"]] == ["Resource", "Pods"]
+        assert made["ConfigMap"]["data"].keys() == {"ANOMALY_LOG_LEVEL", "ANOMALY_MODEL"}
+        assert {document["metadata"].get("namespace") for kind, document in made.items() if kind != "Namespace"} == {
+            made["Namespace"]["metadata"]["name"]
+        }
+
+
+def test_the_image_of_the_store_is_unpacked_as_it_was(tmp_path: Path) -> None:
+    """The init container's own command, from where store.Dockerfile puts the store."""
+    part = HERE / "components" / "store-image"
+    assert "\nCOPY model_store /model_store\n" in (part / "store.Dockerfile").read_text()
+    (unpack,) = RESOURCES[part / "deployment.yaml"]["spec"]["template"]["spec"]["initContainers"]
+    places = {"/model_store/.": f"{ROOT}/model_store/.", unpack["volumeMounts"][0]["mountPath"]: str(tmp_path)}
+    subprocess.run([places.get(word, word) for word in unpack["command"]], check=True)
+    store, ours = ModelStore(tmp_path), ModelStore(ROOT / "model_store")
+    assert store.current("mnist-5") == ours.current("mnist-5")
+    store.load("mnist-5", store.current("mnist-5"))
+
+
+def assert_hardened(pod: Document) -> None:
+    """As docker-compose.yml has it, and what the restricted Pod Security Standard asks for."""
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False  # ANOMALY_PORT would be tcp://…
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert f"USER {context['runAsUser']}:{context['runAsGroup']}\n" in dockerfile
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container["resources"]["limits"]
+        assert "cpu" in container["resources"]["requests"]
+
+
+FILL = RESOURCES[HERE / "components" / "store-volume" / "fill.yaml"]["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("pod", [POD, IN_POD, FILL], ids=["deployment", "kserve", "fill"])
+def test_pods_are_as_closed_as_the_containers_of_compose(pod: Document) -> None:
+    assert_hardened(pod)
+
+
+def test_one_label_binds_everything() -> None:
+    labels = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]
+    monitor = RESOURCES[HERE / "components" / "prometheus" / "service-monitor.yaml"]["spec"]
+    assert DEPLOYMENT["spec"]["selector"]["matchLabels"] == labels
+    assert RESOURCES[BASE / "service.yaml"]["spec"]["selector"] == labels
+    assert RESOURCES[BASE / "disruption-budget.yaml"]["spec"]["selector"]["matchLabels"] == labels
+    assert RESOURCES[BASE / "network-policy.yaml"]["spec"]["podSelector"]["matchLabels"] == labels
+    assert {spread["labelSelector"]["matchLabels"].items() == labels.items() for spread in
+            POD["topologySpreadConstraints"]} == {True}  # fmt: skip
+    assert load(BASE / "kustomization.yaml")["labels"] == [{"pairs": labels}]  # the Service's own labels, too
+    assert monitor["selector"]["matchLabels"] == labels
+
+
+def test_the_port_is_one_everywhere() -> None:
+    (port,) = CONTAINER["ports"]
+    (service,) = RESOURCES[BASE / "service.yaml"]["spec"]["ports"]
+    (rule,) = RESOURCES[BASE / "network-policy.yaml"]["spec"]["ingress"]
+    (endpoint,) = RESOURCES[HERE / "components" / "prometheus" / "service-monitor.yaml"]["spec"]["endpoints"]
+    assert port["containerPort"] == Settings.model_fields["port"].default
+    assert service["targetPort"] == endpoint["port"] == service["name"] == port["name"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": port["name"]}]
+
+
+def test_nothing_goes_out() -> None:
+    policy = RESOURCES[BASE / "network-policy.yaml"]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["egress"] == []
+    for sources in policy["ingress"]:
+        assert all(source["namespaceSelector"]["matchLabels"] for source in sources["from"])
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=name_of)
+def test_settings_are_the_services(path: Path) -> None:
+    """As the service reads them: a name it does not know would be silently without effect, a bad value stops it."""
+    values = dict(
+        literal.split("=", 1) for made in load(path).get("configMapGenerator", []) for literal in made["literals"]
+    )
+    names = {name.removeprefix(PREFIX).lower(): value for name, value in values.items()}
+    assert set(names) <= set(Settings.model_fields)
+    Settings(**names)
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that drains long enough to be looked at."""
+    directory = tmp_path_factory.mktemp("probed")
+    ModelStore(directory / "store").publish(*make_bundle("m"))
+    with running_server(directory / "store", directory / "log", model="m", drain_s=2) as server:
+        yield server
+
+
+def statuses(server: Server, container: Document) -> dict[str, int]:
+    """What each probe gets to see, asked as the kubelet asks, on connections of its own."""
+    url = f"http://127.0.0.1:{server.port}"
+    return {
+        kind: httpx.get(url + container[f"{kind}Probe"]["httpGet"]["path"], trust_env=False).status_code
+        for kind in ("startup", "liveness", "readiness")
+    }
+
+
+class TestProbes:
+    """In this order: the last one ends the server."""
+
+    CONTAINERS = (CONTAINER, RUNTIME["containers"][0])
+
+    def test_a_server_that_has_started_passes_all(self, probed: Server) -> None:
+        probed.wait_for(CONTAINER["startupProbe"]["httpGet"]["path"], 200)
+        for container in self.CONTAINERS:
+            assert set(statuses(probed, container).values()) == {200}
+        (endpoint,) = RESOURCES[HERE / "components" / "prometheus" / "service-monitor.yaml"]["spec"]["endpoints"]
+        assert "anomaly_" in probed.client.get(endpoint["path"]).text
+
+    def test_without_a_model_it_is_alive_and_not_ready(self, tmp_path: Path) -> None:
+        (tmp_path / "store").mkdir()
+        with running_server(tmp_path / "store", tmp_path / "log", ready=False) as server:
+            for container in self.CONTAINERS:
+                assert statuses(server, container) == {"startup": 503, "liveness": 200, "readiness": 503}
+
+    def test_a_draining_server_is_taken_out_and_not_killed(self, probed: Server) -> None:
+        probed.process.terminate()
+        probed.wait_for(CONTAINER["readinessProbe"]["httpGet"]["path"], 503)
+        for container in self.CONTAINERS:
+            seen = statuses(probed, container)
+            assert (seen["liveness"], seen["readiness"]) == (200, 503)
+
+
+def test_a_pod_has_time_to_end() -> None:
+    """preStop, then SIGTERM: draining, then what accepted requests get; SIGKILL comes later than all of that."""
+    needed = Settings.model_fields["drain_s"].default + command._GRACE_S
+    for pod in (POD, IN_POD):
+        (container,) = pod["containers"]
+        unannounced = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert unannounced + needed < pod["terminationGracePeriodSeconds"] <= unannounced + needed + 10
+        # Whoever goes by readiness would have noticed within preStop as well.
+        probe = container["readinessProbe"]
+        assert probe["failureThreshold"] * probe["periodSeconds"] < unannounced
+
+
+def test_updates_replace_ready_pods_only() -> None:
+    strategy = DEPLOYMENT["spec"]["strategy"]["rollingUpdate"]
+    assert strategy["maxUnavailable"] == 0
+    assert RESOURCES[BASE / "disruption-budget.yaml"]["spec"]["maxUnavailable"] == 1
+    assert RESOURCES[BASE / "autoscaler.yaml"]["spec"]["minReplicas"] > 1
+
+
+def test_kserve_starts_the_model_of_the_inference_services_name() -> None:
+    (container,) = RUNTIME["containers"]
+    name = INFERENCE["metadata"]["name"]
+    settings = read_settings([argument.replace("{{.Name}}", name) for argument in container["args"]])
+    assert settings.model == name
+    assert str(settings.model_store) == "/mnt/models"  # where KServe puts what storageUri names
+    (port,) = container["ports"]
+    probed = {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "liveness", "readiness")}
+    assert (
+        {settings.port, int(RUNTIME["annotations"]["prometheus.kserve.io/port"])} == probed == {port["containerPort"]}
+    )
+    assert PREDICTOR["model"]["protocolVersion"] in RUNTIME["protocolVersions"]
+    formats = [offered["name"] for offered in RUNTIME["supportedModelFormats"]]
+    assert PREDICTOR["model"]["modelFormat"]["name"] in formats
+
+
+class TestAutoscaler:
+    PARTS = HERE / "components" / "prometheus"
+    (RULE,) = load(PARTS / "adapter.yaml")["rules"]["custom"]
+    METRICS = RESOURCES[PARTS / "autoscaler.yaml"]["spec"]["metrics"]
+    TARGET = float(next(each["pods"]["target"]["averageValue"] for each in METRICS if each["type"] == "Pods"))
+    SERIES = RULE["seriesQuery"].partition("{")[0]
+
+    def test_it_asks_for_what_the_adapter_offers(self) -> None:
+        (asked,) = [metric["pods"]["metric"]["name"] for metric in self.METRICS if metric["type"] == "Pods"]
+        assert asked == self.RULE["name"]["as"]
+
+    def test_the_service_exports_it(self) -> None:
+        exposition = Metrics().exposition().decode()
+        kinds = {family.name: family.type for family in text_string_to_metric_families(exposition)}
+        assert kinds[self.SERIES] == "gauge"
+        assert self.SERIES in self.RULE["metricsQuery"]
+
+    def test_it_acts_before_requests_are_refused(self) -> None:
+        assert Settings.model_fields["max_batch"].default >= self.TARGET
+        assert Settings.model_fields["queue_size"].default >= 4 * self.TARGET
+
+    @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+    def test_the_adapters_query_is_each_pods_mean(self, tmp_path: Path) -> None:
+        """As the adapter fills it in for two pods; Prometheus itself computes."""
+        matchers = 'namespace="anomaly",pod=~"a|b"'
+        query = self.RULE["metricsQuery"].replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", matchers)
+        other = '{namespace="elsewhere",pod="a"}'
+        series = [(f'{self.SERIES}{{namespace="anomaly",pod="a"}}', "0 10 20 30 40 50"),
+                  (f'{self.SERIES}{{namespace="anomaly",pod="b"}}', "4 4 4 4 4 4"),
+                  (f"{self.SERIES}{other}", "9 9 9 9 9 9")]  # fmt: skip
+        samples = [{"labels": '{pod="a"}', "value": 25}, {"labels": '{pod="b"}', "value": 4}]
+        test = {
+            "evaluation_interval": "15s",
+            "tests": [
+                {
+                    "interval": "15s",
+                    "input_series": [{"series": name, "values": values} for name, values in series],
+                    "promql_expr_test": [{"expr": query, "eval_time": "74s", "exp_samples": samples}],
+                }
+            ],
+        }
+        (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
+        done = subprocess.run(
+            ["promtool", "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
