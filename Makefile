@@ -14,7 +14,7 @@ SEED ?= 1337
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test bench bench-peers bench-training soak test-docker lint lock clean
+.PHONY: help serve train demo test bench bench-peers bench-training soak test-docker lint lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,6 +26,10 @@ train: $(VENV)/ready-training  ## train and publish (DATA=, NORMAL=, NAME=, DATA
 	$(PY) -m training --data "$(DATA)" --normal "$(NORMAL)" --name "$(NAME)" --data-dir "$(DATA_DIR)" \
 	  $(if $(RECIPE),--recipe "$(RECIPE)") $(if $(EPOCHS),--epochs "$(EPOCHS)") \
 	  --false-alarm-rate "$(FALSE_ALARM_RATE)" --seed "$(SEED)" $(ARGS)
+
+demo: $(VENV)/ready-training  ## a model per digit into demo_store/, then serve it (DATA=mnist or digits, DATA_DIR=, EPOCHS=, HOST=, PORT=)
+	$(PY) -m training.demonstration --data "$(DATA)" --data-dir "$(DATA_DIR)" --store demo_store $(if $(EPOCHS),--epochs "$(EPOCHS)")
+	ANOMALY_MODEL_STORE=demo_store ANOMALY_MODEL="$(DATA)-$(NORMAL)" $(MAKE) --no-print-directory serve
 
 test: $(VENV)/ready-dev  ## the whole test suite with branch coverage (ARGS=)
 	$(PY) -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term:skip-covered $(ARGS)

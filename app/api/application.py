@@ -49,6 +49,8 @@ def create_app(settings: Settings) -> ASGIApp:
         ModelStore(settings.model_store, _trusted(settings)),
         engine,
         settings.model,
+        max_loaded=settings.max_loaded_models,
+        preload=settings.preload,
         on_change=lambda: metrics.show_models(
             {(each.bundle.manifest.name, each.bundle.manifest.version) for each in registry.served},
             {refusal.model for refusal in registry.refused},

@@ -77,7 +77,13 @@ CARD: Final[dict[str, Any]] = {
     "files": {"model.pt": {"sha256": _SHA256, "bytes": 3_362_075}},
     "libraries": {"anomaly-service": "0.2.0", "torch": "2.13.0"},
 }
-MODELS: Final[dict[str, Any]] = {"default": "mnist-5", "models": [CARD], "refused": HEALTH["refused"]}
+MODELS: Final[dict[str, Any]] = {
+    "default": "mnist-5",
+    "models": [CARD],
+    "refused": HEALTH["refused"],
+    "total": 12,
+    "next": "tiles",
+}
 CALIBRATION: Final[dict[str, Any]] = {
     **MODEL,
     "guarantee": "marginal",

@@ -61,6 +61,10 @@ _UNAUTHORIZED: Final = (http.Unauthorized, "send a key as 'Authorization: Bearer
 
 CLOSED: Final = problem_responses(_UNAUTHORIZED)
 
+PAGE_RESPONSES: Final = problem_responses(
+    _UNAUTHORIZED, (http.InvalidParameter, "limit: Input should be less than or equal to 500")
+)
+
 MODEL_RESPONSES: Final = problem_responses(
     _UNAUTHORIZED,
     (domain.UnknownModel, "there is no model named 'mnist-6'"),

@@ -124,8 +124,8 @@ class Health(BaseModel):
     status: Literal["ok", "starting", "draining", "unavailable"]
     reason: str | None = Field(None, description="why it is not ok")
     model: ModelVersion | None = Field(None, description="the default model, unless it is not in memory")
-    models: list[ModelVersion] = Field(description="the models in memory")
-    refused: list[RefusedModel] = Field(description="new versions that failed verification")
+    models: list[ModelVersion] = Field(description="the models in memory, at most ANOMALY_MAX_LOADED_MODELS")
+    refused: list[RefusedModel] = Field(description="new versions that failed verification, the first 50 by name")
     uptime_s: float
 
 
@@ -324,8 +324,10 @@ class DriftAnswer(BaseModel):
 
 
 class Models(BaseModel):
-    """The store."""
+    """A page of the store."""
 
     default: str
     models: list[ModelCard]
     refused: list[RefusedModel] = Field(description="models whose current version failed verification")
+    total: int = Field(description="names in the store, on all pages")
+    next: str | None = Field(description="what `after` must be for the next page; null on the last")

@@ -34,6 +34,12 @@ class Settings(BaseSettings):
 
     model_store: Path = Field(Path("model_store"), description="folder of the model store")
     model: str = Field("mnist-5", pattern=NAME_PATTERN, description="the model of requests that name none")
+    max_loaded_models: int = Field(
+        16, ge=2, description="most models in memory; beyond that the one used least recently leaves"
+    )
+    preload: Annotated[tuple[Annotated[str, Field(pattern=NAME_PATTERN)], ...], NoDecode] = Field(
+        (), description="comma list of models to load at the start; others are loaded on first use"
+    )
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
@@ -98,6 +104,11 @@ class Settings(BaseSettings):
                 raise ValueError(str(error)) from error
         return value
 
+    @field_validator("preload", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _any_case(cls, value: Any) -> Any:
@@ -121,6 +132,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}QUEUE_SIZE is {self.queue_size}, less than the {self.max_files} pictures "
                 f"that {PREFIX}MAX_FILES allows in one request"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _preloaded_stay(self) -> Self:
+        wanted = len({self.model, *self.preload})
+        if wanted > self.max_loaded_models:
+            raise ValueError(
+                f"{PREFIX}PRELOAD makes {wanted} models with the default one, more than the "
+                f"{self.max_loaded_models} of {PREFIX}MAX_LOADED_MODELS"
             )
         return self
 

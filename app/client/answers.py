@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Self
 
 Document = Mapping[str, Any]
@@ -249,11 +249,16 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Models:
-    """The store: which model is the default, the cards, the models that cannot be served."""
+    """The store, or a page of it: which model is the default, the cards, the models that cannot be served.
+
+    Attributes:
+        next: the name behind which the next page begins; None on the last.
+    """
 
     default: str
     models: tuple[ModelCard, ...]
     refused: tuple[RefusedModel, ...]
+    next: str | None = None
 
     @classmethod
     def parse(cls, document: Document) -> Self:
@@ -262,7 +267,12 @@ class Models:
             default=document["default"],
             models=tuple(map(ModelCard.parse, document["models"])),
             refused=tuple(map(RefusedModel.parse, document["refused"])),
+            next=document.get("next"),
         )
+
+    def and_then(self, page: Self) -> Self:
+        """This with the page that follows."""
+        return replace(page, models=self.models + page.models, refused=self.refused + page.refused)
 
 
 def _png(data_uri: str | None) -> bytes | None:

@@ -17,6 +17,7 @@ _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 _PNG: Final = "image/png"
 _NAMELESS: Final = "picture"  # a part that is empty and nameless would count as no file at all
+_PAGE: Final = 200  # models
 _SHOWN: Final = 200  # characters of a foreign answer
 
 _T = TypeVar("_T")
@@ -117,9 +118,10 @@ def health() -> Call[Health]:
     return Call("GET", "/health", lambda response: Health.parse(response.json()), answers=(503,), once=True)
 
 
-def models() -> Call[Models]:
-    """GET /models."""
-    return Call("GET", "/models", lambda response: Models.parse(response.json()))
+def models(after: str | None = None) -> Call[Models]:
+    """GET /models, the page behind that name or the first."""
+    query = {"limit": str(_PAGE), **({} if after is None else {"after": after})}
+    return Call("GET", "/models", lambda response: Models.parse(response.json()), query=query)
 
 
 def model(name: str) -> Call[ModelCard]:

@@ -126,7 +126,10 @@ class AnomalyClient:
         Raises:
             ClientError: as in ``score``.
         """
-        return self._do(calls.models())
+        found = self._do(calls.models())
+        while found.next is not None:
+            found = found.and_then(self._do(calls.models(found.next)))
+        return found
 
     def model(self, name: str) -> ModelCard:
         """The card of one model.
@@ -208,7 +211,10 @@ class AsyncAnomalyClient:
 
     async def models(self) -> Models:
         """As ``AnomalyClient.models``."""
-        return await self._do(calls.models())
+        found = await self._do(calls.models())
+        while found.next is not None:
+            found = found.and_then(await self._do(calls.models(found.next)))
+        return found
 
     async def model(self, name: str) -> ModelCard:
         """As ``AnomalyClient.model``."""

@@ -23,6 +23,7 @@ from app.inference.bundle import Bundle
 from app.inference.errors import InferenceError, NonFiniteScore, Overloaded
 from app.inference.images import Decoded, open_picture
 from app.inference.rendering import png, pngs, to_pixels
+from app.inference.usage import Used
 
 # Up to these sizes pictures are decoded and encoded with their batch: larger ones would hold it up.
 _SMALL_BYTES: Final = 64 * 1024
@@ -98,11 +99,19 @@ class _Waiting(NamedTuple):
     since: float
 
 
-class ServedModel:
-    """A loaded bundle with its queue. Replacing a model leaves requests that hold the old one unharmed."""
+class ServedModel(Used):
+    """A loaded bundle with its queue. Replacing a model leaves requests that hold the old one unharmed.
+
+    Attributes:
+        users: requests that use it, from finding the model to the answer.
+        admitted: pictures of it that are in work.
+    """
 
     def __init__(self, bundle: Bundle, engine: "Engine", *, light: bool) -> None:
+        super().__init__()
         self.bundle = bundle
+        self.admitted = 0
+        self.large_turns = asyncio.Semaphore(engine.decode_threads)
         self._light = light
         self._engine = engine
         self._waiting: deque[_Waiting] = deque()
@@ -132,6 +141,8 @@ class ServedModel:
         try:
             while batch := self._next_batch():
                 await self._run(batch)
+                if self._waiting:
+                    await asyncio.sleep(0)  # a light batch was worked on here: other models have their turn too
         finally:
             self._drain = None
 
@@ -230,7 +241,7 @@ class Engine:
 
     Args:
         max_batch: pictures in one forward pass at most.
-        queue_size: pictures admitted at a time; one more is refused.
+        queue_size: pictures admitted at a time; one more is refused. See :meth:`admit` for several models.
         max_pixels: the largest width × height that is decoded.
         decode_threads: how many large pictures are decoded at once.
         observe: called on the event loop after every forward pass.
@@ -250,31 +261,45 @@ class Engine:
         self.max_pixels = max_pixels
         self.observe = observe
         self.admitted = 0
+        self.decode_threads = decode_threads
+        self._busy: set[ServedModel] = set()
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._pictures = ThreadPoolExecutor(decode_threads, thread_name_prefix="picture")
 
-    def require_room(self, pictures: int = 1) -> None:
+    def require_room(self, model: ServedModel, pictures: int = 1) -> None:
         """Refuses early, before a body is read, what would be refused anyway.
 
         Raises:
             Overloaded: as :meth:`admit`.
         """
-        if self.admitted + pictures > self.queue_size:
-            raise Overloaded(f"{self.admitted} pictures are in work, {self.queue_size} is the limit")
+        if self.admitted + pictures <= self.queue_size:
+            return
+        share = self.queue_size // len(self._busy | {model})
+        if self.admitted > model.admitted and (not model.admitted or model.admitted + pictures <= share):
+            return
+        raise Overloaded(f"{self.admitted} pictures are in work, {self.queue_size} is the limit")
 
     @contextmanager
-    def admit(self, pictures: int) -> Iterator[None]:
+    def admit(self, model: ServedModel, pictures: int) -> Iterator[None]:
         """Holds places for a request's pictures while they are decoded, scored and answered.
+
+        One model alone may fill the queue. Where others have filled it, a model still finds room up to its equal share
+        of the places, and for one request in any case: who came first gives way as its own pictures are done.
 
         Raises:
             Overloaded: the places left do not suffice; nothing was started.
         """
-        self.require_room(pictures)
+        self.require_room(model, pictures)
+        self._busy.add(model)
         self.admitted += pictures
+        model.admitted += pictures
         try:
             yield
         finally:
             self.admitted -= pictures
+            model.admitted -= pictures
+            if not model.admitted:
+                self._busy.discard(model)
 
     async def score_files(
         self, model: ServedModel, files: Sequence[bytes], *, encode: bool = False
@@ -306,13 +331,16 @@ class Engine:
         """Warms a bundle up, for every batch size that matters, and gives it a queue."""
 
         def warm_up(size: int) -> float:
-            """Returns the seconds of a forward pass."""
+            """Returns the seconds of a forward pass, the least of a few: others may be at work meanwhile."""
+            seconds = []
             for _ in range(_WARM_UP_RUNS):
                 began = time.perf_counter()
                 bundle.score_batch(torch.zeros(size, *bundle.spec.shape))
-            return time.perf_counter() - began
+                seconds.append(time.perf_counter() - began)
+            return min(seconds)
 
-        seconds = [await self.compute(lambda size=size: warm_up(size)) for size in (1, 2, self.max_batch)]
+        # Not in the thread of forward passes: it goes on with the other models.
+        seconds = await asyncio.to_thread(lambda: [warm_up(size) for size in (1, 2, self.max_batch)])
         return ServedModel(bundle, self, light=seconds[-1] < _LIGHT_S)
 
     def close(self) -> None:
@@ -331,8 +359,11 @@ class Engine:
             except InferenceError as refusal:
                 return refusal
 
-        loop = asyncio.get_running_loop()
-        pictures = await _all_of([loop.run_in_executor(self._pictures, decode, files[index]) for index in large])
+        async def in_turn(file: bytes) -> Decoded | InferenceError:
+            async with model.large_turns:  # one model's pictures do not fill the threads' queue before another's
+                return await asyncio.get_running_loop().run_in_executor(self._pictures, decode, file)
+
+        pictures = await _all_of([asyncio.ensure_future(in_turn(files[index])) for index in large])
         decoded = [picture for picture in pictures if isinstance(picture, Decoded)]
         scored = iter(await model.run(decoded))
         for index, picture in zip(large, pictures, strict=True):

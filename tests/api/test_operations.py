@@ -58,6 +58,7 @@ class TestModels:
         assert body.default == "digits-5"
         assert [card.name for card in body.models] == ["colour", "digits-5"]
         assert body.refused == []
+        assert (body.total, body.next) == (2, None)
 
 
 def test_metrics_tell_what_happened(server: Server, trained: Published) -> None:
@@ -180,7 +181,8 @@ class TestTheStoreUnderARunningService:
             broken = own_store.root / "m" / "broken"
             shutil.copytree(own_store.root / "m" / first, broken)
             (broken / "model.pt").write_bytes(b"oops")
-            (own_store.root / "m" / "CURRENT").write_text("broken")
+            (broken.parent / "next").write_text("broken")
+            (broken.parent / "next").replace(broken.parent / "CURRENT")  # half written it would be refused too
             deadline = time.monotonic() + 15
             while not (refused := server.client.get("/health").json()["refused"]):
                 assert time.monotonic() < deadline

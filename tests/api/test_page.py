@@ -416,6 +416,63 @@ class TestModels:
         expect(page.locator("#open-card")).to_be_focused()
 
 
+class TestAllModels:
+    def test_every_model_is_asked_about_the_chosen_picture(
+        self, visit: Visit, server: Server, digit_files: Digits, tmp_path: Path
+    ) -> None:
+        page = visit()
+        expect(page.locator("#ask-all")).to_be_disabled()  # about what?
+        score_files(page, file("7.png", digit_files[7][0]), file("5.png", digit_files[5][0]))
+        page.click("text=5.png")
+        page.locator("#ask-all").focus()
+        page.keyboard.press("Enter")
+        rows = page.locator("#everyone tbody tr")
+        expect(page.locator("#everyone [role=status]")).to_contain_text("an anomaly for")
+        expect(page.locator("#everyone h2")).to_have_text("What every model says of 5.png")
+        assert rows.locator("th button").all_inner_texts() == ["colour", "digits-5"]
+        for row in rows.all():
+            name = row.locator("button").inner_text()
+            answer = server.client.post(
+                "/score", params={"include": "", "model": name}, files={"file": digit_files[5][0]}
+            ).json()
+            (result,) = answer["results"]
+            expect(row.locator(".word")).to_have_text(result["verdict"])
+            numbers = [float(text) for text in row.locator(".number").all_inner_texts()]
+            assert numbers == pytest.approx([result["score"], answer["threshold"], result["p_value"]], rel=0.02)
+        TestForEveryone.check(page)
+        page.keyboard.press("Escape")
+        expect(page.locator("#everyone")).to_be_hidden()
+        expect(page.locator("#ask-all")).to_be_focused()
+        page.keyboard.press("Enter")
+        with page.expect_response("**/score?model=colour&include=input*"):
+            rows.locator("button", has_text="colour").click()
+        expect(page.locator("#everyone")).to_be_hidden()
+        assert page.locator("#model").input_value() == "colour"
+
+    def test_a_model_that_is_out_of_order_says_so_in_its_row_on_a_phone_too(self, visit: Visit, tmp_path: Path) -> None:
+        store = ModelStore(tmp_path / "store")
+        for seed, name in enumerate(("first", "second", "third-of-a-long-name-that-breaks")):
+            store.publish(*make_bundle(name, seed=seed))
+        model = store.root / "second" / store.current("second") / "model.pt"
+        model.write_bytes(b"")
+        with running_server(store.root, tmp_path / "log", model="first") as server:
+            page = visit(of=server, **PHONE)
+            score_files(page, file("a.png", encode(gradient())))
+            page.click("#ask-all")
+            expect(page.locator("#everyone [role=status]")).to_contain_text("not scored by 1")
+            row = page.locator("#everyone tr", has_text="second")
+            expect(row.locator(".word")).to_contain_text("not scored")
+            expect(row.locator("p")).to_contain_text("model.pt has 0 bytes")
+            assert page.evaluate("document.documentElement.scrollWidth") == 360
+            assert page.locator("#everyone").evaluate("dialog => dialog.scrollWidth") <= 360
+            assert page.locator("#everyone .sheet").evaluate("sheet => sheet.scrollWidth - sheet.clientWidth") == 0
+
+    def test_a_store_of_one_model_offers_no_such_thing(self, visit: Visit, shipped: Server) -> None:
+        page = visit(of=shipped)
+        score_files(page, file("a.png", encode(gradient())))
+        expect(page.locator("#ask-all")).to_be_hidden()
+
+
 class TestTrouble:
     def test_a_busy_service_is_asked_again_when_it_says(self, visit: Visit, store: Path, tmp_path: Path) -> None:
         large = encode(gradient(3000, 3000))

@@ -30,6 +30,7 @@ from app.client import (
     Unavailable,
     UnexpectedAnswer,
     UnknownModel,
+    calls,
 )
 from tests.client.conftest import Connect
 from tests.support import ROOT, Server, encode, free_port, gradient
@@ -145,6 +146,15 @@ class TestAnswers:
         assert card.calibration_size == trained.manifest.calibration.size
         assert card.threshold == trained.manifest.threshold
         assert card.document["training"]["seed"] == 1337
+
+
+def test_models_come_from_all_pages(connect: Connect, closed_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_PAGE", 1)
+    with connect(closed_url, api_key="schlüssel") as service:
+        models = service.models()
+        assert [card.name for card in models.models] == ["colour", "digits-5"]
+        assert [each.name for each in models.refused] == ["broken"]  # it has a page of its own
+        assert models.next is None
 
 
 class TestRefusals:

@@ -13,6 +13,7 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 _UNAVAILABLE = 503
 _RETRY = {"Retry-After": "1"}
+_SHOWN = 50
 
 Parts = Annotated[Services, Depends(services)]
 
@@ -59,7 +60,7 @@ async def health(response: Response, parts: Parts) -> Health:
         reason=reason,
         model=default and versions[parts.registry.default],
         models=list(versions.values()),
-        refused=[RefusedModel(name=each.model, reason=each.reason) for each in parts.registry.refused],
+        refused=[RefusedModel(name=each.model, reason=each.reason) for each in parts.registry.refused[:_SHOWN]],
         uptime_s=round(time.monotonic() - parts.started, 3),
     )
 

@@ -1,10 +1,11 @@
 """GET /models, /models/{name}, its calibration, its drift and its report: the model cards."""
 
 import asyncio
+from bisect import bisect_right
 from pathlib import PurePath
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.api import examples, openapi
 from app.api.schemas import CalibrationScores, DriftAnswer, ModelCard, Models, RefusedModel
@@ -27,12 +28,19 @@ _REPORT_HEADERS: Final = {
 
 @router.get(
     "",
-    summary="All models of the store",
-    responses={200: openapi.answer("The store", examples.MODELS), **openapi.CLOSED},
+    summary="The models of the store",
+    responses={200: openapi.answer("The store", examples.MODELS), **openapi.PAGE_RESPONSES},
 )
-async def models(parts: Parts) -> Models:
-    """The card of every model, and the models whose current version cannot be served."""
-    return await asyncio.to_thread(_survey, parts.registry)
+async def models(
+    parts: Parts,
+    limit: Annotated[int, Query(ge=1, le=500, description="most names on one page")] = 50,
+    after: Annotated[
+        str, Query(max_length=64, description="the page begins behind this name: `next` of the last")
+    ] = "",
+) -> Models:
+    """By name, the cards of the models, and those whose current version cannot be served. Follow `next` for all."""
+    refused = {each.model: each.reason for each in parts.registry.refused}
+    return await asyncio.to_thread(_survey, parts.registry, refused, limit, after)
 
 
 @router.get(
@@ -96,9 +104,11 @@ async def report(name: str, file: str, request: Request, parts: Parts) -> Respon
     return Response(content, media_type=media_type, headers=headers)
 
 
-def _survey(registry: ModelRegistry) -> Models:
-    cards, refused = [], {each.model: each.reason for each in registry.refused}
-    for name in registry.store.names():
+def _survey(registry: ModelRegistry, refused: dict[str, str], limit: int, after: str) -> Models:
+    names = sorted({*registry.store.names(), *refused})
+    start = bisect_right(names, after)
+    page, cards = names[start : start + limit], []
+    for name in page:
         # A broken neighbour must not hide the others: here a refusal is part of the answer.
         try:
             cards.append(ModelCard.of(registry.card(name)))
@@ -107,5 +117,7 @@ def _survey(registry: ModelRegistry) -> Models:
     return Models(
         default=registry.default,
         models=cards,
-        refused=[RefusedModel(name=name, reason=reason) for name, reason in sorted(refused.items())],
+        refused=[RefusedModel(name=name, reason=refused[name]) for name in page if name in refused],
+        total=len(names),
+        next=page[-1] if start + limit < len(names) else None,
     )

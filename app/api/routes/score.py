@@ -21,7 +21,7 @@ from app.api.errors import AllRejected, NotAcceptable, Rejection, ShuttingDown
 from app.api.feedback import with_ids
 from app.api.negotiation import best_type
 from app.api.problems import describe
-from app.api.queries import Extra, parse_score_query
+from app.api.queries import Extra, ScoreQuery, parse_score_query
 from app.api.services import Services
 from app.api.uploads import Upload, read_uploads
 from app.api.verdicts import account, verdict
@@ -60,15 +60,27 @@ class ScoreEndpoint:
             raise ShuttingDown("the service is shutting down")
         media_type = best_type(",".join(headers.getlist("accept")), (_JSON, _PNG))
         query = parse_score_query(scope["query_string"])
-        served = await parts.registry.get(query.model)
+        with await parts.registry.get(query.model) as served:
+            return await self._score(served, media_type, query, headers, scope, receive)
+
+    async def _score(
+        self,
+        served: ServedModel,
+        media_type: str,
+        query: ScoreQuery,
+        headers: Headers,
+        scope: Scope,
+        receive: Receive,
+    ) -> Response:
+        parts = self._parts
         manifest = served.bundle.manifest
         rate = query.false_alarm_rate or manifest.false_alarm_rate
         threshold = served.bundle.calibration.threshold(rate, manifest.guarantee)
-        parts.engine.require_room()
+        parts.engine.require_room(served)
         uploads = await read_uploads(headers, receive, parts.intake)
         if media_type == _PNG and len(uploads) > 1:
             raise NotAcceptable(f"{_PNG} shows one picture, {len(uploads)} were sent; ask for {_JSON}")
-        with parts.engine.admit(len(uploads)):
+        with parts.engine.admit(served, len(uploads)):
             outcomes = await parts.engine.score_files(
                 served, [upload.data for upload in uploads], encode="reconstruction" in query.include
             )

@@ -127,31 +127,34 @@ async def _ready(parts: Services, name: str, version: str | None = None) -> Mode
 async def _infer(request: Request, parts: Services, name: str, version: str | None = None) -> Response:
     async with deadline(parts.settings.request_timeout_s):
         _require_open(parts)
-        served = await _served(parts, name, version)
-        parts.engine.require_room()
-        body = await parts.intake.read_body(request.headers, request.receive)
-        manifest, max_pictures = served.bundle.manifest, parts.intake.max_files
-        asked, behind = read_request(request.headers, body, manifest.input, max_pictures)
-        rate = asked.parameters.false_alarm_rate or manifest.false_alarm_rate
-        threshold = served.bundle.calibration.threshold(rate, manifest.guarantee)
-        pictures = read_pictures(asked, behind, manifest.input, max_pictures)
-        with parts.engine.admit(len(pictures)):
-            outcomes = await served.run(Decoded(picture, ()) for picture in pictures)
-            request.scope["state"]["scoring"] = account(served, threshold, outcomes)
-            scored = _all_scored(outcomes)
-            members = {
-                "model_name": manifest.name,
-                "model_version": manifest.version,
-                **({} if asked.id is None else {"id": asked.id}),
-                "parameters": {"threshold": threshold, "false_alarm_rate": rate},
-            }
-            content, json_length = await parts.engine.render(
-                pictures.numel(), lambda: write_answer(asked, scored, threshold, members)
-            )
+        with await _served(parts, name, version) as served:
+            content, json_length = await _answer(request, parts, served)
     if json_length is None:
         return Response(content, media_type="application/json")
     headers = {JSON_LENGTH_HEADER: str(json_length)}
     return Response(content, headers=headers, media_type="application/octet-stream")
+
+
+async def _answer(request: Request, parts: Services, served: ServedModel) -> tuple[bytes, int | None]:
+    """The answer's body, and how much of it is JSON if there is more."""
+    parts.engine.require_room(served)
+    body = await parts.intake.read_body(request.headers, request.receive)
+    manifest, max_pictures = served.bundle.manifest, parts.intake.max_files
+    asked, behind = read_request(request.headers, body, manifest.input, max_pictures)
+    rate = asked.parameters.false_alarm_rate or manifest.false_alarm_rate
+    threshold = served.bundle.calibration.threshold(rate, manifest.guarantee)
+    pictures = read_pictures(asked, behind, manifest.input, max_pictures)
+    with parts.engine.admit(served, len(pictures)):
+        outcomes = await served.run(Decoded(picture, ()) for picture in pictures)
+        request.scope["state"]["scoring"] = account(served, threshold, outcomes)
+        scored = _all_scored(outcomes)
+        members = {
+            "model_name": manifest.name,
+            "model_version": manifest.version,
+            **({} if asked.id is None else {"id": asked.id}),
+            "parameters": {"threshold": threshold, "false_alarm_rate": rate},
+        }
+        return await parts.engine.render(pictures.numel(), lambda: write_answer(asked, scored, threshold, members))
 
 
 def _all_scored(outcomes: Sequence[Scored | InferenceError]) -> list[Scored]:

@@ -4,6 +4,7 @@ import { showCard } from "./page/card.js";
 import { downloadCsv } from "./page/csv.js";
 import { element } from "./page/dom.js";
 import { Pad } from "./page/draw.js";
+import { askEveryone } from "./page/everyone.js";
 import { Histogram } from "./page/histogram.js";
 import { fetchFile, listen } from "./page/intake.js";
 import { Model, listModels } from "./page/model.js";
@@ -16,6 +17,7 @@ import { count, counted, rateWords, summaryOf } from "./page/words.js";
 const at = (id) => document.getElementById(id);
 
 let model = null;
+let names = [];
 let pictures = [];
 let selected = null;
 let drawing = null;
@@ -40,9 +42,9 @@ async function start() {
       notify("The store holds no model that can serve.", start);
       return;
     }
-    const names = store.models.map((card) => card.name);
+    names = store.models.map((card) => card.name);
     at("model").replaceChildren(...names.map((name) => element("option", { value: name }, name)));
-    at("model-choice").hidden = names.length < 2;
+    at("model-choice").hidden = at("ask-all").hidden = names.length < 2;
     await chooseModel(names.includes(store.default) ? store.default : names[0]);
   } catch (error) {
     notify(error.message, start);
@@ -117,6 +119,7 @@ function show() {
   histogram.show(pictures, selected, model);
   table.show(pictures, selected, model);
   at("summary").textContent = summaryOf(pictures, model);
+  at("ask-all").disabled = selected === null;
   at("download").disabled = !pictures.some((picture) => picture.state !== "waiting");
   at("remove").disabled = pictures.length === 0;
 }
@@ -136,6 +139,7 @@ function notify(words, again = null) {
 at("model").addEventListener("change", () => chooseModel(at("model").value));
 at("sensitivity").addEventListener("input", decide);
 at("open-card").addEventListener("click", () => showCard(at("card"), model));
+at("ask-all").addEventListener("click", () => askEveryone(at("everyone"), selected, names, chooseModel));
 at("undo").addEventListener("click", () => pad.undo());
 at("clear").addEventListener("click", () => pad.clear());
 at("choose").addEventListener("click", () => at("files").click());

@@ -3,7 +3,14 @@
 import { request } from "./service.js";
 import { count, decimalsFor, driftWords } from "./words.js";
 
-export const listModels = () => request("models");
+/** The whole store, page by page. */
+export async function listModels() {
+  const store = await request("models?limit=200");
+  for (let page = store; page.next !== null; store.models.push(...page.models)) {
+    page = await request(`models?${new URLSearchParams({ limit: 200, after: page.next })}`);
+  }
+  return store;
+}
 
 export class Model {
   static async load(name) {

@@ -71,20 +71,24 @@ export class ScoringQueue {
     }
   }
 
-  /** Asks again while the service says that it is busy, and never sooner than it says. */
-  async #ask(model, batch) {
-    const url = `score?${new URLSearchParams({ model, include: "input,reconstruction,error_map" })}`;
-    for (let attempt = 1; ; attempt++) {
-      const body = new FormData();
-      for (const { blob, name } of batch) body.append("files", blob, name);
-      try {
-        return await request(url, { method: "POST", body });
-      } catch (problem) {
-        if (!BUSY.includes(problem.status) || attempt === ATTEMPTS) throw problem;
-        const seconds = (problem.retryAfter ?? 1) * attempt;
-        this.onNotice(`One moment: ${problem.message}. Trying again in ${seconds} s.`);
-        await sleep(seconds);
-      }
+  #ask(model, batch) {
+    const onBusy = (problem, seconds) => this.onNotice(`One moment: ${problem.message}. Trying again in ${seconds} s.`);
+    return score(batch, { model, include: "input,reconstruction,error_map" }, { onBusy });
+  }
+}
+
+/** Asks again while the service says with one of the statuses `busy` that it is, and never sooner than it says. */
+export async function score(pictures, query, { busy = BUSY, onBusy = () => {}, signal = null }) {
+  for (let attempt = 1; ; attempt++) {
+    const body = new FormData();
+    for (const { blob, name } of pictures) body.append("files", blob, name);
+    try {
+      return await request(`score?${new URLSearchParams(query)}`, { method: "POST", body, signal });
+    } catch (problem) {
+      if (!busy.includes(problem.status) || attempt === ATTEMPTS) throw problem;
+      const seconds = (problem.retryAfter ?? 1) * attempt;
+      onBusy(problem, seconds);
+      await sleep(seconds);
     }
   }
 }

@@ -1,0 +1,162 @@
+"""A store with many models behind one service: memory, fairness, pages, over HTTP."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from app.api.routes.models import _survey
+from app.api.schemas import Health, Models
+from app.inference.engine import Engine
+from app.inference.manifest import Manifest
+from app.inference.registry import ModelRegistry
+from app.inference.store import ModelStore
+from benchmarks.clients import crowd, post
+from tests.support import SPEC, Server, encode, gradient, make_bundle, running_server
+from training.autoencoders import DenseAutoencoder
+
+PNG = encode(gradient())
+NAMES = [f"m{number:02}" for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve models, one of them broken, and a slow one."""
+    store = ModelStore(tmp_path_factory.mktemp("store"))
+    for seed, name in enumerate(NAMES):
+        store.publish(*make_bundle(name, seed=seed))
+    model = store.root / "m07" / store.current("m07") / "model.pt"
+    model.write_bytes(model.read_bytes()[:-1])
+    slow = DenseAutoencoder(SPEC.shape, (2000, 2000), 4, linear_code=True)
+    store.publish(*make_bundle("slow", network=slow))
+    return store.root
+
+
+@pytest.fixture(scope="module")
+def service(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("log") / "log"
+    with running_server(
+        root, log, model="m00", max_loaded_models=4, preload="m01,m07", queue_size=64, max_files=8
+    ) as running:
+        yield running
+
+
+def score(server: Server, model: str, **options: object) -> int:
+    return server.client.post(f"/score?include=&model={model}", files={"file": PNG}, **options).status_code  # type: ignore[arg-type]
+
+
+def loaded(server: Server) -> set[str]:
+    """Of the metrics: what operators see."""
+    lines = server.client.get("/metrics").text.splitlines()
+    shown = [line for line in lines if line.startswith("anomaly_model_info{") and line.endswith(" 1.0")]
+    return {line.split('"')[1] for line in shown}
+
+
+def health(server: Server) -> Health:
+    return Health.model_validate(server.client.get("/health").json())
+
+
+def test_what_is_to_be_preloaded_is_and_what_is_broken_among_it_is_reported(service: Server) -> None:
+    deadline = time.monotonic() + 20
+    while not health(service).refused:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    found = health(service)
+    assert found.status == "ok"
+    assert {model.name for model in found.models} >= {"m00", "m01"}
+    ((name, reason),) = [(each.name, each.reason) for each in found.refused]
+    assert name == "m07"
+    assert "model.pt has" in reason
+
+
+def test_all_answer_and_few_are_in_memory(service: Server) -> None:
+    good = [name for name in NAMES if name != "m07"]
+    for name in good * 2:
+        assert score(service, name) == 200
+        found = {model.name for model in health(service).models}
+        assert name in found
+        assert "m00" in found
+        assert len(found) <= 4
+        assert loaded(service) == found
+    refused = service.client.post("/score?model=m07", files={"file": PNG})
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert "model.pt has" in refused.json()["detail"]
+    assert service.client.get("/v2/models/m03/ready").status_code == 200
+    assert {"m03", "m00"} <= loaded(service)
+
+
+def test_many_first_uses_at_once_are_all_answered(service: Server) -> None:
+    wanted = [name for name in NAMES if name != "m07"] * 3
+    with ThreadPoolExecutor(11) as pool:
+        assert set(pool.map(lambda name: score(service, name), wanted)) == {200}
+    assert len(loaded(service)) <= 4
+
+
+def test_a_flood_on_one_model_leaves_room_for_another(service: Server) -> None:
+    async def scenario() -> None:
+        flood = asyncio.create_task(
+            crowd(service.port, [post(PNG, path="/score?include=&model=slow")], connections=100, seconds=4)
+        )
+        await asyncio.sleep(1)
+        quiet = await crowd(
+            service.port, [post(PNG, path="/score?include=&model=m01")], connections=2, seconds=2, rate=20
+        )
+        flooded = (await flood).statuses()
+        assert set(flooded) == {200, 429}
+        assert len(quiet.replies) > 10
+        assert quiet.statuses().keys() == {200}
+        # A picture waits for one batch of the other model at most, not for its queue.
+        assert quiet.latency(0.5) < 0.5
+
+    assert score(service, "slow") == 200
+    assert score(service, "m01") == 200
+    asyncio.run(scenario())
+
+
+def test_pages_of_the_store(service: Server) -> None:
+    everything = sorted([*NAMES, "slow"])
+    seen: list[str] = []
+    after, pages = "", 0
+    while True:
+        page = Models.model_validate(
+            service.client.get("/models", params={"limit": 5, **({"after": after} if after else {})}).json()
+        )
+        names = sorted({*(card.name for card in page.models), *(each.name for each in page.refused)})
+        assert len(names) <= 5
+        assert page.total == len(everything)
+        seen, pages = seen + names, pages + 1
+        if page.next is None:
+            break
+        assert page.next == names[-1]
+        after = page.next
+    assert (seen, pages) == (everything, 3)
+    whole = Models.model_validate(service.client.get("/models").json())
+    assert (whole.next, len(whole.models), [each.name for each in whole.refused]) == (None, 13, ["m07"])
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=many", f"after={'x' * 65}"])
+def test_pages_that_there_are_not(service: Server, query: str) -> None:
+    response = service.client.get(f"/models?{query}")
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    behind = Models.model_validate(service.client.get("/models?after=zzz").json())
+    assert (behind.models, behind.next, behind.total) == ([], None, 13)
+
+
+def test_a_page_reads_no_manifest_beyond_it(root: Path) -> None:
+    read: list[str] = []
+
+    class NotingStore(ModelStore):
+        def manifest(self, name: str, version: str | None = None) -> Manifest:
+            read.append(name)
+            return super().manifest(name, version)
+
+    engine = Engine(max_batch=1, queue_size=1, max_pixels=1)
+    registry = ModelRegistry(NotingStore(root), engine, "m00", max_loaded=2)
+    page = _survey(registry, {}, 3, "m04")
+    engine.close()
+    assert read == [card.name for card in page.models] == ["m05", "m06", "m07"]
+    assert page.next == "m07"
