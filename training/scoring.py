@@ -9,9 +9,9 @@ from typing import Final
 import torch
 from torch import nn
 
-# The mean square below which a picture counts as empty: white on 1 % of it. Without a floor an empty picture would
-# divide rounding errors by nothing; on MNIST any floor from 0.001 to 0.05 gives the same figures.
-ENERGY_FLOOR: Final = 0.01
+# The mean square, ink or outline below which a picture counts as empty: white on 1 % of it. Without a floor an empty
+# picture would divide rounding errors by nothing; on MNIST any floor from 0.001 to 0.05 gives the same figures.
+FLOOR: Final = 0.01
 # Reconstructions are a little blurred and strokes a little shifted; a mean over 3 × 3 pixels forgives just that.
 FILTER_SIDE: Final = 3
 # A defect should about fill its window: an eighth of the picture's side.
@@ -38,6 +38,18 @@ def _energy(images: torch.Tensor, reconstructions: torch.Tensor, floor: float) -
     """(N,): the larger mean square of the two, at least the floor."""
     larger = torch.maximum(images.square().flatten(1).mean(1), reconstructions.square().flatten(1).mean(1))
     return larger.clamp(min=floor)
+
+
+def _extent(images: torch.Tensor, reconstructions: torch.Tensor, floor: float) -> torch.Tensor:
+    """(N,): ink × √outline.
+
+    Ink is the larger mean of the two; outline the geometric mean of the two total variations, which are the mean step
+    between neighbours in a row plus that in a column. Each is at least the floor.
+    """
+    both = torch.stack([images, reconstructions])
+    ink = both.flatten(2).mean(2).amax(0).clamp(min=floor)
+    variation = both.diff(dim=4).abs().flatten(2).mean(2) + both.diff(dim=3).abs().flatten(2).mean(2)
+    return ink * variation.clamp(min=floor).prod(0).pow(0.25)
 
 
 def _smoothed(images: torch.Tensor, reconstructions: torch.Tensor, side: int) -> torch.Tensor:
@@ -67,7 +79,7 @@ class Relative(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.floor = ENERGY_FLOOR
+        self.floor = FLOOR
 
     def forward(self, images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
         """Two (N, C, H, W) → (N,)."""
@@ -88,17 +100,21 @@ class Smoothed(nn.Module):
 
 
 class SmoothedRelative(nn.Module):
-    """The smoothed error over the larger of the picture's and the reconstruction's mean square."""
+    """The smoothed error over the ink and the root of the outline's length.
+
+    Normal pictures with more ink and longer outlines are rebuilt with larger errors. The reconstruction has its say in
+    the outline, because noise has long ones that its reconstruction lacks, and must not gain by them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.side = FILTER_SIDE
-        self.floor = ENERGY_FLOOR
+        self.floor = FLOOR
 
     def forward(self, images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
         """Two (N, C, H, W) → (N,)."""
         smoothed = _smoothed(images, reconstructions, self.side)
-        return smoothed / _energy(images, reconstructions, self.floor)
+        return smoothed / _extent(images, reconstructions, self.floor)
 
 
 class Local(nn.Module):
@@ -140,11 +156,12 @@ RULES: Final = {
     rule.name: rule
     for rule in (
         Rule("mse", "mean((x - x̂)²)", Mse),
-        Rule("relative", f"mean((x - x̂)²) / max(mean(x²), mean(x̂²), {ENERGY_FLOOR})", Relative),
+        Rule("relative", f"mean((x - x̂)²) / max(mean(x²), mean(x̂²), {FLOOR})", Relative),
         Rule("smoothed", f"mean(box{FILTER_SIDE}(x - x̂)²)", Smoothed),
         Rule(
             "smoothed-relative",
-            f"mean(box{FILTER_SIDE}(x - x̂)²) / max(mean(x²), mean(x̂²), {ENERGY_FLOOR})",
+            f"mean(box{FILTER_SIDE}(x - x̂)²) / (max(mean(x), mean(x̂), {FLOOR}) · (tv(x) · tv(x̂))^¼), "
+            f"tv = max(mean|Δrow| + mean|Δcolumn|, {FLOOR})",
             SmoothedRelative,
         ),
         Rule("local", f"max over windows of side/{WINDOW_SHARE} of mean((x - x̂)²)", Local),

@@ -5,7 +5,7 @@ import torch
 
 from app.inference import torchscript
 from training.autoencoders import DenseAutoencoder
-from training.scoring import ENERGY_FLOOR, MSE_FLOOR, RULES, Mse, Rule, ScoredAutoencoder, squared_error
+from training.scoring import FLOOR, MSE_FLOOR, RULES, Mse, Rule, ScoredAutoencoder, squared_error
 
 Array = npt.NDArray[np.float64]
 each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -24,9 +24,16 @@ def box(values: Array) -> Array:
     )
 
 
+def variation(values: Array) -> float:
+    """Total variation of (C, H, W), written out."""
+    across = np.abs(values[:, :, 1:] - values[:, :, :-1]).mean()
+    down = np.abs(values[:, 1:, :] - values[:, :-1, :]).mean()
+    return max(float(across + down), FLOOR)
+
+
 def by_hand(rule: str, x: Array, y: Array) -> float:
     """The documented formulas, plainly, for one picture (C, H, W)."""
-    energy = max((x**2).mean(), (y**2).mean(), ENERGY_FLOOR)
+    energy = max((x**2).mean(), (y**2).mean(), FLOOR)
     smoothed = float(np.mean([box(a - b) ** 2 for a, b in zip(x, y, strict=True)]))
     if rule.startswith("local"):
         error, side = ((x - y) ** 2).mean(axis=0), max(2, min(x.shape[1:]) // 8)
@@ -37,7 +44,7 @@ def by_hand(rule: str, x: Array, y: Array) -> float:
         "mse": float(((x - y) ** 2).mean()),
         "relative": float(((x - y) ** 2).mean() / energy),
         "smoothed": smoothed,
-        "smoothed-relative": smoothed / energy,
+        "smoothed-relative": smoothed / (max(x.mean(), y.mean(), FLOOR) * (variation(x) * variation(y)) ** 0.25),
     }
     return formulas[rule]
 
@@ -85,6 +92,18 @@ def test_faint_pictures_are_judged_by_their_own_energy() -> None:
     assert torch.allclose(Mse()(faint_images, faint_rebuilt), Mse()(images, rebuilt) / 4)
     relative = RULES["relative"].module()
     assert torch.allclose(relative(faint_images, faint_rebuilt), relative(images, rebuilt))
+
+
+def test_the_default_rule_forgives_more_where_there_is_more_to_rebuild() -> None:
+    images = torch.zeros(3, 1, 16, 16)
+    images[0, :, 8:, 8:] = 1  # a block
+    images[1, :, ::2, 8:] = 1  # as much ink in stripes: longer outlines
+    images[2, :, 4:, 4:] = 1  # a larger block
+    wrong = torch.zeros(1, 1, 16, 16)
+    wrong[..., 1:3, 1:3] = 0.5
+    smoothed, score = (RULES[rule].module()(images, images + wrong) for rule in ("smoothed", "smoothed-relative"))
+    assert smoothed.tolist() == pytest.approx([smoothed[0].item()] * 3)
+    assert score[0] > score[1:].max()
 
 
 def test_local_finds_a_small_defect_that_the_mean_hides() -> None:
