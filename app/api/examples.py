@@ -32,7 +32,7 @@ CARD: Final[dict[str, Any]] = {
     "created_at": "2026-11-23T22:20:01Z",
     "input": {"mode": "L", "height": 28, "width": 28},
     "scoring": {
-        "rule": "smoothed-relative",
+        "rule": "smoothed-extent",
         "formula": "mean(box3(x - x̂)²) / (max(mean(x), mean(x̂), 0.01) · (tv(x) · tv(x̂))^¼), …",
     },
     "threshold": 0.31450197100639343,
@@ -75,7 +75,7 @@ CARD: Final[dict[str, Any]] = {
         "near_duplicates": {"fit and calibration": 0, "fit and test": 2, "calibration and test": 0},
     },
     "files": {"model.pt": {"sha256": _SHA256, "bytes": 3_362_299}},
-    "libraries": {"anomaly-service": "0.2.0", "torch": "2.13.0"},
+    "libraries": {"anomaly-service": "0.3.0", "torch": "2.13.0"},
 }
 MODELS: Final[dict[str, Any]] = {
     "default": "mnist-5",

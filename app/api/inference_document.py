@@ -49,7 +49,7 @@ def _answers(description: str, example: dict[str, Any]) -> Responses:
 LIVE: Final = _answers("The process runs", {"live": True})
 READY: Final = {**_answers("The default model can score", {"ready": True}), **_errors(*_NOT_READY)}
 SERVER: Final = {
-    **_answers("The service", {"name": "anomaly-service", "version": "0.2.0", "extensions": ["binary_tensor_data"]}),
+    **_answers("The service", {"name": "anomaly-service", "version": "0.3.0", "extensions": ["binary_tensor_data"]}),
     **_errors(_UNAUTHORIZED),
 }
 MODEL: Final = {

@@ -52,7 +52,7 @@ def test_mnist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["mnist", *options]) == 0
     printed = capsys.readouterr().out
     assert "score mse, mean ± sd over seeds" in printed
-    assert "score smoothed-relative" in printed
+    assert "score smoothed-extent" in printed
     assert "4 models" in printed
     assert all(rule in printed for rule in RULES)
     assert "Deep SVDD" in printed

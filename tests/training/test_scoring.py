@@ -44,7 +44,8 @@ def by_hand(rule: str, x: Array, y: Array) -> float:
         "mse": float(((x - y) ** 2).mean()),
         "relative": float(((x - y) ** 2).mean() / energy),
         "smoothed": smoothed,
-        "smoothed-relative": smoothed / (max(x.mean(), y.mean(), FLOOR) * (variation(x) * variation(y)) ** 0.25),
+        "smoothed-relative": smoothed / energy,
+        "smoothed-extent": smoothed / (max(x.mean(), y.mean(), FLOOR) * (variation(x) * variation(y)) ** 0.25),
     }
     return formulas[rule]
 
@@ -101,7 +102,7 @@ def test_the_default_rule_forgives_more_where_there_is_more_to_rebuild() -> None
     images[2, :, 4:, 4:] = 1  # a larger block
     wrong = torch.zeros(1, 1, 16, 16)
     wrong[..., 1:3, 1:3] = 0.5
-    smoothed, score = (RULES[rule].module()(images, images + wrong) for rule in ("smoothed", "smoothed-relative"))
+    smoothed, score = (RULES[rule].module()(images, images + wrong) for rule in ("smoothed", "smoothed-extent"))
     assert smoothed.tolist() == pytest.approx([smoothed[0].item()] * 3)
     assert score[0] > score[1:].max()
 
