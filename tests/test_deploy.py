@@ -161,7 +161,9 @@ def prometheus(watched: Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def ask(client: httpx.Client, query: str) -> list[Any]:
-    answer = client.get("/query", params={"query": query}).json()
+    response = client.get("/query", params={"query": query})
+    response.raise_for_status()  # while it starts, it says in plain text that it is not available
+    answer = response.json()
     assert answer["status"] == "success", answer
     return list(answer["data"]["result"])
 
@@ -172,7 +174,7 @@ def wait_until(condition: Any, log: Path) -> None:
         try:
             if condition():
                 return
-        except httpx.TransportError:
+        except httpx.HTTPError:
             pass
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
