@@ -31,8 +31,9 @@ demo: $(VENV)/ready-training  ## a model per digit into demo_store/, then serve 
 	$(PY) -m training.demonstration --data "$(DATA)" --data-dir "$(DATA_DIR)" --store demo_store $(if $(EPOCHS),--epochs "$(EPOCHS)")
 	ANOMALY_MODEL_STORE=demo_store ANOMALY_MODEL="$(DATA)-$(NORMAL)" $(MAKE) --no-print-directory serve
 
+# One thread for each process: those of several trainings and servers at once would wait for each other.
 test: $(VENV)/ready-dev  ## the whole test suite with branch coverage (ARGS=)
-	$(PY) -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term:skip-covered $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
 
 bench-training: $(VENV)/ready-training  ## our training loop against the tutorial's, in one run (DATA_DIR=)
 	$(PY) -m benchmarks.training --data-dir "$(DATA_DIR)"

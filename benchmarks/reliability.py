@@ -42,7 +42,7 @@ from benchmarks.clients import (
     quantile_of,
     sit_idle,
 )
-from benchmarks.load import free_port
+from benchmarks.load import LOAD_CORE, SERVER_CORE, free_port
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = Path(__file__).parent / "reliability.json"
@@ -71,13 +71,14 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(store: Path, **settings: object) -> Iterator[Service]:
-    """Runs ``python -m app`` over a store until the end of the block, with quiet logs."""
+def service(store: Path, *, core: int | None = None, **settings: object) -> Iterator[Service]:
+    """Runs ``python -m app`` over a store until the end of the block, with quiet logs; on one core, if it is named."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANOMALY_")}
     wanted = {"model_store": store, "port": port, "log_level": "error", **settings}
     environment |= {f"ANOMALY_{name.upper()}": str(value) for name, value in wanted.items()}
-    process = subprocess.Popen([sys.executable, "-m", "app"], cwd=ROOT, env=environment)
+    pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
+    process = subprocess.Popen([*pinned, sys.executable, "-m", "app"], cwd=ROOT, env=environment)  # noqa: S603
     try:
         asyncio.run(_ready(port))
         yield Service(process, port)
@@ -350,8 +351,11 @@ def main() -> int:
         found[name] = asdict(figures) if not isinstance(figures, list) else [asdict(each) for each in figures]
         print(name, json.dumps(found[name], indent=2), flush=True)
 
-    with service(store) as running:
+    everywhere = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {LOAD_CORE})  # clients that offer too much would take the service's core as well
+    with service(store, core=SERVER_CORE) as running:
         note("overload", asyncio.run(overload(running, seconds=20)))
+    os.sched_setaffinity(0, everywhere)
     with service(store, request_timeout_s=5) as running:
         note("bad_clients", asyncio.run(bad_clients(running, clients=arguments.clients, seconds=30)))
     note("drained", [drained(store) for _ in range(arguments.runs)])

@@ -20,6 +20,13 @@ ALPHA = 0.05
 
 torch.set_num_threads(1)
 
+_LONGEST = ("test_ray.py", "test_readme.py", "test_under_load.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest begin first: none of the processes works on one alone when the others are done."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
 
 def digits_run(store: Path) -> Run:
     return Run(

@@ -29,7 +29,7 @@ from bulk.storage import find_pictures
 from tests.support import ROOT, Server, encode, gradient
 
 SCRIPT = ROOT / "deploy" / "ray" / "score_dataset.py"
-COPIES = 8  # of each digit: work for some ten seconds
+COPIES = 5  # of each digit: work for some seconds
 
 
 def command(*arguments: object) -> list[str]:
@@ -112,7 +112,7 @@ def test_a_killed_job_goes_on_and_a_killed_node_is_made_up_for(
 ) -> None:
     output = tmp_path / "scores"
     job = command(pictures, "--output", output, "--model-store", store, "--model", "digits-5")
-    job += ["--rows-per-file", "1500", "--batch-size", "4"]  # many files, slowly: there is a middle to be killed in
+    job += ["--rows-per-file", "1000", "--batch-size", "4"]  # many files, slowly: there is a middle to be killed in
     environment = {**os.environ, "RAY_ADDRESS": cluster.address}
     total = 1797 * COPIES + 2
 
