@@ -15,7 +15,7 @@ import torch
 
 from app.inference.bundle import load_bundle
 from app.inference.store import ModelStore
-from benchmarks.clients import crowd, get, post
+from benchmarks.clients import Tally, crowd, get, post
 from benchmarks.reliability import bad_clients, drained, overload, picture, service, swapped
 from tests.support import SPEC, make_bundle
 from training.autoencoders import DenseAutoencoder
@@ -94,6 +94,27 @@ def test_work_that_is_too_late_leaves_the_queue(tmp_path: Path) -> None:
         good = tally.statuses()[200] + after.statuses()[200]
         # A late picture that was already in its forward pass is computed, and anomalies are computed twice.
         assert scored < 2 * good + late / 2
+
+
+def test_who_goes_away_leaves_the_queue(tmp_path: Path) -> None:
+    slow = DenseAutoencoder(SPEC.shape, (6000, 6000), 4, linear_code=True)
+    ModelStore(tmp_path).publish(*make_bundle("slow", network=slow))
+
+    async def wait_and_leave(port: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(post(picture(8)))
+        await asyncio.sleep(0.3)
+        writer.transport.abort()
+
+    async def crowd_and_then_one(port: int) -> Tally:
+        await asyncio.gather(*(wait_and_leave(port) for _ in range(200)))
+        await asyncio.sleep(0.1)
+        return await crowd(port, [post(picture(8))], connections=1, seconds=0.3)
+
+    with service(tmp_path, model="slow", max_batch=1, queue_size=200) as running:
+        tally = asyncio.run(crowd_and_then_one(running.port))
+    assert tally.statuses().keys() == {200}
+    assert tally.replies[0].seconds < 1.5  # not behind two hundred pictures that nobody waits for
 
 
 @pytest.mark.parametrize("attempt", range(3))

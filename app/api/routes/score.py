@@ -20,6 +20,7 @@ from app.api.deadline import deadline
 from app.api.errors import AllRejected, NotAcceptable, Rejection, ShuttingDown
 from app.api.feedback import with_ids
 from app.api.negotiation import best_type
+from app.api.presence import while_client_waits
 from app.api.problems import describe
 from app.api.queries import Extra, ScoreQuery, parse_score_query
 from app.api.services import Services
@@ -81,9 +82,11 @@ class ScoreEndpoint:
         if media_type == _PNG and len(uploads) > 1:
             raise NotAcceptable(f"{_PNG} shows one picture, {len(uploads)} were sent; ask for {_JSON}")
         with parts.engine.admit(served, len(uploads)):
-            outcomes = await parts.engine.score_files(
+            scoring = parts.engine.score_files(
                 served, [upload.data for upload in uploads], encode="reconstruction" in query.include
             )
+            # Looking after the client costs as much as decoding its picture: only where it would keep others waiting.
+            outcomes = await (while_client_waits(receive, scoring) if parts.engine.is_behind else scoring)
             scope["state"]["scoring"] = account(served, threshold, outcomes)
             _require_one_scored(uploads, outcomes)
             pixels = len(outcomes) * manifest.input.height * manifest.input.width
