@@ -71,7 +71,7 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(store: Path, *, core: int | None = None, **settings: object) -> Iterator[Service]:
+def service(store: Path, *, core: int | None = None, **settings: Any) -> Iterator[Service]:
     """Runs ``python -m app`` over a store until the end of the block, with quiet logs; on one core, if it is named."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANOMALY_")}
@@ -200,7 +200,7 @@ class Drained:
     exit_status: int
 
 
-def drained(store: Path, **settings: object) -> Drained:
+def drained(store: Path, **settings: Any) -> Drained:
     """Starts a service, loads it, sends SIGTERM, and counts."""
 
     async def run(running: Service) -> tuple[Tally, float]:

@@ -20,6 +20,7 @@ from ray.cluster_utils import Cluster
 from app.client.finding import IMAGE_SUFFIXES
 from app.client.rows import COLUMNS
 from app.inference.errors import BundleRejected, UnsupportedFalseAlarmRate
+from app.inference.signing import SigningKey
 from app.inference.store import ModelStore
 from bulk import storage
 from bulk.errors import CannotRun
@@ -334,3 +335,12 @@ def test_a_store_that_does_not_verify_stops_the_job_in_a_line(store: Path, tmp_p
     assert "model.pt was changed" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_where_keys_are_trusted_an_unsigned_version_stops_the_job(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys.pub").write_bytes(SigningKey.generate().public_pem())
+    job = command(tmp_path, "--output", tmp_path / "out", "--model-store", store, "--model", "digits-5")
+    done = subprocess.run([*job, "--trusted-keys", tmp_path / "keys.pub"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "manifest.sig is missing" in done.stderr
+    assert done.stderr.count("\n") == 1

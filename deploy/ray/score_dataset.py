@@ -20,6 +20,7 @@ import ray  # noqa: E402
 from ray.data import ActorPoolStrategy  # noqa: E402
 
 from app.inference.errors import InferenceError  # noqa: E402
+from app.inference.signing import TrustedKeys, public_keys_in  # noqa: E402
 from app.inference.store import ModelStore  # noqa: E402
 from bulk.errors import CannotRun  # noqa: E402
 from bulk.results import Results  # noqa: E402
@@ -80,7 +81,9 @@ def main() -> int:
     """Runs the job that the command line describes; returns the exit status."""
     options = _parser().parse_args()
     try:
-        judge = Judge.appoint(ModelStore(options.model_store), options.model, options.version, options.false_alarm_rate)
+        trusted = options.trusted_keys and TrustedKeys(public_keys_in(options.trusted_keys.read_text()))
+        store = ModelStore(options.model_store, trusted)
+        judge = Judge.appoint(store, options.model, options.version, options.false_alarm_rate)
         results = Results(options.output, judge, rows_per_file=options.rows_per_file)
         if options.retry_rejected:
             results.forget_rejected()
@@ -189,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="only this machine must see it (default: that of the checkout)",
     )
+    add("--trusted-keys", type=Path, metavar="FILE", help="public keys: refuse a version that none of them has signed")
     add("--model", default="mnist-5", metavar="NAME", help="which of its models (default: %(default)s)")
     add("--version", help="which version (default: the one that is served)")
     add(
