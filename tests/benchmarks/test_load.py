@@ -114,8 +114,8 @@ end
     assert good.errors == 0
     assert good.requests_per_s > 10
     assert 0 < good.p50_ms <= good.p99_ms < 1000
-    assert checked.errors == pytest.approx(checked.requests_per_s / 2, rel=0.2)
-    assert failing.errors == pytest.approx(failing.requests_per_s / 2, rel=0.2)
+    assert checked.errors == pytest.approx(checked.requests / 2, abs=2)  # every second one, whatever the machine's pace
+    assert failing.errors == pytest.approx(failing.requests / 2, abs=2)
 
 
 @needs_wrk
