@@ -14,7 +14,7 @@ SEED ?= 1337
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train demo test bench bench-peers bench-training soak test-docker lint lock clean
+.PHONY: help serve train demo test test-cluster test-docker bench bench-peers bench-training soak lint lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,6 +34,9 @@ demo: $(VENV)/ready-training  ## a model per digit into demo_store/, then serve 
 # One thread for each process: those of several trainings and servers at once would wait for each other.
 test: $(VENV)/ready-dev  ## the whole test suite with branch coverage (ARGS=)
 	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
+
+test-cluster: $(VENV)/ready-dev  ## the Ray job on a cluster of three nodes on this machine, killed and resumed
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m cluster
 
 bench-training: $(VENV)/ready-training  ## our training loop against the tutorial's, in one run (DATA_DIR=)
 	$(PY) -m benchmarks.training --data-dir "$(DATA_DIR)"

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from PIL import Image
@@ -30,7 +30,6 @@ from benchmarks.clients import (
     Connection,
     LostRequest,
     Reply,
-    Tally,
     crowd,
     drip,
     get,
@@ -53,11 +52,25 @@ _START_S: Final = 60
 _STOP_S: Final = 60
 
 
+class Process(Protocol):
+    """What the scenarios need of ``subprocess.Popen``."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Nothing happens to one that has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status."""
+
+
 @dataclass(frozen=True)
 class Service:
     """A running service process."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     port: int
 
     def resident_bytes(self) -> int:
@@ -200,32 +213,26 @@ class Drained:
     exit_status: int
 
 
-def drained(store: Path, **settings: Any) -> Drained:
-    """Starts a service, loads it, sends SIGTERM, and counts."""
-
-    async def run(running: Service) -> tuple[Tally, float]:
-        requests = [post(picture(28)), post(picture(256))]
-        load = asyncio.create_task(
-            crowd(running.port, requests, connections=32, seconds=_STOP_S, until=lambda reply: reply.status != OK)
-        )
-        await asyncio.sleep(0.5 + random.random() / 2)  # noqa: S311
-        began = time.perf_counter()
-        running.process.send_signal(signal.SIGTERM)
-        tally = await load
-        await asyncio.to_thread(running.process.wait, _STOP_S)
-        return tally, time.perf_counter() - began
-
-    with service(store, **settings) as running:
-        tally, seconds = asyncio.run(run(running))
-        statuses = tally.statuses()
-        assert set(statuses) <= {OK, UNAVAILABLE}, statuses  # noqa: S101
-        return Drained(
-            answered=statuses[OK],
-            turned_away=statuses.get(UNAVAILABLE, 0) + tally.refused,
-            lost=tally.lost,
-            seconds_to_exit=seconds,
-            exit_status=running.process.returncode,
-        )
+async def drained(service: Service) -> Drained:
+    """Loads a service, sends SIGTERM, and counts."""
+    requests = [post(picture(28)), post(picture(256))]
+    load = asyncio.create_task(
+        crowd(service.port, requests, connections=32, seconds=_STOP_S, until=lambda reply: reply.status != OK)
+    )
+    await asyncio.sleep(0.5 + random.random() / 2)  # noqa: S311
+    began = time.perf_counter()
+    service.process.send_signal(signal.SIGTERM)
+    tally = await load
+    exit_status = await asyncio.to_thread(service.process.wait, _STOP_S)
+    statuses = tally.statuses()
+    assert set(statuses) <= {OK, UNAVAILABLE}, statuses  # noqa: S101
+    return Drained(
+        answered=statuses[OK],
+        turned_away=statuses.get(UNAVAILABLE, 0) + tally.refused,
+        lost=tally.lost,
+        seconds_to_exit=time.perf_counter() - began,
+        exit_status=exit_status,
+    )
 
 
 @dataclass(frozen=True)
@@ -358,7 +365,11 @@ def main() -> int:
     os.sched_setaffinity(0, everywhere)
     with service(store, request_timeout_s=5) as running:
         note("bad_clients", asyncio.run(bad_clients(running, clients=arguments.clients, seconds=30)))
-    note("drained", [drained(store) for _ in range(arguments.runs)])
+    drains = []
+    for _ in range(arguments.runs):
+        with service(store) as running:
+            drains.append(asyncio.run(drained(running)))
+    note("drained", drains)
     with tempfile.TemporaryDirectory() as folder:
         model = _two_versions(Path(folder))
         with service(model.parent, model=model.name) as running:

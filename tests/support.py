@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from app.inference.manifest import (
 )
 from app.inference.rendering import png, to_pixels
 from app.inference.store import new_version
+from tests import warm
 from training.autoencoders import DenseAutoencoder, parameter_count
 from training.evaluation import score_all
 from training.scoring import Mse, ScoredAutoencoder
@@ -43,6 +43,20 @@ from training.scoring import Mse, ScoredAutoencoder
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 SPEC = InputSpec(mode="L", height=8, width=8)
+
+
+class SlowAutoencoder(DenseAutoencoder):
+    """Takes its time, about 15 µs a round, without being a large file."""
+
+    def __init__(self, rounds: int) -> None:
+        super().__init__(SPEC.shape, (16,), 4, linear_code=True)
+        self.rounds = rounds
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        rebuilt = images
+        for _ in range(self.rounds):
+            rebuilt = self.decoder(self.encoder(rebuilt)).reshape(images.shape)
+        return rebuilt
 
 
 def make_bundle(
@@ -116,7 +130,7 @@ def free_port() -> int:
 class Server:
     """A running ``python -m app``."""
 
-    process: subprocess.Popen[bytes]
+    process: warm.Process
     client: httpx.Client
     port: int
     log: Path
@@ -135,7 +149,7 @@ class Server:
 
 @contextlib.contextmanager
 def running_server(store: Path, log: Path, *, ready: bool = True, **settings: object) -> Iterator[Server]:
-    """Starts the real process on a free port; stops it with SIGTERM and checks that it ends well."""
+    """Starts the real service on a free port; stops it with SIGTERM and checks that it ends well."""
     port = free_port()
     environment: Mapping[str, str] = {
         **{key: value for key, value in os.environ.items() if not key.startswith("ANOMALY_")},
@@ -144,10 +158,7 @@ def running_server(store: Path, log: Path, *, ready: bool = True, **settings: ob
         "ANOMALY_DRAIN_S": "0",
         **{f"ANOMALY_{key.upper()}": str(value) for key, value in settings.items()},
     }
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app"], cwd=ROOT, env=environment, stderr=output, stdout=output
-        )
+    process = warm.Process("app", cwd=ROOT, env=environment, log=log)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
         server = Server(process, client, port, log)
         try:

@@ -110,6 +110,7 @@ def scores_on(raylet: int) -> bool:
     return any(Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::MapWorker") for child in children)
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(" " in sys.executable, reason="Ray starts no workers with an interpreter whose path has a space")
 def test_a_killed_job_goes_on_and_a_killed_node_is_made_up_for(
     cluster: Cluster, pictures: Path, store: Path, server: Server, tmp_path: Path

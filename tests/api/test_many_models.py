@@ -15,8 +15,7 @@ from app.inference.manifest import Manifest
 from app.inference.registry import ModelRegistry
 from app.inference.store import ModelStore
 from benchmarks.clients import crowd, post
-from tests.support import SPEC, Server, encode, gradient, make_bundle, running_server
-from training.autoencoders import DenseAutoencoder
+from tests.support import Server, SlowAutoencoder, encode, gradient, make_bundle, running_server
 
 PNG = encode(gradient())
 NAMES = [f"m{number:02}" for number in range(12)]
@@ -30,8 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.publish(*make_bundle(name, seed=seed))
     model = store.root / "m07" / store.current("m07") / "model.pt"
     model.write_bytes(model.read_bytes()[:-1])
-    slow = DenseAutoencoder(SPEC.shape, (2000, 2000), 4, linear_code=True)
-    store.publish(*make_bundle("slow", network=slow))
+    store.publish(*make_bundle("slow", network=SlowAutoencoder(400)))
     return store.root
 
 

@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,9 +17,22 @@ import torch
 from app.inference.bundle import load_bundle
 from app.inference.store import ModelStore
 from benchmarks.clients import Tally, crowd, get, post
-from benchmarks.reliability import bad_clients, drained, overload, picture, service, swapped
-from tests.support import SPEC, make_bundle
-from training.autoencoders import DenseAutoencoder
+from benchmarks.reliability import Service, bad_clients, drained, overload, picture, swapped
+from tests.support import SlowAutoencoder, make_bundle, running_server
+
+Start = Callable[..., contextlib.AbstractContextManager[Service]]
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Start:
+    """Starts a service over a store."""
+
+    @contextlib.contextmanager
+    def start(store: Path, **settings: Any) -> Iterator[Service]:
+        with running_server(store, tmp_path / "log", **{"log_level": "error", **settings}) as server:
+            yield Service(server.process, server.port)
+
+    return start
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +44,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store.root
 
 
-def test_four_times_the_load_does_not_stop_the_good_answers(small_store: Path) -> None:
+def test_four_times_the_load_does_not_stop_the_good_answers(service: Start, small_store: Path) -> None:
     with service(small_store, model="m", queue_size=64) as running:
         seen = asyncio.run(overload(running, seconds=3))
     assert seen.busy_share > 0.2
@@ -40,7 +54,7 @@ def test_four_times_the_load_does_not_stop_the_good_answers(small_store: Path) -
     assert seen.health_slowest_s < 1
 
 
-def test_a_full_queue_refuses_before_it_reads_a_body(small_store: Path) -> None:
+def test_a_full_queue_refuses_before_it_reads_a_body(service: Start, small_store: Path) -> None:
     with service(small_store, model="m", queue_size=1, max_files=1) as running:
         tally = asyncio.run(crowd(running.port, [post(picture(2000))], connections=8, seconds=2))
     assert set(tally.statuses()) == {200, 429}
@@ -49,7 +63,7 @@ def test_a_full_queue_refuses_before_it_reads_a_body(small_store: Path) -> None:
     assert busy.headers["content-type"] == "application/problem+json"
 
 
-def test_slow_idle_and_vanishing_clients_disturb_nobody(small_store: Path) -> None:
+def test_slow_idle_and_vanishing_clients_disturb_nobody(service: Start, small_store: Path) -> None:
     with service(small_store, model="m", request_timeout_s=2) as running:
         seen = asyncio.run(bad_clients(running, clients=500, idle=200, seconds=3))
     assert seen.failed == 0
@@ -57,7 +71,7 @@ def test_slow_idle_and_vanishing_clients_disturb_nobody(small_store: Path) -> No
     assert seen.memory_growth < 0.1
 
 
-def test_uploads_that_come_in_together_are_bounded_in_memory(small_store: Path) -> None:
+def test_uploads_that_come_in_together_are_bounded_in_memory(service: Start, small_store: Path) -> None:
     async def flood(port: int) -> list[bytes]:
         """Sixty clients send nine tenths of a megabyte each and wait: sixteen megabytes are the limit."""
         streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(60)]
@@ -80,9 +94,8 @@ def test_uploads_that_come_in_together_are_bounded_in_memory(small_store: Path) 
         }
 
 
-def test_work_that_is_too_late_leaves_the_queue(tmp_path: Path) -> None:
-    slow = DenseAutoencoder(SPEC.shape, (6000, 6000), 4, linear_code=True)
-    ModelStore(tmp_path).publish(*make_bundle("slow", network=slow))
+def test_work_that_is_too_late_leaves_the_queue(service: Start, tmp_path: Path) -> None:
+    ModelStore(tmp_path).publish(*make_bundle("slow", network=SlowAutoencoder(1200)))
     with service(tmp_path, model="slow", request_timeout_s=0.3, max_batch=1) as running:
         tally = asyncio.run(crowd(running.port, [post(picture(8))], connections=120, seconds=1.5))
         assert {200, 504} <= tally.statuses().keys() <= {200, 504}
@@ -96,9 +109,8 @@ def test_work_that_is_too_late_leaves_the_queue(tmp_path: Path) -> None:
         assert scored < 2 * good + late / 2
 
 
-def test_who_goes_away_leaves_the_queue(tmp_path: Path) -> None:
-    slow = DenseAutoencoder(SPEC.shape, (6000, 6000), 4, linear_code=True)
-    ModelStore(tmp_path).publish(*make_bundle("slow", network=slow))
+def test_who_goes_away_leaves_the_queue(service: Start, tmp_path: Path) -> None:
+    ModelStore(tmp_path).publish(*make_bundle("slow", network=SlowAutoencoder(1200)))
 
     async def wait_and_leave(port: int) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -118,8 +130,11 @@ def test_who_goes_away_leaves_the_queue(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_told_to_end_under_full_load_it_answers_what_it_has_accepted(small_store: Path, attempt: int) -> None:
-    seen = drained(small_store, model="m", drain_s=1)
+def test_told_to_end_under_full_load_it_answers_what_it_has_accepted(
+    service: Start, small_store: Path, attempt: int
+) -> None:
+    with service(small_store, model="m", drain_s=1) as running:
+        seen = asyncio.run(drained(running))
     assert seen.answered > 10
     assert seen.turned_away > 0
     assert seen.lost == 0
@@ -127,7 +142,7 @@ def test_told_to_end_under_full_load_it_answers_what_it_has_accepted(small_store
     assert seen.seconds_to_exit < 10
 
 
-def test_while_it_drains_it_says_so(small_store: Path) -> None:
+def test_while_it_drains_it_says_so(service: Start, small_store: Path) -> None:
     with service(small_store, model="m", drain_s=3) as running:
         with httpx.Client(base_url=f"http://127.0.0.1:{running.port}", trust_env=False) as client:
             running.process.send_signal(signal.SIGTERM)
@@ -145,7 +160,7 @@ def test_while_it_drains_it_says_so(small_store: Path) -> None:
         assert time.monotonic() - began < 2
 
 
-def test_versions_are_swapped_without_a_failed_or_mislabelled_answer(small_store: Path) -> None:
+def test_versions_are_swapped_without_a_failed_or_mislabelled_answer(service: Start, small_store: Path) -> None:
     with service(small_store, model="m") as running:
         seen = asyncio.run(swapped(running, small_store / "m", swaps=4))
     assert seen.answered > 100
@@ -162,7 +177,7 @@ def test_a_picture_scores_the_same_alone_and_in_a_batch(store: Path) -> None:
         assert alone.mse[0] == pytest.approx(together.mse[index], rel=1e-5)
 
 
-def test_workers_sum_their_metrics_and_a_killed_one_comes_back(small_store: Path) -> None:
+def test_workers_sum_their_metrics_and_a_killed_one_comes_back(service: Start, small_store: Path) -> None:
     with (
         service(small_store, model="m", workers=2) as running,
         httpx.Client(base_url=f"http://127.0.0.1:{running.port}", trust_env=False, timeout=30) as client,
@@ -184,7 +199,6 @@ def test_workers_sum_their_metrics_and_a_killed_one_comes_back(small_store: Path
         _wait(lambda: all(_status(client) == 200 for _ in range(10)))
         assert _images(new_connection("GET", "/metrics").content) == scored  # what it had counted is not lost
         assert _metric(new_connection("GET", "/metrics").content, "anomaly_queue_depth") == 0
-    assert running.process.returncode == 0
 
 
 def _status(client: httpx.Client) -> int:
@@ -217,10 +231,10 @@ def _wait(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def test_the_access_line_tells_of_queue_and_compute_time(small_store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_access_line_tells_of_queue_and_compute_time(service: Start, small_store: Path, tmp_path: Path) -> None:
     with service(small_store, model="m", log_level="info", log_format="json") as running:
         asyncio.run(crowd(running.port, [post(picture(28))], connections=1, seconds=0.2))
-    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     scored = [line for line in lines if line.get("path") == "/score"]
     assert scored
     assert {"request_id", "model", "version", "normal", "anomaly", "rejected", "queue_ms", "compute_ms"} <= set(

@@ -27,8 +27,7 @@ from tritonclient.utils import InferenceServerException
 from app import __version__
 from app.api.inference_schemas import InferenceFailure, InferenceResponse
 from app.inference.store import ModelStore
-from tests.support import SPEC, Server, make_bundle, running_server
-from training.autoencoders import DenseAutoencoder
+from tests.support import Server, SlowAutoencoder, make_bundle, running_server
 from training.pipeline import Published
 
 Digits = dict[int, list[bytes]]
@@ -444,7 +443,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a key, a short deadline and a short queue, and models that are slow and fragile."""
     directory = tmp_path_factory.mktemp("strict")
     store = ModelStore(directory / "store")
-    store.publish(*make_bundle("slow", network=DenseAutoencoder(SPEC.shape, (3000, 3000), 4, linear_code=True)))
+    store.publish(*make_bundle("slow", network=SlowAutoencoder(400)))
     store.publish(*make_bundle("fragile", network=Fragile()))
     with running_server(
         store.root, directory / "log", model="slow", api_keys="secret", request_timeout_s=2, max_files=4, queue_size=4,
