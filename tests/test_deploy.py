@@ -17,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.inference.store import ModelStore
 from tests.support import ROOT, Server, encode, free_port, gradient, make_bundle, running_server
 
+pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
 PNG = encode(gradient())

@@ -5,7 +5,7 @@ PNG pictures, and one self-contained HTML page that shows them with the figures 
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,12 +29,26 @@ mpl.use("Agg")
 
 NORMAL_COLOUR: Final = "#2a6f97"
 ANOMALY_COLOUR: Final = "#d1495b"
-_GRID: Final = 16
+_SAMPLES: Final = 16
 _WORST: Final = 8
 _WIDE: Final = 10
 _EACH: Final = 2
 _KINDS: Final = 20
 _SHOWN_FIRST: Final = "7"  # the tutorial shows a seven where there is one
+
+
+# Of a grid of pictures: its width, and what lies between them, in widths of a picture.
+_INCHES: Final = 9
+_GAP: Final = 0.06
+_LABEL: Final = 0.2
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A picture, (C, H, W), in a grid."""
+
+    image: torch.Tensor
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,13 +158,40 @@ def _show(axes: mpl.axes.Axes, image: torch.Tensor, title: str = "") -> None:
     axes.axis("off")
 
 
-def _samples(material: Material) -> Figure:
-    figure = Figure(figsize=(8, 2.4), layout="constrained")
-    figure.suptitle("Normal pictures, as the model sees them")
-    for axes, image in zip(figure.subplots(2, _GRID // 2).flat, material.normal[:_GRID], strict=False):
-        _show(axes, image)
-    _blank_empty(figure)
+def _grid(title: str, cells: Mapping[tuple[int, int], _Cell], columns: int) -> Figure:
+    """Pictures of one size in rows and columns, by (row, column), the labels above.
+
+    All of them share one pair of axes: a pair for each would take a hundred times as long to lay out as to draw.
+
+    Args:
+        title: above all.
+        cells: the pictures.
+        columns: how many columns there are, empty ones included.
+    """
+    height = max(cell.image.shape[-2] / cell.image.shape[-1] for cell in cells.values())
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    axes.axis("off")
+    figure.suptitle(title)
+    bottom = 0.0
+    for row in range(max(row for row, _ in cells) + 1):
+        labelled = any((row, column) in cells and cells[row, column].label for column in range(columns))
+        top = bottom - (_LABEL if labelled else _GAP)
+        bottom = top - height
+        for column in range(columns):
+            if cell := cells.get((row, column)):
+                pixels = to_image(cell.image).convert("RGB")
+                axes.imshow(pixels, interpolation="nearest", extent=(column, column + 1 - _GAP, bottom, top))
+                axes.text(column, top + _GAP / 2, cell.label, fontsize=7)
+    axes.set(xlim=(0, columns), ylim=(bottom, 0))
+    figure.set_size_inches(_INCHES, _INCHES / columns * -bottom + 0.5)
     return figure
+
+
+def _samples(material: Material) -> Figure:
+    columns = _SAMPLES // 2
+    cells = {divmod(at, columns): _Cell(image) for at, image in enumerate(material.normal[:_SAMPLES])}
+    return _grid("Normal pictures, as the model sees them", cells, columns)
 
 
 def _loss(epochs: Sequence[Epoch]) -> Figure:
@@ -261,20 +302,25 @@ def _precision_recall(material: Material) -> Figure:
     return figure
 
 
+def _with_reconstructions(material: Material, indices: Sequence[int], row: int) -> dict[tuple[int, int], _Cell]:
+    """Two rows from ``row`` on: test pictures with kind and score, and what the model makes of them."""
+    scores = material.test_scores
+    cells = {}
+    for column, index in enumerate(indices):
+        label = f"{material.test_kinds[index]}: {scores.score[index]:.4f}"
+        cells[row, column] = _Cell(material.test[index], label)
+        cells[row + 1, column] = _Cell(scores.reconstruction[index])
+    return cells
+
+
 def _gallery(material: Material) -> Figure:
     """Two test pictures of each kind, above their reconstructions."""
     kinds = sorted(set(material.test_kinds))[:_KINDS]
     shown = [index for kind in kinds for index in [i for i, k in enumerate(material.test_kinds) if k == kind][:_EACH]]
-    figure = Figure(figsize=(9, 2.6 * -(-len(shown) // _WIDE)), layout="constrained")
-    figure.suptitle("Test pictures (above) and reconstructions (below)")
-    grid = figure.subplots(2 * -(-len(shown) // _WIDE), _WIDE, squeeze=False)
-    for place, index in enumerate(shown):
-        row, column = 2 * (place // _WIDE), place % _WIDE
-        title = f"{material.test_kinds[index]}: {material.test_scores.score[index]:.4f}"
-        _show(grid[row, column], material.test[index], title)
-        _show(grid[row + 1, column], material.test_scores.reconstruction[index])
-    _blank_empty(figure)
-    return figure
+    cells: dict[tuple[int, int], _Cell] = {}
+    for start in range(0, len(shown), _WIDE):
+        cells |= _with_reconstructions(material, shown[start : start + _WIDE], 2 * start // _WIDE)
+    return _grid("Test pictures (above) and reconstructions (below)", cells, _WIDE)
 
 
 def _worst(material: Material) -> Figure:
@@ -283,18 +329,6 @@ def _worst(material: Material) -> Figure:
     by_score = sorted(range(len(scores)), key=scores.__getitem__)
     normal = [index for index in reversed(by_score) if material.test_kinds[index] == NORMAL]
     anomalies = [index for index in by_score if material.test_kinds[index] != NORMAL]
-    figure = Figure(figsize=(9, 5.4), layout="constrained")
-    figure.suptitle(f"Worst false alarms (above) and worst misses (below); threshold {material.threshold:.4f}")
-    grid = figure.subplots(4, _WORST)
-    for rows, indices in ((grid[:2], normal), (grid[2:], anomalies)):
-        for (upper, lower), index in zip(rows.T, indices[:_WORST], strict=False):
-            _show(upper, material.test[index], f"{material.test_kinds[index]}: {scores[index]:.4f}")
-            _show(lower, material.test_scores.reconstruction[index])
-    _blank_empty(figure)
-    return figure
-
-
-def _blank_empty(figure: Figure) -> None:
-    unused: Iterable[mpl.axes.Axes] = (axes for axes in figure.axes if not axes.has_data())
-    for axes in unused:
-        axes.axis("off")
+    cells = _with_reconstructions(material, normal[:_WORST], 0) | _with_reconstructions(material, anomalies[:_WORST], 2)
+    title = f"Worst false alarms (above) and worst misses (below); threshold {material.threshold:.4f}"
+    return _grid(title, cells, _WORST)

@@ -39,6 +39,8 @@ from app.inference.store import ModelStore
 from tests import hostile
 from tests.support import Server, encode, gradient, make_bundle, running_server
 
+pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+
 GOOD = encode(gradient(), "PNG")
 SEEDS = hostile.seeds()
 CORPUS = hostile.corpus()

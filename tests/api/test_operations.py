@@ -14,6 +14,8 @@ from app.inference.store import ModelStore
 from tests.support import Server, encode, gradient, make_bundle, running_server
 from training.pipeline import Published
 
+pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+
 PNG = encode(gradient())
 
 

@@ -20,6 +20,8 @@ from tests.api.conftest import PHONE, Visit
 from tests.support import ROOT, Server, encode, gradient, make_bundle, running_server
 from training.pipeline import Published
 
+pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+
 expect.set_options(timeout=15_000)
 
 Point = tuple[float, float]

@@ -20,6 +20,8 @@ from benchmarks.clients import Tally, crowd, get, post
 from benchmarks.reliability import Service, bad_clients, drained, overload, picture, swapped
 from tests.support import SlowAutoencoder, make_bundle, running_server
 
+pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+
 Start = Callable[..., contextlib.AbstractContextManager[Service]]
 
 

@@ -30,6 +30,8 @@ from app.inference.store import ModelStore
 from tests.support import Server, SlowAutoencoder, make_bundle, running_server
 from training.pipeline import Published
 
+pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+
 Digits = dict[int, list[bytes]]
 Body = dict[str, Any]
 

@@ -11,6 +11,8 @@ from app.api.settings import Settings
 from benchmarks.capacity import Figures, Plan, measure_model_mb, measured, plan, report
 from tests.support import ROOT
 
+pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+
 DEPLOY = ROOT / "deploy"
 FIGURES = Figures(requests_per_core=1000, worker_mb=300, model_mb=10, utilisation=0.5, spare_pods=1)
 

@@ -27,7 +27,8 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_for
 
 needs_tools = pytest.mark.skipif("not __import__('shutil').which('taskset')", reason="needs taskset")
 needs_wrk = pytest.mark.skipif("not __import__('shutil').which('wrk')", reason="needs wrk")
-pytestmark = [needs_tools, pytest.mark.skipif("__import__('sys').platform != 'linux'", reason="Linux only")]
+on_linux = pytest.mark.skipif("__import__('sys').platform != 'linux'", reason="Linux only")
+pytestmark = [pytest.mark.no_cover, needs_tools, on_linux]
 CORE = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 
 

@@ -15,6 +15,8 @@ from benchmarks.load import LoadError
 from benchmarks.peers import Figures
 from tests.support import encode, gradient
 
+pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+
 ANSWER: dict[str, Any] = {
     "model": {"name": "m", "version": "1"},
     "threshold": 0.1,

@@ -25,6 +25,8 @@ from app.api.settings import Settings
 from app.inference.store import ModelStore
 from tests.support import ROOT, encode, free_port, gradient, make_bundle
 
+pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+
 CONFIGURATION = (ROOT / "deploy" / "nginx" / "anomaly.conf").read_text()
 QUEUE = 8
 CLIENTS = 4

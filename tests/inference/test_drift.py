@@ -52,6 +52,7 @@ def test_the_limit_keeps_the_promise_and_wastes_little(size: int) -> None:
         assert least > 0.9 * FALSE_ALARM_PROBABILITY
 
 
+@pytest.mark.no_cover  # a simulation
 @pytest.mark.parametrize(("size", "digits"), [(30, 16), (30, 1), (400, 16), (400, 2)])
 def test_unchanged_pictures_alarm_no_oftener_than_stated(size: int, digits: int) -> None:
     """A new calibration set for every window: that is what the promise is about. Few digits: many ties."""

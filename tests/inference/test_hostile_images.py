@@ -18,7 +18,10 @@ SEEDS = hostile.seeds()
 CORPUS = hostile.corpus()
 
 # Pillow warns of what is odd about a file; that is no reason to refuse it, and the service logs it.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.no_cover,  # thousands of pictures: other tests count the lines
+]
 
 
 def look(data: bytes, spec: InputSpec = SPECS[0]) -> Decoded | None:
