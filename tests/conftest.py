@@ -20,7 +20,7 @@ ALPHA = 0.05
 
 torch.set_num_threads(1)
 
-_LONGEST = ("test_readme.py", "test_under_load.py", "test_page.py", "test_fuzz.py")
+_LONGEST = ("test_readme.py", "test_under_load.py", "test_page.py", "test_fuzz.py", "test_command_line.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

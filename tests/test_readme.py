@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.api.settings import PREFIX, Settings
-from tests.support import ROOT, Server, running_server
+from tests.support import NOT_COUNTED, ROOT, Server, running_server
 
 pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
 
@@ -59,7 +59,13 @@ def run(command: str, checkout: Path, service: Server) -> str:
         .replace("curl ", "curl -sS --fail --noproxy '*' ", 1)
     )
     done = subprocess.run(
-        ["bash", "-euc", script], cwd=checkout, capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-euc", script],
+        cwd=checkout,
+        env=NOT_COUNTED,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -26,7 +26,7 @@ RAW = SHARED_DATA / "MNIST" / "raw"
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(STORE, tmp_path_factory.mktemp("log") / "log", log_level="warning") as server:
+    with running_server(STORE, tmp_path_factory.mktemp("log") / "log", counted=False, log_level="warning") as server:
         yield server
 
 

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import coverage
+
 _LIBRARIES = [
     "torch",
     "fastapi",
@@ -29,10 +31,21 @@ _context.set_forkserver_preload(_LIBRARIES)
 
 
 class Process:
-    """``subprocess.Popen([sys.executable, "-m", module], …)``, as far as the tests need it."""
+    """``subprocess.Popen([sys.executable, "-m", module, *arguments], …)``, as far as the tests need it.
 
-    def __init__(self, module: str, *, cwd: Path, env: Mapping[str, str], log: Path) -> None:
-        self._process = _context.Process(target=_become, args=(module, cwd, dict(env), log))
+    Args:
+        module: what it runs.
+        arguments: its command line.
+        env: all of its environment.
+        log: where it writes, after what is there.
+        counted: whether its lines count as covered; a server under load is slowed down by that.
+    """
+
+    def __init__(
+        self, module: str, *arguments: str, cwd: Path, env: Mapping[str, str], log: Path, counted: bool = True
+    ) -> None:
+        self.log = log
+        self._process = _context.Process(target=_become, args=(module, arguments, cwd, dict(env), log, counted))
         self._process.start()
         assert self._process.pid
         self.pid: int = self._process.pid
@@ -61,8 +74,10 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
 
-def _become(module: str, cwd: Path, env: dict[str, str], log: Path) -> None:
-    with log.open("wb") as output, Path(os.devnull).open("rb") as nothing:
+def _become(module: str, arguments: tuple[str, ...], cwd: Path, env: dict[str, str], log: Path, counted: bool) -> None:
+    if not counted and (counting := coverage.Coverage.current()):
+        counting.stop()
+    with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -70,5 +85,5 @@ def _become(module: str, cwd: Path, env: dict[str, str], log: Path) -> None:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    sys.argv = [module]
+    sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

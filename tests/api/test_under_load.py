@@ -31,7 +31,7 @@ def service(tmp_path: Path) -> Start:
 
     @contextlib.contextmanager
     def start(store: Path, **settings: Any) -> Iterator[Service]:
-        with running_server(store, tmp_path / "log", **{"log_level": "error", **settings}) as server:
+        with running_server(store, tmp_path / "log", counted=False, **{"log_level": "error", **settings}) as server:
             yield Service(server.process, server.port)
 
     return start
@@ -48,7 +48,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_four_times_the_load_does_not_stop_the_good_answers(service: Start, small_store: Path) -> None:
     with service(small_store, model="m", queue_size=64) as running:
-        seen = asyncio.run(overload(running, seconds=3))
+        seen = asyncio.run(overload(running, seconds=2))
     assert seen.busy_share > 0.2
     # Half of what `make soak` holds: here the clients share the cores with the service and with other tests.
     assert seen.share_of_peak > 0.4
@@ -67,7 +67,7 @@ def test_a_full_queue_refuses_before_it_reads_a_body(service: Start, small_store
 
 def test_slow_idle_and_vanishing_clients_disturb_nobody(service: Start, small_store: Path) -> None:
     with service(small_store, model="m", request_timeout_s=2) as running:
-        seen = asyncio.run(bad_clients(running, clients=500, idle=200, seconds=3))
+        seen = asyncio.run(bad_clients(running, clients=400, idle=200, seconds=2))
     assert seen.failed == 0
     assert seen.files_left <= 0
     assert seen.memory_growth < 0.1

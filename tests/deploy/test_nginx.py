@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from app import __main__ as command
 from app.api.problems import KINDS
 from app.api.settings import Settings
 from app.inference.store import ModelStore
+from tests import warm
 from tests.support import ROOT, encode, free_port, gradient, make_bundle
 
 pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
@@ -30,6 +30,7 @@ pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those o
 CONFIGURATION = (ROOT / "deploy" / "nginx" / "anomaly.conf").read_text()
 QUEUE = 8
 CLIENTS = 4
+LEFT_ALONE_S = float(re.findall(r"fail_timeout=(\d+)s", CONFIGURATION)[0])
 
 needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 
@@ -48,10 +49,7 @@ class Instance:
             "ANOMALY_MODEL_STORE": str(self.store), "ANOMALY_MODEL": "m", "ANOMALY_PORT": str(self.port),
             "ANOMALY_DRAIN_S": "0.5", "ANOMALY_QUEUE_SIZE": str(QUEUE), "ANOMALY_MAX_FILES": str(QUEUE),
         }  # fmt: skip
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "app"], cwd=ROOT, env=variables, stdout=log, stderr=log
-            )
+        self.process = warm.Process("app", cwd=ROOT, env=variables, log=self.log, counted=False)
 
     def wait(self) -> None:
         deadline = time.monotonic() + 60
@@ -185,7 +183,8 @@ class TestNginx:
 
     def test_no_request_fails_while_they_are_restarted_in_turn(self, instances: list[Instance], url: str) -> None:
         with Load(url, encode(gradient(64, 64)), 2, pause_s=0.02) as load:
-            for instance in instances[1:]:  # the first has just come back
+            for instance in instances[1:]:
+                time.sleep(LEFT_ALONE_S)  # the one before has just come back
                 load.wait_for_more(20)
                 instance.stop()
                 instance.start()

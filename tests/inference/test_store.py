@@ -1,7 +1,6 @@
 import os
 import re
-import subprocess
-import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +8,17 @@ import pytest
 
 from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, UnknownModel, UnknownVersion
 from app.inference.store import ModelStore
+from tests import warm
 from tests.support import ROOT, make_bundle
 
 NOBODY = 65534
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # two threads on a busy machine wait for each other
+
+
+def start(program: str, store: Path, count: int) -> warm.Process:
+    """Runs a program beside this file in a process of its own."""
+    log = store.parent / f"{uuid.uuid4()}.log"
+    return warm.Process(f"tests.inference.{program}", str(store), str(count), cwd=ROOT, env=ONE_THREAD, log=log)
 
 
 @pytest.fixture
@@ -92,31 +98,16 @@ def test_files_and_manifest_must_agree(empty_store: ModelStore) -> None:
 
 @pytest.mark.parametrize("program", ["publish_and_die", "activate_and_die"])
 def test_killed_writers_never_break_the_store(program: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", f"tests.inference.{program}", str(tmp_path), "60"],
-        cwd=ROOT, env=ONE_THREAD, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == 60
+    process = start(program, tmp_path / "store", 60)
+    assert process.wait() == 0, process.log.read_text()
+    assert int(process.log.read_text()) == 60
 
 
 def test_two_publishers_at_once(tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path; from tests.support import make_bundle; "
-        "from app.inference.store import ModelStore; "
-        "[ModelStore(Path(sys.argv[1])).publish(*make_bundle('m')) for _ in range(8)]"
-    )
-    publishers = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, env=ONE_THREAD, stderr=subprocess.PIPE
-        )
-        for _ in range(2)
-    ]
-    for publisher in publishers:
-        _, errors = publisher.communicate()
-        assert publisher.returncode == 0, errors
-    store = ModelStore(tmp_path)
-    versions = sorted(path.name for path in (tmp_path / "m").iterdir() if path.is_dir())
+    store = ModelStore(tmp_path / "store")
+    for publisher in [start("publish", store.root, 8) for _ in range(2)]:
+        assert publisher.wait() == 0, publisher.log.read_text()
+    versions = sorted(path.name for path in (store.root / "m").iterdir() if path.is_dir())
     assert len(versions) == 16
     for version in versions:
         store.load("m", version)
@@ -172,20 +163,13 @@ class TestActivate:
 
     def test_racing_with_a_publisher(self, empty_store: ModelStore, versions: list[str]) -> None:
         """Both take turns: every write of either is whole, and the last one stands."""
-        script = (
-            "import sys; from pathlib import Path; from tests.support import make_bundle; "
-            "from app.inference.store import ModelStore; "
-            "[ModelStore(Path(sys.argv[1])).publish(*make_bundle('m')) for _ in range(8)]"
-        )
         activated = 0
-        with subprocess.Popen(
-            [sys.executable, "-c", script, str(empty_store.root)], cwd=ROOT, env=ONE_THREAD, stderr=subprocess.PIPE
-        ) as publisher:
-            while publisher.poll() is None:
-                empty_store.activate("m", versions[activated % 2])
-                assert empty_store.current("m") in empty_store.versions("m")
-                activated += 1
-            assert publisher.returncode == 0, publisher.communicate()[1]
+        publisher = start("publish", empty_store.root, 8)
+        while publisher.poll() is None:
+            empty_store.activate("m", versions[activated % 2])
+            assert empty_store.current("m") in empty_store.versions("m")
+            activated += 1
+        assert publisher.returncode == 0, publisher.log.read_text()
         assert activated > 8
         assert len(empty_store.versions("m")) == 10
         empty_store.activate("m", versions[0])

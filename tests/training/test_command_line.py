@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from app.inference.store import ModelStore
-from tests.support import ROOT, encode, gradient, make_bundle
+from tests.support import NOT_COUNTED, ROOT, encode, gradient, make_bundle
 from training.__main__ import main
 
 QUICK = ["--data", "digits", "--false-alarm-rate", "0.05", "--epochs", "2", "--name", "d"]
@@ -133,7 +133,7 @@ class TestTheRun:
         process = subprocess.Popen(
             [sys.executable, "-m", "training", *options(tmp_path, *QUICK, "--epochs", "100000")],
             cwd=ROOT, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"},
+            env={**NOT_COUNTED, "TERM": "xterm-256color", "COLUMNS": "80"},
         )  # fmt: skip
         os.close(terminal)
         shown, stopping = b"", False
@@ -166,7 +166,7 @@ class TestStopping:
     def test_in_a_pipe(self, tmp_path: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "training", *options(tmp_path, *QUICK, "--epochs", "100000")],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=ROOT, env=NOT_COUNTED, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert process.stdout is not None
         while not process.stdout.readline().startswith("epoch   1/"):  # at once, not when a buffer is full
@@ -311,7 +311,7 @@ class TestMistakes:
         done = subprocess.run(
             ["/bin/sh", "-c", 'ulimit -v 8000000 && exec "$@"', "sh", sys.executable, "-m", "training",
              *options(tmp_path, *words)],
-            cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=ROOT, capture_output=True, text=True, check=False, env={**NOT_COUNTED, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 1
         assert done.stderr.startswith("error: memory is too small for recipe default")
