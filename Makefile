@@ -32,11 +32,14 @@ demo: $(VENV)/ready-training  ## a model per digit into demo_store/, then serve 
 	ANOMALY_MODEL_STORE=demo_store ANOMALY_MODEL="$(DATA)-$(NORMAL)" $(MAKE) --no-print-directory serve
 
 # One thread for each process: those of several trainings and servers at once would wait for each other.
-test: $(VENV)/ready-dev  ## the whole test suite with branch coverage (ARGS=)
-	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
+test: $(VENV)/ready-dev  ## the whole test suite (ARGS=; ARGS=--cov adds branch coverage)
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 test-cluster: $(VENV)/ready-dev  ## the Ray job on a cluster of three nodes on this machine, killed and resumed
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m cluster
+
+test-docker:  ## build, start, score, train and stop with docker compose; skips where no engine answers
+	sh tests/docker.sh
 
 bench-training: $(VENV)/ready-training  ## our training loop against the tutorial's, in one run (DATA_DIR=)
 	$(PY) -m benchmarks.training --data-dir "$(DATA_DIR)"
@@ -49,9 +52,6 @@ bench-peers: $(VENV)/ready-serving  ## the service against other model servers (
 
 soak: $(VENV)/ready-dev  ## overload, bad clients, draining, swaps, then half an hour of mixed load (ARGS=)
 	$(PY) -m benchmarks.reliability $(ARGS)
-
-test-docker:  ## build, start, score, train and stop with docker compose; skips where no engine answers
-	sh tests/docker.sh
 
 lint: $(VENV)/ready-dev  ## ruff and mypy, strict
 	$(PY) -m ruff check .

@@ -1,5 +1,6 @@
 """Fixtures: a store with a really trained model, and a server over it."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,12 @@ _LONGEST = ("test_readme.py", "test_under_load.py", "test_page.py", "test_fuzz.p
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest begin first: none of the processes works on one alone when the others are done."""
     items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """The collector need not look again and again at a million objects of libraries; the registry asks it to, often."""
+    gc.collect()
+    gc.freeze()
 
 
 def digits_run(store: Path) -> Run:

@@ -526,7 +526,7 @@ class TestOpenApi:
                 assert isinstance(found, Ok)
                 operation = found.ok()
 
-                @examples(40 if operation.method == "post" else 8)
+                @examples(30 if operation.method == "post" else 8)
                 @given(operation.as_strategy(generation_mode=mode))
                 def keeps_its_word(case: schemathesis.Case[Any]) -> None:
                     case.call_and_validate(session=session, checks=list(self.CHECKS), timeout=10)

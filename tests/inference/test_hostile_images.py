@@ -51,7 +51,7 @@ def test_valid_pictures_are_read(name: str) -> None:
         assert decoded.tensor.max() > 0
 
 
-@settings(max_examples=2500, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1500, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(hostile.damaged(list(SEEDS.values())))
 def test_damaged_pictures_are_read_or_refused(data: bytes) -> None:
     began = time.perf_counter()
