@@ -61,6 +61,8 @@ def create_app(settings: Settings) -> ASGIApp:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         torch.set_num_threads(settings.torch_threads)
         drift.open()
+        if settings.workers > 1:  # the address is shared: what this process cannot answer yet, another one can
+            await registry.load_default()
         chores = [asyncio.create_task(chore) for chore in (registry.watch(), _measure_for_ever(metrics), drift.keep())]
         try:
             with draining_on_signals(draining, settings.drain_s):

@@ -132,12 +132,16 @@ class ModelRegistry:
             return model.bundle.manifest
         return self.store.manifest(name)
 
-    async def watch(self) -> None:
-        """Loads the default model, then those to preload, then follows the store until cancelled."""
+    async def load_default(self) -> None:
+        """Loads the default model, or notes why it cannot."""
         try:
             await self._update(self.default)
         finally:
             self.starting = False
+
+    async def watch(self) -> None:
+        """Loads the default model, then those to preload, then follows the store until cancelled."""
+        await self.load_default()
         while True:
             await self._look_around()
             await asyncio.sleep(POLL_S)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from app.api.errors import UnknownAnswer
@@ -102,6 +103,27 @@ def test_processes_that_start_together_share_one_secret_and_tear_no_line(tmp_pat
     found = labels.read(path)
     assert sorted(label.picture for label in found.labels) == pictures
     assert found.unreadable == 0
+
+
+def test_an_answer_of_one_worker_is_labelled_at_another(store: Path, tmp_path: Path) -> None:
+    """Each request has a connection of its own: the kernel gives it to either process."""
+    path = tmp_path / "labels"
+    with running_server(store, tmp_path / "log", model="digits-5", workers=2, feedback_path=path) as server:
+
+        def ask(path: str, **options: Any) -> httpx.Response:
+            return httpx.post(f"http://127.0.0.1:{server.port}{path}", timeout=30, trust_env=False, **options)
+
+        def score_and_label(width: int) -> int:
+            picture = encode(gradient(width, 8))
+            answer = ask("/score?include=", files={"file": picture})
+            assert answer.status_code == 200, answer.text
+            said = {"id": answer.json()["results"][0]["id"], "verdict": "normal"}
+            return ask("/feedback", json=said).status_code
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(score_and_label, range(8, 56))) == {201}
+    found = labels.read(path)
+    assert (len(found.labels), found.unreadable) == (48, 0)
 
 
 def test_both_clients_label(keeping: Server, file: Path) -> None:
