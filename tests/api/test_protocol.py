@@ -1,4 +1,4 @@
-"""Connections that say nothing, or too little, are closed; the rest of the wire is in test_fuzz."""
+"""Connections that say nothing, or too little, are closed; the rest of the wire is in fuzz."""
 
 import contextlib
 import socket

@@ -1,0 +1,103 @@
+"""The page in a real browser, over the real service and really trained models: what its tests do there."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import FilePayload, Page, expect
+
+from tests.api.conftest import Visit
+from tests.support import ROOT, Server, running_server
+
+expect.set_options(timeout=15_000)
+
+Point = tuple[float, float]
+Digits = dict[int, list[bytes]]
+
+FIVE: Sequence[Sequence[Point]] = (
+    ((0.7, 0.15), (0.36, 0.17)),
+    ((0.36, 0.17), (0.32, 0.45), (0.5, 0.4), (0.68, 0.55), (0.62, 0.78), (0.45, 0.87), (0.27, 0.82)),
+)
+
+
+def file(name: str, data: bytes, media_type: str = "image/png") -> FilePayload:
+    return {"name": name, "mimeType": media_type, "buffer": data}
+
+
+def place(page: Page, point: Point) -> Point:
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    return box["x"] + point[0] * box["width"], box["y"] + point[1] * box["height"]
+
+
+def draw_with_mouse(page: Page, stroke: Sequence[Point]) -> None:
+    first, *others = (place(page, point) for point in stroke)
+    page.mouse.move(*first)
+    page.mouse.down()
+    for x, y in others:
+        page.mouse.move(x, y, steps=5)
+    page.mouse.up()
+
+
+def draw_with_finger(page: Page, stroke: Sequence[Point]) -> None:
+    devtools = page.context.new_cdp_session(page)
+    kinds = ["touchStart", *["touchMove"] * (len(stroke) - 1)]
+    for kind, (x, y) in zip(kinds, (place(page, point) for point in stroke), strict=True):
+        devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    devtools.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def names(page: Page) -> list[str]:
+    return page.locator("#rows .name button").all_inner_texts()
+
+
+def verdicts(page: Page) -> list[str]:
+    return page.locator("#rows .word").all_inner_texts()
+
+
+def reasons(page: Page) -> list[str]:
+    return page.locator("#rows .name p").all_inner_texts()
+
+
+def wait_until_scored(page: Page, count: int) -> None:
+    expect(page.locator("#rows tr")).to_have_count(count)
+    expect(page.locator("#rows tr.waiting")).to_have_count(0)
+
+
+def score_files(page: Page, *files: FilePayload) -> None:
+    before = page.locator("#rows tr").count()
+    page.set_input_files("#files", list(files))
+    wait_until_scored(page, before + len(files))
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(ROOT / "model_store", tmp_path_factory.mktemp("log") / "log") as running:
+        yield running
+
+
+@pytest.fixture
+def scored(visit: Visit, digit_files: Digits) -> Page:
+    """Twenty pictures of all digits, under names that are awkward in CSV files."""
+    page = visit(accept_downloads=True)
+    awkward = {0: '=1+"2", zero.png', 1: "größe 1.png"}
+    score_files(
+        page,
+        *(
+            file(awkward.get(digit, f"{digit}-{number}.png") if number == 0 else f"{digit}-{number}.png", data)
+            for digit, all_files in digit_files.items()
+            for number, data in enumerate(all_files[:2])
+        ),
+    )
+    return page
+
+
+def serious_faults(page: Page) -> list[tuple[str, str, list[str]]]:
+    """What axe finds that keeps somebody from using the page: rule, impact and elements."""
+    found = Axe().run(page).response
+    assert len(found["passes"]) > 15
+    return [
+        (each["id"], each["impact"], [node["html"] for node in each["nodes"]])
+        for each in found["violations"]
+        if each["impact"] in {"serious", "critical"}
+    ]

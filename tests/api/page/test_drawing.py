@@ -1,0 +1,73 @@
+"""Drawing on the page."""
+
+import math
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.api.conftest import PHONE, Visit
+from tests.api.page.conftest import FIVE, draw_with_finger, draw_with_mouse, names, wait_until_scored
+from tests.support import Server
+from training.pipeline import Published
+
+pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+
+
+class TestDrawing:
+    def test_stroke_by_stroke_with_the_mouse(self, visit: Visit, trained: Published) -> None:
+        page = visit()
+        expect(page.locator("#verdict-word")).to_have_text("Your turn")
+        for stroke in FIVE:
+            with page.expect_response("**/score?*") as answered:
+                draw_with_mouse(page, stroke)
+            (result,) = answered.value.json()["results"]
+            threshold = trained.manifest.threshold
+            word = "Anomaly" if result["score"] > threshold else "Normal"
+            expect(page.locator("#verdict-word")).to_have_text(word)
+            assert float(page.locator("#number-score").inner_text()) == pytest.approx(result["score"], rel=1e-2)
+            for part in ("input", "reconstruction", "error_map"):
+                expect(page.locator(f"#picture-{part}")).to_have_attribute("src", result[part])
+            assert names(page) == ["drawing 1"]
+
+    def test_a_five_is_normal_for_the_shipped_model_of_fives_wherever_it_is_drawn(
+        self, visit: Visit, shipped: Server
+    ) -> None:
+        page = visit(of=shipped)
+        for number, (shrink, shift) in enumerate([(1.0, 0.0), (0.4, 0.55)], start=1):
+            for stroke in FIVE:
+                draw_with_mouse(page, [(shift + shrink * x, shift + shrink * y) for x, y in stroke])
+            wait_until_scored(page, number)
+            expect(page.locator("#verdict-word")).to_have_text("Normal")
+            page.click("#clear")
+        scores = [float(text) for text in page.locator("#rows .number:nth-child(4)").all_inner_texts()]
+        assert len(scores) == 2
+        assert math.isclose(*scores, rel_tol=0.1)
+
+    def test_undo_and_clear(self, visit: Visit) -> None:
+        page = visit()
+        draw_with_mouse(page, FIVE[0])
+        wait_until_scored(page, 1)
+        one_stroke = page.locator("#picture-input").get_attribute("src")
+        with page.expect_response("**/score?*"):
+            draw_with_mouse(page, FIVE[1])
+        expect(page.locator("#picture-input")).not_to_have_attribute("src", str(one_stroke))
+        page.keyboard.press("Control+z")
+        expect(page.locator("#picture-input")).to_have_attribute("src", str(one_stroke))
+        page.click("#undo")
+        expect(page.locator("#rows tr")).to_have_count(0)
+        expect(page.locator("#undo")).to_be_disabled()
+        draw_with_mouse(page, FIVE[0])
+        wait_until_scored(page, 1)
+        page.click("#clear")
+        expect(page.locator("#pad-hint")).to_be_visible()
+        draw_with_mouse(page, FIVE[1])
+        wait_until_scored(page, 2)
+        assert names(page) == ["drawing 1", "drawing 2"]
+
+    def test_with_a_finger_on_a_phone(self, visit: Visit, shipped: Server) -> None:
+        page = visit(of=shipped, **PHONE)
+        for stroke in FIVE:
+            draw_with_finger(page, stroke)
+        expect(page.locator("#verdict-word")).to_have_text("Normal")
+        assert page.evaluate("scrollY") == 0  # the finger drew, it did not scroll
+        expect(page.locator("#verdict-word")).to_be_in_viewport()

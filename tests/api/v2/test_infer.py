@@ -1,0 +1,291 @@
+"""The Open Inference Protocol: metadata, and inference with tensors as JSON."""
+
+import io
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from app import __version__
+from tests.api.v2.conftest import (
+    INFER,
+    OUTPUTS,
+    Body,
+    Digits,
+    answered,
+    infer,
+    pixels,
+    refused,
+    scored,
+    send_binary,
+    tensor,
+)
+from tests.support import Server
+from training.pipeline import Published
+
+pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+BAD_RATES: list[Any] = [0, 1, -1, 2, "0.05", True, [], 1e-4, 1e-300]
+MAX_FILES, MAX_BODY_BYTES = 8, 2**20  # as the server fixture sets them
+
+
+class TestMetadata:
+    def test_server(self, server: Server) -> None:
+        assert server.client.get("/v2").json() == {
+            "name": "anomaly-service", "version": __version__, "extensions": ["binary_tensor_data"],
+        }  # fmt: skip
+        assert server.client.get("/v2/health/live").json() == {"live": True}
+        assert server.client.get("/v2/health/ready").json() == {"ready": True}
+
+    def test_model_and_version(self, server: Server, trained: Published) -> None:
+        version = trained.manifest.version
+        body = server.client.get("/v2/models/digits-5").json()
+        assert body == server.client.get(f"/v2/models/digits-5/versions/{version}").json()
+        assert (body["name"], body["versions"], body["platform"]) == ("digits-5", [version], "pytorch_torchscript")
+        assert [(each["name"], each["datatype"], each["shape"]) for each in body["inputs"]] == [
+            ("image", "FP32", [-1, 1, 8, 8])
+        ]
+        assert "UINT8" in body["inputs"][0]["parameters"]["accepts"]
+        assert [(each["name"], each["datatype"], each["shape"]) for each in body["outputs"]] == [
+            ("reconstruction", "FP32", [-1, 1, 8, 8]), ("mse", "FP64", [-1]), ("score", "FP64", [-1]),
+            ("p_value", "FP64", [-1]), ("is_anomaly", "BOOL", [-1]),
+        ]  # fmt: skip
+        assert server.client.get("/v2/models/colour").json()["inputs"][0]["shape"] == [-1, 3, 8, 8]
+
+    def test_ready(self, server: Server, trained: Published) -> None:
+        for path in ("/v2/models/digits-5", f"/v2/models/digits-5/versions/{trained.manifest.version}"):
+            assert server.client.get(f"{path}/ready").json() == {"name": "digits-5", "ready": True}
+
+    def test_only_the_served_version_exists(
+        self, server: Server, trained: Published, pictures: NDArray[np.uint8]
+    ) -> None:
+        for path in ("/v2/models/digits-5/versions/1", "/v2/models/digits-5/versions/1/ready"):
+            assert trained.manifest.version in refused(server.client.get(path), 404)
+        versioned = "/v2/models/digits-5/versions/{}/infer"
+        refused(infer(server, tensor(pictures), path=versioned.format("1")), 404)
+        answered(infer(server, tensor(pictures), path=versioned.format(trained.manifest.version)))
+
+    def test_a_query_names_no_version(self, server: Server) -> None:
+        assert server.client.get("/v2/models/digits-5?version=1").status_code == 200
+
+    def test_unknown_models_routes_and_methods(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+        for path in ("/v2/models/nothing", "/v2/models/nothing/ready", "/v2/models/nothing/versions/1"):
+            assert "'nothing'" in refused(server.client.get(path), 404)
+        assert "'nothing'" in refused(infer(server, tensor(pictures), path="/v2/models/nothing/infer"), 404)
+        for path in ("/v2/", "/v2/models/digits-5/config", "/v2/models/..%2f..%2fetc", "/v2/repository/index"):
+            refused(server.client.get(path), 404)
+        response = server.client.get(INFER)
+        refused(response, 405)
+        assert response.headers["allow"] == "POST"
+
+    def test_other_routes_keep_their_problem_documents(self, server: Server) -> None:
+        for path in ("/v2beta", "/models/nothing", "/v"):
+            assert server.client.get(path).headers["content-type"] == "application/problem+json"
+
+
+class TestSameAsScore:
+    """A picture through both routes: equal numbers, to the last bit."""
+
+    @pytest.mark.parametrize("digit", range(10))
+    def test_one_picture(self, server: Server, digit_files: Digits, digit: int) -> None:
+        file = digit_files[digit][0]
+        picture = pixels(file)
+        (expected,) = scored(server, file)
+        for values in (picture, picture.astype(np.float32) / np.float32(255)):
+            outputs = answered(infer(server, tensor(values)))
+            for name in ("mse", "score", "p_value", "is_anomaly"):
+                assert outputs[name]["shape"] == [1]
+                assert outputs[name]["data"] == [expected[name]]
+
+    def test_several(self, server: Server, digit_files: Digits) -> None:
+        files = [digit_files[digit][1] for digit in range(MAX_FILES)]
+        expected = scored(server, *files)
+        assert {each["is_anomaly"] for each in expected} == {True, False}
+        outputs = answered(infer(server, tensor(pixels(*files))))
+        for name in ("mse", "score", "p_value", "is_anomaly"):
+            assert outputs[name]["data"] == [each[name] for each in expected]
+
+    def test_the_rate_decides(self, server: Server, digit_files: Digits, trained: Published) -> None:
+        files = [digit_files[5][index] for index in range(MAX_FILES)]
+        for rate in (0.05, 0.1, 0.5, 0.9):
+            expected = server.client.post(
+                "/score", files=[("file", file) for file in files], params={"include": "", "false_alarm_rate": rate}
+            ).json()
+            response = infer(server, tensor(pixels(*files)), parameters={"false_alarm_rate": rate})
+            assert response.json()["parameters"] == {"threshold": expected["threshold"], "false_alarm_rate": rate}
+            assert answered(response)["is_anomaly"]["data"] == [each["is_anomaly"] for each in expected["results"]]
+        default = infer(server, tensor(pixels(*files))).json()["parameters"]
+        assert default == {"threshold": trained.manifest.threshold, "false_alarm_rate": 0.05}
+
+    def test_colour(self, server: Server) -> None:
+        picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "PNG")
+        (expected,) = scored(server, file.getvalue(), model="colour")
+        values = picture.transpose(2, 0, 1)[None]
+        outputs = answered(infer(server, tensor(values), path="/v2/models/colour/infer"))
+        assert outputs["reconstruction"]["shape"] == [1, 3, 8, 8]
+        assert (outputs["mse"]["data"], outputs["score"]["data"]) == ([expected["mse"]], [expected["score"]])
+
+    def test_mse_is_that_of_the_reconstruction(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+        outputs = answered(infer(server, tensor(pictures)))
+        rebuilt = np.array(outputs["reconstruction"]["data"]).reshape(outputs["reconstruction"]["shape"])
+        mse = ((pictures / 255 - rebuilt) ** 2).mean(axis=(1, 2, 3))
+        assert outputs["mse"]["data"] == pytest.approx(mse.tolist(), rel=1e-5)
+
+
+class TestRequests:
+    def test_without_outputs_all_come(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+        assert list(answered(infer(server, tensor(pictures)))) == OUTPUTS
+        assert list(answered(infer(server, tensor(pictures), outputs=[]))) == OUTPUTS
+
+    def test_requested_ones_alone_come_in_their_order(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+        wanted = [{"name": "p_value"}, {"name": "mse"}]
+        assert list(answered(infer(server, tensor(pictures), outputs=wanted))) == ["p_value", "mse"]
+
+    def test_the_id_comes_back(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+        assert infer(server, tensor(pictures), id="größe 5").json()["id"] == "größe 5"
+        assert infer(server, tensor(pictures), id="").json()["id"] == ""
+        assert "id" not in infer(server, tensor(pictures)).json()
+
+    def test_nested_data(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+        nested = infer(server, tensor(pictures, data=pictures.tolist()))
+        assert answered(nested) == answered(infer(server, tensor(pictures)))
+        most = np.zeros((MAX_FILES, 3, 8, 8), np.uint8)
+        answered(infer(server, tensor(most, data=most.tolist()), path="/v2/models/colour/infer"))
+
+    def test_more_lists_than_pictures_can_need(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+        assert "lists" in refused(infer(server, tensor(pictures, data=[[]] * 2000)))
+        assert "lists" not in refused(infer(server, tensor(pictures, data=[[]] * 500)))
+
+    def test_what_is_not_known_is_ignored(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+        response = infer(
+            server, tensor(pictures, parameters={"tag": 1}), model_name="x", parameters={"priority": 3, "timeout": 1},
+            outputs=[{"name": "mse", "parameters": {"classification": 2}}],
+        )  # fmt: skip
+        assert list(answered(response)) == ["mse"]
+
+    @pytest.mark.parametrize(
+        "members",
+        [
+            {"id": 7}, {"parameters": []}, {"outputs": {}}, {"outputs": [{"name": "heatmap"}]}, {"outputs": [{}]},
+            {"outputs": ["mse"]}, {"outputs": [{"name": "mse"}] * 6},
+            {"parameters": {"binary_data_output": 1}}, {"outputs": [{"name": "mse", "parameters": {"binary_data": 1}}]},
+            *({"parameters": {"false_alarm_rate": rate}} for rate in BAD_RATES),
+        ],
+        ids=repr,
+    )  # fmt: skip
+    def test_members_that_make_no_sense(self, server: Server, pictures: NDArray[np.uint8], members: Body) -> None:
+        refused(infer(server, tensor(pictures), **members))
+
+    def test_a_rate_finer_than_the_calibration_supports_says_what_it_takes(
+        self, server: Server, pictures: NDArray[np.uint8]
+    ) -> None:
+        response = infer(server, tensor(pictures), parameters={"false_alarm_rate": 0.0001})
+        assert "needs at least 9999 calibration images" in refused(response)
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"name": "input"}, {"name": None}, {"datatype": "FP64"}, {"datatype": "fp32"}, {"datatype": None},
+            {"shape": None}, {"shape": [2, 64]}, {"shape": [2, 1, 8]}, {"shape": [2, 1, 8, 8, 1]}, {"shape": "2188"},
+            {"shape": [2, 1, 8, 7]}, {"shape": [2, 8, 8, 1]}, {"shape": [2, 3, 8, 8]}, {"shape": [0, 1, 8, 8]},
+            {"shape": [-2, 1, 8, 8]}, {"shape": [-1, 1, 8, 8]}, {"shape": [2, -1, -8, 8]}, {"shape": [2.0, 1, 8, 8]},
+            {"shape": [1, 1, 8, 8]}, {"shape": [3, 1, 8, 8]}, {"shape": [True, 1, 8, 8]}, {"shape": [2**70, 1, 8, 8]},
+            {"data": None}, {"data": []}, {"data": 5}, {"data": {}}, {"data": "0" * 128}, {"data": [0] * 127},
+            {"data": [0] * 129}, {"data": [[0] * 64] * 2}, {"data": [[[[0] * 8] * 8]]}, {"data": [[]]},
+            {"data": [[[[0] * 8] * 7 + [[0] * 9]]] * 2}, {"data": [0] * 127 + [[0]]},
+            {"data": [[[[0] * 8] * 7 + [0]]] * 2}, {"parameters": {"binary_data_size": "128"}},
+        ],
+        ids=lambda changed: repr(changed)[:40],
+    )  # fmt: skip
+    def test_tensors_that_do_not_fit(self, server: Server, pictures: NDArray[np.uint8], changed: Body) -> None:
+        refused(infer(server, tensor(pictures, **changed)))
+
+    @pytest.mark.parametrize(
+        ("datatype", "bad"),
+        [
+            *itertools.product(["UINT8"], [-1, 256, 2**40, 2**64, 5.0, 0.5, True, None, "5", [5], {}]),
+            *itertools.product(["FP32"], [-0.001, 1.001, 255, 1e39, -1e300, 2**64, True, None, "0.5", [0.5], {}]),
+        ],
+    )
+    def test_values_out_of_range(self, server: Server, datatype: str, bad: object) -> None:
+        good = infer(server, tensor(np.zeros((1, 1, 8, 8), np.uint8), datatype=datatype, data=[0] * 63 + [1]))
+        assert good.status_code == 200
+        body = tensor(np.zeros((1, 1, 8, 8), np.uint8), datatype=datatype, data=[0] * 63 + [bad])
+        assert "image" in refused(infer(server, body))
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1e-6, 1.0001])
+    def test_binary_values_out_of_range(self, server: Server, bad: float) -> None:
+        values = np.zeros((1, 1, 8, 8), np.float32)
+        values[0, 0, 3, 4] = bad
+        head = {"inputs": [tensor(values, data=None, parameters={"binary_data_size": values.nbytes})]}
+        assert "[0, 1]" in refused(send_binary(server, head, values.tobytes()))
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"", b"{", b"null", b"[]", b"5", b'"x"', b"\xff\xfe", b'{"inputs": NaN}', b"[" * 5000, b"{}",
+            b'{"inputs": []}', b'{"inputs": {}}', b'{"inputs": null}', b'{"inputs": [null]}', b'{"id": "\\ud800"}',
+            b'{"inputs": [' + b"{}," * 100_000 + b"{}]}", b'{"inputs": [' + b"[]," * 100_000 + b"[]]}",
+        ],
+        ids=lambda body: repr(body)[:30],
+    )  # fmt: skip
+    def test_bodies_that_are_no_request(self, server: Server, body: bytes) -> None:
+        assert len(refused(server.client.post(INFER, content=body))) < 300
+
+    def test_two_tensors(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+        refused(infer(server, tensor(pictures), tensor(pictures)))
+
+    def test_a_compressed_body(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+        response = server.client.post(INFER, content=b"x", headers={"Content-Encoding": "gzip"})
+        assert "gzip" in refused(response, 415)
+
+
+class TestLimits:
+    def test_pictures(self, server: Server) -> None:
+        answered(infer(server, tensor(np.zeros((MAX_FILES, 1, 8, 8), np.uint8))))
+        reason = refused(infer(server, tensor(np.zeros((MAX_FILES + 1, 1, 8, 8), np.uint8))), 413)
+        assert reason == "one request may carry 8 pictures, this one has 9"
+        refused(infer(server, tensor(np.zeros((1, 1, 8, 8), np.uint8), shape=[10**9, 1, 8, 8])), 413)
+
+    def test_bytes(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+        text = json.dumps({"inputs": [tensor(pictures)]}).encode()
+        assert server.client.post(INFER, content=text.ljust(MAX_BODY_BYTES)).status_code == 200
+        refused(server.client.post(INFER, content=text.ljust(MAX_BODY_BYTES + 1)), 413)
+
+        def chunks() -> Iterator[bytes]:
+            for _ in range(MAX_BODY_BYTES // 2**16 + 1):
+                yield bytes(2**16)
+
+        refused(server.client.post(INFER, content=chunks()), 413)
+
+
+def test_pictures_are_counted_and_logged(server: Server, pictures: NDArray[np.uint8]) -> None:
+    def count(line: str) -> float:
+        for found in server.client.get("/metrics").text.splitlines():
+            if found.startswith(line + " "):
+                return float(found.split()[-1])
+        return 0.0
+
+    names = [
+        'anomaly_images_total{model="digits-5",verdict="normal"}',
+        'anomaly_images_total{model="digits-5",verdict="anomaly"}',
+        'anomaly_p_value_count{model="digits-5"}',
+        'anomaly_batch_size_sum{model="digits-5"}',
+        'anomaly_requests_total{method="POST",route="/v2/models/{name}/infer",status="200"}',
+    ]
+    before = [count(name) for name in names]
+    response = infer(server, tensor(pictures))
+    anomalies = sum(answered(response)["is_anomaly"]["data"])
+    assert [after - then for after, then in zip(map(count, names), before, strict=True)] == [
+        2 - anomalies, anomalies, 2, 2, 1,
+    ]  # fmt: skip
+    assert count("anomaly_queue_depth") == 0
+    lines = [json.loads(each) for each in server.log.read_text().splitlines()]
+    (line,) = [each for each in lines if each.get("request_id") == response.headers["X-Request-ID"]]
+    assert (line["anomaly"], line["normal"], line["model"]) == (anomalies, 2 - anomalies, "digits-5")
