@@ -8,17 +8,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-import structlog
 from starlette.types import Scope
 
+from app.api import logs
 from app.api.metrics import Metrics
 from app.inference.conformal import Calibration
 
 _DELAY_S: Final = 0.004
 _UNROUTED: Final = "unmatched"
 _METHODS: Final = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
-
-_log = structlog.get_logger("access")
 
 
 class Judgement(NamedTuple):
@@ -77,20 +75,24 @@ class Ledger:
     def tell(self) -> None:
         """Counts and logs what was noted."""
         requests, self._requests = self._requests, []
-        for scope, status, seconds in requests:
-            route = getattr(scope.get("route"), "path", _UNROUTED)
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.count_request(method, route, status, seconds)
-            scoring = scope["state"].get("scoring")
-            _log.info(
-                "request",
-                request_id=scope["state"]["request_id"],
-                method=method,
-                path=scope["raw_path"].decode("ascii", "backslashreplace"),
-                status=status,
-                ms=_ms(seconds),
-                **(self._count(scoring) if scoring else {}),
-            )
+        logs.tell([self._told(*request) for request in requests])
+
+    def _told(self, scope: Scope, status: int, seconds: float) -> dict[str, Any]:
+        """Counts a request; returns its line."""
+        route = getattr(scope.get("route"), "path", _UNROUTED)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._metrics.count_request(method, route, status, seconds)
+        state = scope["state"]
+        scoring = state.get("scoring")
+        return {
+            "event": "request",
+            "request_id": state["request_id"],
+            "method": method,
+            "path": scope["raw_path"].decode("ascii", "backslashreplace"),
+            "status": status,
+            "ms": _ms(seconds),
+            **(self._count(scoring) if scoring else {}),
+        }
 
     def _count(self, scoring: Scoring) -> dict[str, Any]:
         """Counts pictures; returns what the request's line says of them."""

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,6 +12,7 @@ import orjson
 import structlog
 
 _STDERR: Final = 2
+_PIPE_BUF: Final = 4096  # POSIX: so much at once is not mixed with what others write into the same pipe
 
 
 def configure(log_format: str, level: str) -> None:
@@ -50,12 +51,38 @@ def configure(log_format: str, level: str) -> None:
     logging.captureWarnings(True)  # as lines of the log, not between them
 
 
+def tell(events: Iterable[MutableMapping[str, Any]]) -> None:
+    """Logs events of level info, as structlog's ``info`` would one by one, for half of what that costs."""
+    if not logging.getLogger().isEnabledFor(logging.INFO):
+        return
+    processors, lines = structlog.get_config()["processors"], b""
+    for event in events:
+        told: Any = event
+        for process in processors:
+            told = process(None, "info", told)
+        line = _line(told)
+        if lines and len(lines) + len(line) > _PIPE_BUF:
+            _write(lines)
+            lines = b""
+        lines += line
+    _write(lines)
+
+
+def _line(text: str) -> bytes:
+    return text.encode(errors="backslashreplace") + b"\n"
+
+
+def _write(lines: bytes) -> None:
+    """A reader that has gone away must not break the request that is told of."""
+    with suppress(OSError):
+        os.write(_STDERR, lines)
+
+
 class _StandardError:
-    """Writes whole lines. A reader that has gone away must not break the request that is told of."""
+    """Writes whole lines."""
 
     def msg(self, line: str) -> None:
-        with suppress(OSError):
-            os.write(_STDERR, line.encode(errors="backslashreplace") + b"\n")
+        _write(_line(line))
 
     debug = info = warning = error = critical = exception = log = msg
 

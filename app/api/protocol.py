@@ -42,6 +42,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._in_head = self._upgrading = False
         self._head_bytes = 0  # of a head that is not complete yet
+        self._chunk = self._first_chunk = 0  # bytes that are being parsed, and of those in which the head began
         self._head_since: float | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._await_head()
@@ -56,6 +57,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parses what came; what cannot be parsed ends the connection with an answer."""
         self._head_bytes += len(data) if self._in_head else 0
+        self._chunk = len(data)
         while data:
             data = self._parse(data)
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -78,12 +80,13 @@ class Protocol(HttpToolsProtocol):
         """A request's first byte. What came before it, if anything, belonged to a body that nobody wanted to read."""
         self._unset_keepalive_if_required()
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._first_chunk = True, 0, self._chunk
         self._await_head()
 
     def on_headers_complete(self) -> None:
         """The head is whole: the application takes over."""
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+        # A head is no larger than the chunks that it came in: nearly always that is enough to know.
+        if self._first_chunk + self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
             raise HeadTooLarge
         self._in_head, self._head_bytes = False, 0
         self._head_since = None
@@ -114,6 +117,9 @@ class Protocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         kept = b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] not in _NOT_FORWARDED)
         return b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, self.url, version, kept, rest)
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _await_head(self) -> None:
         """One timer for many heads: setting another for each request would be most of what this class costs."""
@@ -167,7 +173,7 @@ class _OneWrite(asyncio.Transport):
         if self._head is not None:
             self._connection.write(self._head + data)
             self._head = b""
-        elif data.startswith(_CONTINUE):
+        elif data[: len(_CONTINUE)] == _CONTINUE:
             self._connection.write(data)
         else:
             self._head = bytes(data)

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from app.api.errors import InvalidInference, TooManyFiles, UnsupportedMediaType
 from app.api.inference_schemas import INPUT, InferenceRequest, InputTensor, OutputName
 from app.inference.engine import Scored
-from app.inference.images import LEVELS, InputSpec
+from app.inference.images import InputSpec, unit_values
 
 JSON_LENGTH_HEADER: Final = "Inference-Header-Content-Length"
 
@@ -127,7 +127,7 @@ def read_pictures(request: InferenceRequest, behind: bytes, spec: InputSpec, max
     if tensor.parameters.binary_data_size is None and behind:
         raise InvalidInference(f"{len(behind)} bytes follow the JSON object, and no input has a binary_data_size")
     if tensor.datatype == "UINT8":
-        return torch.from_numpy(LEVELS[values].reshape(tensor.shape))
+        return torch.from_numpy(unit_values(values).reshape(tensor.shape))
     if not ((values >= 0) & (values <= 1)).all():  # NaN fails too
         raise InvalidInference(f"{INPUT} has values that do not lie in [0, 1]")
     return torch.from_numpy(values.astype(np.float32).reshape(tensor.shape))

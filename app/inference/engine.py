@@ -11,9 +11,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
@@ -21,7 +20,7 @@ import torch
 
 from app.inference.bundle import Bundle
 from app.inference.errors import InferenceError, NonFiniteScore, Overloaded
-from app.inference.images import Decoded, open_picture
+from app.inference.images import Decoded, open_picture, stack
 from app.inference.rendering import png, pngs, to_pixels
 from app.inference.usage import Used
 
@@ -90,13 +89,33 @@ class _NotSmall(InferenceError):
     """A large picture: it cannot be decoded with its batch."""
 
 
+class _Group:
+    """Pictures that are answered together. They queue in order, so their outcomes come in order."""
+
+    def __init__(self, size: int, *, encode: bool) -> None:
+        self.encode = encode
+        self.since = time.perf_counter()
+        self.done: asyncio.Future[list[Scored | InferenceError]] = asyncio.get_running_loop().create_future()
+        self._size = size
+        self._outcomes: list[Scored | InferenceError] = []
+
+    def add(self, outcome: Scored | InferenceError) -> None:
+        """One more picture is done."""
+        self._outcomes.append(outcome)
+        if len(self._outcomes) == self._size and not self.done.done():
+            self.done.set_result(self._outcomes)
+
+    def fail(self, error: Exception) -> None:
+        """Something is broken: what is left need not be tried."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
 class _Waiting(NamedTuple):
     """A picture in the queue of its model."""
 
     content: bytes | Decoded
-    encode: bool
-    done: asyncio.Future[Scored | InferenceError]
-    since: float
+    group: _Group
 
 
 class ServedModel(Used):
@@ -128,14 +147,14 @@ class ServedModel(Used):
         Returns:
             In the same order, what the model made of each, or why it was refused.
         """
-        loop, now = asyncio.get_running_loop(), time.perf_counter()
-        waiting = [_Waiting(content, encode and self._encodes, loop.create_future(), now) for content in contents]
-        if not waiting:
+        pictures = list(contents)
+        if not pictures:
             return []
-        self._waiting.extend(waiting)
+        group = _Group(len(pictures), encode=encode and self._encodes)
+        self._waiting.extend([_Waiting(content, group) for content in pictures])
         if self._drain is None:
             self._drain = asyncio.create_task(self._run_batches())
-        return await _all_of([each.done for each in waiting])
+        return await group.done
 
     async def _run_batches(self) -> None:
         try:
@@ -150,7 +169,7 @@ class ServedModel(Used):
         batch: list[_Waiting] = []
         while self._waiting and len(batch) < self._engine.max_batch:
             waiting = self._waiting.popleft()
-            if not waiting.done.done():  # a request that timed out or went away has cancelled its future
+            if not waiting.group.done.done():  # a request that timed out or went away has cancelled its future
                 batch.append(waiting)
         return batch
 
@@ -162,12 +181,10 @@ class ServedModel(Used):
                 outcomes = await self._engine.compute(lambda: self._work(batch))
         except Exception as error:
             for waiting in batch:
-                if not waiting.done.done():
-                    waiting.done.set_exception(error)
+                waiting.group.fail(error)
             return
         for waiting, outcome in zip(batch, outcomes, strict=True):
-            if not waiting.done.done():
-                waiting.done.set_result(outcome)
+            waiting.group.add(outcome)
         scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
         if scored:
             self._engine.observe(BatchDone(self.bundle.manifest.name, len(scored), scored[0].compute_s))
@@ -184,21 +201,34 @@ class ServedModel(Used):
     def _work(self, batch: list[_Waiting]) -> list[Scored | InferenceError]:
         """A batch from files to answers. Blocks."""
         began = time.perf_counter()
-        outcomes: list[Decoded | Scored | InferenceError] = [self._decoded(waiting.content) for waiting in batch]
-        readable = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Decoded)]
-        pictures = [outcome for outcome in outcomes if isinstance(outcome, Decoded)]
-        if pictures:
-            scores = self.bundle.score_batch(torch.stack([picture.tensor for picture in pictures]))
-            rebuilt = scores.reconstruction
-            shown = [row for row, index in enumerate(readable) if batch[index].encode]
-            files = iter(pngs(to_pixels(rebuilt if len(shown) == len(rebuilt) else rebuilt[shown])) if shown else ())
-            compute_s = time.perf_counter() - began
-            rows = zip(readable, pictures, rebuilt.unbind(), scores.mse, scores.score, strict=True)
-            for index, picture, reconstruction, mse, score in rows:
-                file = next(files) if batch[index].encode else None
-                queue_s = began - batch[index].since
-                outcomes[index] = self._judged(picture, reconstruction, file, mse, score, queue_s, compute_s)
-        return [outcome for outcome in outcomes if not isinstance(outcome, Decoded)]
+        outcomes = [self._decoded(waiting.content) for waiting in batch]
+        readable = [
+            (picture, waiting.group)
+            for picture, waiting in zip(outcomes, batch, strict=True)
+            if isinstance(picture, Decoded)
+        ]
+        scored = iter(self._scored(readable, began) if readable else ())
+        return [next(scored) if isinstance(outcome, Decoded) else outcome for outcome in outcomes]
+
+    def _scored(self, pictures: list[tuple[Decoded, _Group]], began: float) -> list[Scored | InferenceError]:
+        images = stack([picture for picture, _ in pictures])
+        scores = self.bundle.score_batch(images)
+        rebuilt = scores.reconstruction
+        shown = [row for row, (_, group) in enumerate(pictures) if group.encode]
+        files = iter(pngs(to_pixels(rebuilt if len(shown) == len(rebuilt) else rebuilt[shown])) if shown else ())
+        compute_s = time.perf_counter() - began
+        outcomes: list[Scored | InferenceError] = []
+        rows = zip(pictures, images.unbind(), rebuilt.unbind(), scores.mse, scores.score, strict=True)
+        for (picture, group), original, reconstruction, mse, score in rows:
+            file, queue_s = next(files) if group.encode else None, began - group.since
+            try:
+                p_value = self._p_value(mse, score)
+            except NonFiniteScore as refusal:
+                outcomes.append(refusal)
+                continue
+            warnings = picture.warnings + self._doubts(score)
+            outcomes.append(Scored(original, reconstruction, file, mse, score, p_value, warnings, queue_s, compute_s))
+        return outcomes
 
     def _decoded(self, content: bytes | Decoded) -> Decoded | InferenceError:
         if isinstance(content, Decoded):
@@ -211,29 +241,29 @@ class ServedModel(Used):
         except InferenceError as refusal:
             return refusal
 
-    def _judged(
-        self,
-        picture: Decoded,
-        reconstruction: torch.Tensor,
-        file: bytes | None,
-        mse: float,
-        score: float,
-        queue_s: float,
-        compute_s: float,
-    ) -> Scored | NonFiniteScore:
-        calibration = self.bundle.calibration
+    def _p_value(self, mse: float, score: float) -> float:
         if not math.isfinite(mse):
-            return NonFiniteScore(f"the model returned an MSE of {mse}")
-        try:
-            p_value = calibration.p_value(score)
-        except NonFiniteScore as refusal:
-            return refusal
-        warnings = picture.warnings
-        if score < calibration.scores[0]:
-            warnings += (_BELOW_ALL,)
-        elif score > calibration.scores[-1]:
-            warnings += (_ABOVE_ALL,)
-        return Scored(picture.tensor, reconstruction, file, mse, score, p_value, warnings, queue_s, compute_s)
+            raise NonFiniteScore(f"the model returned an MSE of {mse}")
+        return self.bundle.calibration.p_value(score)
+
+    def _doubts(self, score: float) -> tuple[str, ...]:
+        known = self.bundle.calibration.scores
+        return (_BELOW_ALL,) if score < known[0] else (_ABOVE_ALL,) if score > known[-1] else ()
+
+
+class Admission:
+    """Places in the engine's queue, held by a ``with`` block."""
+
+    def __init__(self, engine: "Engine", model: ServedModel, pictures: int) -> None:
+        self._engine = engine
+        self._model = model
+        self._pictures = pictures
+
+    def __enter__(self) -> None:
+        self._engine.take(self._model, self._pictures)
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.take(self._model, -self._pictures)
 
 
 class Engine:
@@ -284,9 +314,8 @@ class Engine:
             return
         raise Overloaded(f"{self.admitted} pictures are in work, {self.queue_size} is the limit")
 
-    @contextmanager
-    def admit(self, model: ServedModel, pictures: int) -> Iterator[None]:
-        """Holds places for a request's pictures while they are decoded, scored and answered.
+    def admit(self, model: ServedModel, pictures: int) -> "Admission":
+        """Places for a request's pictures, held by a ``with`` block while they are decoded, scored and answered.
 
         One model alone may fill the queue. Where others have filled it, a model still finds room up to its equal share
         of the places, and for one request in any case: who came first gives way as its own pictures are done.
@@ -295,16 +324,16 @@ class Engine:
             Overloaded: the places left do not suffice; nothing was started.
         """
         self.require_room(model, pictures)
-        self._busy.add(model)
+        return Admission(self, model, pictures)
+
+    def take(self, model: ServedModel, pictures: int) -> None:
+        """Notes that so many pictures more are in work."""
         self.admitted += pictures
         model.admitted += pictures
-        try:
-            yield
-        finally:
-            self.admitted -= pictures
-            model.admitted -= pictures
-            if not model.admitted:
-                self._busy.discard(model)
+        if model.admitted:
+            self._busy.add(model)
+        else:
+            self._busy.discard(model)
 
     async def score_files(
         self, model: ServedModel, files: Sequence[bytes], *, encode: bool = False

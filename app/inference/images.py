@@ -7,8 +7,8 @@ float32 tensor that a model eats. Both may be called from any thread.
 import io
 import math
 import re
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -57,8 +57,7 @@ _JPEG_END: Final = b"\xd9"
 # Pillow walks through chunks, segments and blocks in Python, some microseconds each. Real files need a read for some
 # hundred bytes; those made of crumbs are given up in a few seconds, however large they are.
 _MAX_READS: Final = 2_000_000
-LEVELS: Final = np.arange(256, dtype=np.float32) / np.float32(255)
-"""What the model sees for each value of eight bits."""
+_WHITE: Final = np.float32(255)
 _NOTICEABLE_COLOUR: Final = 8  # grey pictures saved as JPEG have channels that differ by a few levels
 
 
@@ -85,31 +84,67 @@ class InputSpec(BaseModel):
         """(channels, height, width)."""
         return (self.channels, self.height, self.width)
 
+    @property
+    def levels_shape(self) -> tuple[int, ...]:
+        """Of a picture's levels of eight bits: (height, width) or (height, width, 3)."""
+        return (self.height, self.width) if self.mode == "L" else (self.height, self.width, 3)
 
-@dataclass(frozen=True)
-class Decoded:
+
+class Decoded(NamedTuple):
     """A picture as the model sees it.
 
     Attributes:
-        tensor: (C, H, W) float32 in [0, 1].
+        pixels: (H, W) or (H, W, 3) levels of eight bits, for one channel or three; or (C, H, W) float32 in [0, 1].
         warnings: short sentences on what was done to the picture on the way.
     """
 
-    tensor: torch.Tensor
+    pixels: NDArray[np.uint8] | torch.Tensor
     warnings: tuple[str, ...]
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """(C, H, W) float32 in [0, 1]."""
+        return self.pixels if isinstance(self.pixels, torch.Tensor) else _scaled(self.pixels[None])[0]
+
+
+def stack(pictures: Sequence[Decoded]) -> torch.Tensor:
+    """Pictures of one size as a batch: (N, C, H, W) float32 in [0, 1]."""
+    levels = [picture.pixels for picture in pictures if isinstance(picture.pixels, np.ndarray)]
+    if len(levels) < len(pictures):
+        return torch.stack([picture.tensor for picture in pictures])
+    # At once: one by one, their way into tensors would take as long as their decoding.
+    return _scaled(np.concatenate(levels).reshape(len(levels), *levels[0].shape))
+
+
+def unit_values(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What a model sees for levels of eight bits: float32 in [0, 1] of the same shape."""
+    return np.divide(levels, _WHITE, dtype=np.float32)
+
+
+def _scaled(levels: NDArray[np.uint8]) -> torch.Tensor:
+    """(N, H, W) or (N, H, W, 3) levels of eight bits → (N, C, H, W) float32 in [0, 1]."""
+    values = unit_values(levels)
+    channels = values[:, None] if values.ndim == 3 else np.ascontiguousarray(values.transpose(0, 3, 1, 2))  # noqa: PLR2004
+    return torch.from_numpy(channels)
 
 
 class Picture:
-    """An image file whose header is read and within the limits, its pixels not yet decoded."""
+    """An image file whose header is read and within the limits, its pixels not yet decoded.
 
-    def __init__(self, image: Image.Image, *, plain: bool = False) -> None:
-        self._image = image
-        self._plain = plain
+    Args:
+        source: the image; or its pixels, where these were simple to read: (H, W) grey or (H, W, 3) colour.
+    """
+
+    def __init__(self, source: Image.Image | NDArray[np.uint8]) -> None:
+        self._source = source
 
     @property
     def pixels(self) -> int:
         """Width × height of the file's picture."""
-        return self._image.width * self._image.height
+        if isinstance(self._source, np.ndarray):
+            height, width, *_ = self._source.shape
+            return int(height * width)
+        return self._source.width * self._source.height
 
     def decode(self, spec: InputSpec) -> Decoded:
         """Decodes, turns upright, flattens transparency onto black, converts and resizes.
@@ -117,9 +152,13 @@ class Picture:
         Raises:
             UnreadableImage: the pixel data is damaged or truncated, or holds values that are no numbers.
         """
-        conversion = _Conversion(spec)
+        source = self._source
+        if isinstance(source, np.ndarray):
+            if source.shape == spec.levels_shape:
+                return Decoded(source, ())
+            return _Conversion(spec).run_plain(Image.fromarray(source))
         try:
-            return conversion.run_plain(self._image) if self._plain else conversion.run(self._image)
+            return _Conversion(spec).run(source)
         except UnreadableImage:
             raise
         # Hostile files make Pillow's parsers raise almost anything; whatever it was, it is the file's fault.
@@ -141,7 +180,7 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
     if not data:
         raise UnreadableImage("the file is empty")
     if (plain := read_plain_png(data, max_pixels=max_pixels)) is not None:
-        return Picture(plain, plain=True)
+        return Picture(plain)
     try:
         image = Image.open(_file(data), formats=FORMATS)
         width, height = _announced_size(image)
@@ -214,7 +253,7 @@ class _Conversion:
 
     def run_plain(self, image: Image.Image) -> Decoded:
         """An upright, opaque picture of mode L, RGB or F."""
-        return Decoded(self._tensor(self._resize(image)), tuple(self.warnings))
+        return Decoded(self._pixels(self._resize(image)), tuple(self.warnings))
 
     def _flatten(self, image: Image.Image, bits: int) -> Image.Image:
         """Any Pillow mode → an opaque L, RGB or F (grey, already in [0, 1]) picture of the same size."""
@@ -264,7 +303,7 @@ class _Conversion:
         self.warnings.append(f"resized from {width}×{height} to {to_width}×{to_height}{stretched}")
         return image.resize(size, Image.Resampling.BILINEAR)
 
-    def _tensor(self, image: Image.Image) -> torch.Tensor:
+    def _pixels(self, image: Image.Image) -> NDArray[np.uint8] | torch.Tensor:
         if image.mode == "RGB" and self.spec.mode == "L":
             low, high = _channel_range(np.asarray(image))
             if (high - low).max() > _NOTICEABLE_COLOUR:
@@ -272,14 +311,8 @@ class _Conversion:
             image = image.convert("L")
         if image.mode == "F":
             values = np.clip(np.asarray(image), 0, 1)  # resampling may overshoot by a rounding error
-        else:
-            size = (image.height, image.width) if image.mode == "L" else (image.height, image.width, 3)
-            values = LEVELS[np.frombuffer(image.tobytes(), dtype=np.uint8)].reshape(size)
-        if values.ndim == 2:  # noqa: PLR2004  (height, width)
-            channels = values[None] if self.spec.mode == "L" else values[None].repeat(3, axis=0)
-        else:
-            channels = np.ascontiguousarray(values.transpose(2, 0, 1))
-        return torch.from_numpy(channels)
+            return torch.from_numpy(values[None].repeat(self.spec.channels, axis=0))
+        return np.asarray(image if image.mode == self.spec.mode else image.convert(self.spec.mode))
 
 
 def _channel_range(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:

@@ -6,9 +6,12 @@ is left to Pillow, whose word counts.
 """
 
 import struct
+import threading
 import zlib
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 _CHUNK: Final = struct.Struct(">I4s")  # length and kind; content and checksum follow
@@ -21,15 +24,35 @@ _PLAIN: Final = {(8, 0, 0, 0, 0): "L", (8, 2, 0, 0, 0): "RGB"}
 _MAX_PIXELS: Final = 256 * 256
 
 
-def read_plain_png(data: bytes, *, max_pixels: int = _MAX_PIXELS) -> Image.Image | None:
-    """The picture of a PNG file of at most 65,536 pixels, 8-bit grey or colour, without any further chunk.
+class _Canvas(threading.local):
+    """A grey picture of a thread's own that Pillow's decoder paints on: half the work of making one for each file."""
+
+    def __init__(self) -> None:
+        self._size = (0, 0)
+
+    def paint(self, size: tuple[int, int], rows: bytes) -> NDArray[np.uint8]:
+        """(height, width) pixels from a PNG file's compressed rows; those that are missing are black."""
+        if size != self._size:
+            self._pixels = np.empty(size[::-1], dtype=np.uint8)
+            self._image = Image.frombuffer("L", size, self._pixels, "raw", "L", 0, 1)
+            self._size = size
+        self._pixels.fill(0)  # nobody shall see another's picture
+        self._image.frombytes(rows, "zip", "L", 0)
+        return self._pixels.copy()
+
+
+_canvas: Final = _Canvas()
+
+
+def read_plain_png(data: bytes, *, max_pixels: int = _MAX_PIXELS) -> NDArray[np.uint8] | None:
+    """The pixels of a PNG file of at most 65,536 pixels, 8-bit grey or colour, without any further chunk.
 
     Args:
         data: the whole file.
         max_pixels: the largest width × height that is accepted, where that is less.
 
     Returns:
-        The picture with its pixels, in mode L or RGB; None for any other file, also for one that is damaged or large.
+        (H, W) grey or (H, W, 3) colour pixels; None for any other file, also for one that is damaged or large.
     """
     if not data.startswith(_BEGIN) or not data.endswith(_END):
         return None
@@ -41,7 +64,9 @@ def read_plain_png(data: bytes, *, max_pixels: int = _MAX_PIXELS) -> Image.Image
         header_end = len(_BEGIN) + _HEADER.size
         _check(data, len(_BEGIN) - len(b"IHDR"), header_end)
         rows = _rows(data, header_end + _CHECKSUM.size, len(data) - len(_END))
-        return Image.frombytes(mode, (width, height), rows, "zip", mode, 0)
+        if mode == "L":
+            return _canvas.paint((width, height), rows)
+        return np.asarray(Image.frombytes(mode, (width, height), rows, "zip", mode, 0))
     except (struct.error, ValueError):
         return None
 

@@ -32,8 +32,8 @@ def test_it_sees_what_pillow_sees(pixels: np.ndarray) -> None:
     data = encode(Image.fromarray(pixels), "PNG")
     plain = read_plain_png(data)
     assert plain is not None
-    assert (plain.mode, plain.size) == (pillow(data).mode, pillow(data).size)
-    assert np.array_equal(np.asarray(plain), pixels)
+    assert np.array_equal(plain, np.asarray(pillow(data)))
+    assert np.array_equal(plain, pixels)
 
 
 def test_rows_may_be_spread_over_many_chunks() -> None:
@@ -44,6 +44,22 @@ def test_rows_may_be_spread_over_many_chunks() -> None:
     plain = read_plain_png(data[:33] + crumbs + data[-12:])
     assert plain is not None
     assert plain.tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_rows_that_are_missing_are_black_not_those_of_the_last_picture(colour: bool) -> None:
+    image = gradient(20, 10).convert("RGB" if colour else "L")
+    line = 1 + 20 * (3 if colour else 1)
+    whole = encode(image, "PNG")
+    before = read_plain_png(whole)
+    assert before is not None
+    rows = zlib.decompress(whole[whole.index(b"IDAT") + 4 : -16])
+    cut = whole[:33] + _chunk(b"IDAT", zlib.compress(rows[: 4 * line])) + whole[-12:]
+    short = read_plain_png(cut)
+    if short is not None:  # Pillow takes it, too
+        assert np.array_equal(short, np.asarray(pillow(cut)))
+        assert short[4:].max() == 0
+    assert before[4:].max() > 0  # and the last picture is still its own
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "I;16"])

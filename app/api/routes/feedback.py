@@ -30,6 +30,6 @@ async def feedback(request: Request, parts: Annotated[Services, Depends(services
     """
     if parts.feedback is None:
         raise FeedbackOff("labels are not kept here: ANOMALY_FEEDBACK_PATH is not set")
-    async with deadline(parts.settings.request_timeout_s):
+    with deadline(parts.settings.request_timeout_s):
         body = await parts.feedback.intake.read_body(request.headers, request.receive)
     return KeptLabel.of(await asyncio.to_thread(parts.feedback.keep, body))

@@ -125,7 +125,7 @@ async def _ready(parts: Services, name: str, version: str | None = None) -> Mode
 
 
 async def _infer(request: Request, parts: Services, name: str, version: str | None = None) -> Response:
-    async with deadline(parts.settings.request_timeout_s):
+    with deadline(parts.settings.request_timeout_s):
         _require_open(parts)
         with await _served(parts, name, version) as served:
             content, json_length = await _answer(request, parts, served)
