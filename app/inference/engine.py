@@ -158,12 +158,23 @@ class ServedModel(Used):
 
     async def _run_batches(self) -> None:
         try:
-            while batch := self._next_batch():
-                await self._run(batch)
-                if self._waiting:
-                    await asyncio.sleep(0)  # a light batch was worked on here: other models have their turn too
+            while self._waiting:
+                await self._gather()
+                await self._run(self._next_batch())
         finally:
             self._drain = None
+
+    async def _gather(self) -> None:
+        """Lets requests that have arrived join the next batch, as long as there are any, and never waits for one.
+
+        A request that lies in its socket takes two turns of the event loop to get here: one reads it, one admits it.
+        Without them a batch takes a third of what 32 clients have sent. Other models have their turn meanwhile, too.
+        """
+        seen, most = 0, self._engine.max_batch
+        while seen < min(len(self._waiting), most):
+            seen = min(len(self._waiting), most)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
