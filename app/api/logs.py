@@ -56,7 +56,9 @@ def tell(events: Iterable[MutableMapping[str, Any]]) -> None:
     if not logging.getLogger().isEnabledFor(logging.INFO):
         return
     processors, lines = structlog.get_config()["processors"], b""
+    now = _now()
     for event in events:
+        event["timestamp"] = now
         told: Any = event
         for process in processors:
             told = process(None, "info", told)
@@ -66,6 +68,10 @@ def tell(events: Iterable[MutableMapping[str, Any]]) -> None:
             lines = b""
         lines += line
     _write(lines)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
 
 
 def _line(text: str) -> bytes:
@@ -90,7 +96,8 @@ class _StandardError:
 def _json(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
     """One processor for what structlog offers as four: it runs for every request."""
     event["level"] = method
-    event["timestamp"] = datetime.now(UTC).isoformat()
+    if "timestamp" not in event:
+        event["timestamp"] = _now()
     if "exc_info" in event:
         event = structlog.processors.format_exc_info(logger, method, event)
     return orjson.dumps(event, default=repr).decode()

@@ -5,7 +5,7 @@ With several workers each keeps its numbers in files of a folder they share, and
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -111,13 +111,8 @@ class Metrics:
                 self.latency.labels(route, status),
             )
         )
-        self._of_image = cache(
-            lambda model, verdict: (
-                self.images.labels(model, verdict),
-                self.mse.labels(model),
-                self.p_value.labels(model),
-            )
-        )
+        self._of_model = cache(lambda model: (self.mse.labels(model), self.p_value.labels(model)))
+        self._of_verdict = cache(self.images.labels)
         self._serving: set[tuple[str, str]] = set()
         self._refused: set[str] = set()
 
@@ -132,12 +127,17 @@ class Metrics:
         self.batch_size.labels(batch.model).observe(batch.size)
         self.compute.labels(batch.model).observe(batch.compute_s)
 
-    def count_scored(self, model: str, verdict: str, mse: float, p_value: float) -> None:
-        """One image with its verdict."""
-        images, mses, p_values = self._of_image(model, verdict)
-        images.inc()
+    def observe_scored(self, model: str, mse: float, p_value: float) -> None:
+        """One image that was scored."""
+        mses, p_values = self._of_model(model)
         mses.observe(mse)
         p_values.observe(p_value)
+
+    def count_verdicts(self, model: str, verdicts: Mapping[str, int]) -> None:
+        """How many images of a request were called what."""
+        for verdict, images in verdicts.items():
+            if images:
+                self._of_verdict(model, verdict).inc(images)
 
     def count_window(self, model: str, *, changed: bool) -> None:
         """One window of pictures, compared with the calibration pictures."""

@@ -7,10 +7,10 @@ is left to Pillow, whose word counts.
 
 import struct
 import threading
-import zlib
 from typing import Final
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,7 +18,7 @@ _CHUNK: Final = struct.Struct(">I4s")  # length and kind; content and checksum f
 _CHECKSUM: Final = struct.Struct(">I")
 _HEADER: Final = struct.Struct(">IIBBBBB")
 _BEGIN: Final = b"\x89PNG\r\n\x1a\n" + _CHUNK.pack(_HEADER.size, b"IHDR")
-_END: Final = _CHUNK.pack(0, b"IEND") + _CHECKSUM.pack(zlib.crc32(b"IEND"))
+_END: Final = _CHUNK.pack(0, b"IEND") + _CHECKSUM.pack(isal_zlib.crc32(b"IEND"))
 _PLAIN: Final = {(8, 0, 0, 0, 0): "L", (8, 2, 0, 0, 0): "RGB"}
 """Bit depth, colour type, compression, filter and interlace methods → Pillow's mode."""
 _MAX_PIXELS: Final = 256 * 256
@@ -96,5 +96,5 @@ def _check(data: bytes, begin: int, end: int) -> None:
         ValueError: they differ.
         struct.error: the file ends before.
     """
-    if _CHECKSUM.unpack_from(data, end)[0] != zlib.crc32(memoryview(data)[begin:end]):
+    if _CHECKSUM.unpack_from(data, end)[0] != isal_zlib.crc32(data[begin:end]):
         raise ValueError("damaged")

@@ -6,7 +6,7 @@ is the square root of a pixel's squared error (mean over channels), 0 black … 
 """
 
 import struct
-import zlib
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -25,6 +25,7 @@ _SCALE: Final[NDArray[np.uint8]] = np.stack(
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR = 0, 2
 _FILTER_UP: Final = 2
+_UINT32: Final = struct.Struct(">I")
 _FASTEST: Final = 0  # of isal's levels; it does compress
 
 
@@ -83,10 +84,18 @@ def pngs(pixels: NDArray[np.uint8]) -> list[bytes]:
     filtered[..., 0] = _FILTER_UP
     filtered[:, 0, 1:] = rows[:, 0]
     np.subtract(rows[:, 1:], rows[:, :-1], out=filtered[:, 1:, 1:])
-    header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR if channels else _GREY, 0, 0, 0)
-    begin, end = _PNG_SIGNATURE + _chunk(b"IHDR", header), _chunk(b"IEND", b"")
-    return [begin + _chunk(b"IDAT", isal_zlib.compress(each, _FASTEST)) + end for each in filtered]
+    begin = _beginning(width, height, _COLOUR if channels else _GREY)
+    return [begin + _chunk(b"IDAT", isal_zlib.compress(each, _FASTEST)) + _END for each in filtered]
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
+    told = kind + content
+    return b"%b%b%b" % (_UINT32.pack(len(content)), told, _UINT32.pack(isal_zlib.crc32(told)))
+
+
+_END: Final = _chunk(b"IEND", b"")
+
+
+@lru_cache
+def _beginning(width: int, height: int, colour_type: int) -> bytes:
+    return _PNG_SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0))

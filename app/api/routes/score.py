@@ -4,7 +4,7 @@ A plain ASGI endpoint: FastAPI's own machinery would cost more than decoding a s
 ``app.api.openapi`` documents it with the very models that parse and describe it.
 """
 
-import base64
+import binascii
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -190,4 +190,4 @@ def _picture(served: ServedModel, threshold: float, scored: Scored | InferenceEr
 
 
 def _data_uri(file: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(file).decode()
+    return "data:image/png;base64," + binascii.b2a_base64(file, newline=False).decode()
