@@ -1,5 +1,6 @@
 """Connections that say nothing, or too little, are closed; the rest of the wire is in fuzz."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -19,9 +20,17 @@ class Impatient(Protocol):
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers at once and never reads a body."""
+    """Answers at once and never reads a body, unless the path asks for something else."""
+    if scope["path"] == "/echo":
+        await receive()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
-    await send({"type": "http.response.body", "body": b"hello"})
+    if scope["path"] == "/slowly":
+        await asyncio.sleep(0.3)
+        await send({"type": "http.response.body", "body": b"he", "more_body": True})
+        await asyncio.sleep(0.3)
+        await send({"type": "http.response.body", "body": b"llo"})
+    elif scope["path"] != "/broken":
+        await send({"type": "http.response.body", "body": b"hello"})
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +104,41 @@ def test_a_quick_client_is_not_disturbed(port: int) -> None:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(4096).endswith(b"hello")
             time.sleep(0.4)  # longer than a head may take, shorter than a connection is kept
+
+
+def test_a_head_leaves_with_the_first_of_its_body(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(b"GET /slowly HTTP/1.1\r\nHost: x\r\n\r\n")
+        first, second = connection.recv(4096), connection.recv(4096)
+    assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert first.endswith(b"\r\n\r\nhe")
+    assert second == b"llo"
+
+
+def test_a_head_without_a_body_is_an_answer_to_head(port: int) -> None:
+    request = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
+    received, _ = talk(port, request + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert received.endswith(b"\r\n\r\n")
+
+
+def test_a_head_whose_body_never_comes_is_sent_before_the_end(port: int) -> None:
+    received, _ = talk(port, b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert received.endswith(b"\r\n\r\n")
+
+
+def test_who_asks_before_sending_a_body_is_told_to_go_on_at_once(port: int) -> None:
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(head)
+        assert connection.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"abc")
+        assert connection.recv(4096).endswith(b"\r\n\r\nhello")
+
+
+def test_answers_to_requests_sent_at_once_stand_in_their_order(port: int) -> None:
+    paths = (b"/slowly", b"/", b"/slowly", b"/")
+    requests = b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in paths)
+    received, _ = talk(port, requests)
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == received.count(b"hello") == 4

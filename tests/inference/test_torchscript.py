@@ -1,11 +1,12 @@
 import io
+import platform
 import re
 import zipfile
 
 import torch
 
 from app.inference import torchscript
-from training.autoencoders import DenseAutoencoder
+from training.autoencoders import ConvAutoencoder, DenseAutoencoder
 from training.scoring import Mse, ScoredAutoencoder
 
 
@@ -20,6 +21,57 @@ def test_loaded_archive_computes_what_the_module_does() -> None:
     got = torchscript.load(torchscript.dump(model))(images)
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_one_picture_and_a_batch_take_different_kernels_to_the_same_result() -> None:
+    model, images = _model(), torch.rand(33, 1, 8, 8)
+    loaded = torchscript.load(torchscript.dump(model))
+    together, alone = loaded(images), [loaded(image[None]) for image in images]
+    for many, ones in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(many, torch.cat(ones), rtol=1e-5, atol=1e-6)
+    if platform.machine() == "x86_64":
+        assert _kernels(loaded, images) >= {"mkldnn::_linear_pointwise"}
+        assert not {kernel for kernel in _kernels(loaded, images[:1]) if kernel.startswith("mkldnn")}
+
+
+def test_a_network_with_convolutions_is_left_to_torch() -> None:
+    model, images = ScoredAutoencoder(ConvAutoencoder((1, 16, 16), (4, 8), 4), Mse()), torch.rand(3, 1, 16, 16)
+    expected = model.eval()(images)
+    loaded = torchscript.load(torchscript.dump(model))
+    for one, other in zip(loaded(images), expected, strict=True):
+        torch.testing.assert_close(one, other)
+    assert "mkldnn::_linear_pointwise" not in _kernels(loaded, images)
+
+
+def test_layers_without_a_bias_are_packed_too() -> None:
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(64, 64, bias=False)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            rebuilt: torch.Tensor = self.layer(images.flatten(1)).reshape(images.shape)
+            return rebuilt
+
+    model, images = ScoredAutoencoder(Plain(), Mse()), torch.rand(3, 1, 8, 8)
+    expected = model.eval()(images)
+    for one, other in zip(torchscript.load(torchscript.dump(model))(images), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_loading_again_and_again_does_no_harm() -> None:
+    """A graph that is changed carelessly kills the process in one load of five."""
+    archive = torchscript.dump(_model())
+    for _ in range(50):
+        loaded = torchscript.load(archive)
+        for size in (1, 2, 3):
+            loaded(torch.rand(size, 1, 8, 8))
+
+
+def _kernels(model: torchscript.ScoringModel, images: torch.Tensor) -> set[str]:
+    with torch.inference_mode(), torch.profiler.profile() as profile:
+        model(images)
+    return {event.key for event in profile.key_averages()}
 
 
 def test_no_path_of_this_machine_is_left_in_the_archive() -> None:
