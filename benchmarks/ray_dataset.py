@@ -33,7 +33,9 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from app.inference.engine import Engine, Scored, ServedModel
+from app.inference.engine import Engine
+from app.inference.scorer import Scored
+from app.inference.serving import ServedModel
 from app.inference.store import ModelStore
 
 _ROOT: Final = Path(__file__).resolve().parent.parent

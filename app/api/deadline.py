@@ -7,7 +7,7 @@ from app.api.errors import RequestTimedOut
 
 
 class deadline:  # noqa: N801  reads like asyncio.timeout
-    """Cuts the body of a ``with`` off when the time is up: asyncio.timeout at half its cost, for every request pays it.
+    """Cuts the body of a ``with`` off when the time is up, as asyncio.timeout does, for less: every request pays it.
 
     Raises:
         RequestTimedOut: it is.

@@ -23,7 +23,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from app.api.settings import SHARED_METRICS
 from app.inference.drift import FALSE_ALARM_PROBABILITY, WINDOW
-from app.inference.engine import BatchDone
+from app.inference.serving import BatchDone
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -18,8 +18,8 @@ from starlette.datastructures import Headers
 
 from app.api.errors import InvalidInference, TooManyFiles, UnsupportedMediaType
 from app.api.inference_schemas import INPUT, InferenceRequest, InputTensor, OutputName
-from app.inference.engine import Scored
 from app.inference.images import InputSpec, unit_values
+from app.inference.scorer import Scored
 
 JSON_LENGTH_HEADER: Final = "Inference-Header-Content-Length"
 

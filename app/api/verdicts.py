@@ -5,8 +5,9 @@ from typing import Literal
 
 from app.api.ledger import Judgement, Scoring
 from app.api.problems import KINDS
-from app.inference.engine import Scored, ServedModel
 from app.inference.errors import InferenceError
+from app.inference.scorer import Scored
+from app.inference.serving import ServedModel
 
 
 def verdict(scored: Scored, threshold: float) -> Literal["anomaly", "normal"]:

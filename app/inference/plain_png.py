@@ -25,7 +25,10 @@ _MAX_PIXELS: Final = 256 * 256
 
 
 class _Canvas(threading.local):
-    """A grey picture of a thread's own that Pillow's decoder paints on: half the work of making one for each file."""
+    """A grey picture of a thread's own that Pillow's decoder paints on, which saves making one for each file.
+
+    Pillow shares memory for grey pictures; colour ones it keeps in four bytes a pixel.
+    """
 
     def __init__(self) -> None:
         self._size = (0, 0)

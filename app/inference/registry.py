@@ -17,9 +17,10 @@ from typing import Final
 
 import structlog
 
-from app.inference.engine import Engine, ServedModel
+from app.inference.engine import Engine
 from app.inference.errors import InferenceError, ModelUnavailable, UnknownModel
 from app.inference.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest
+from app.inference.serving import ServedModel
 from app.inference.store import CURRENT_FILE, ModelStore
 
 POLL_S: Final = 1.0

@@ -62,10 +62,12 @@ def test_who_wants_warnings_alone_gets_no_lines_of_requests() -> None:
     assert told("json", "warning") == ""
 
 
-def test_lines_told_together_leave_in_writes_that_a_pipe_keeps_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_told_together_leave_in_writes_that_a_pipe_keeps_whole(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     writes: list[bytes] = []
     monkeypatch.setattr(logs, "_write", writes.append)
-    logging.getLogger().setLevel(logging.INFO)
+    caplog.set_level(logging.INFO)
     logs.tell([{"event": "request", "filling": "x" * 900} for _ in range(20)])
     assert 4 < len(writes) < 10
     assert max(map(len, writes)) <= 4096

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from app.inference.bundle import BatchScores, Bundle
-from app.inference.engine import BatchDone, Engine, Scored, ServedModel
+from app.inference.engine import Engine
 from app.inference.errors import InferenceError, UnreadableImage
+from app.inference.scorer import Scored
+from app.inference.serving import BatchDone, ServedModel
 from app.inference.store import ModelStore
 from tests.support import encode, gradient, make_bundle
 

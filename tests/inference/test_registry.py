@@ -13,9 +13,10 @@ import structlog
 
 from app.inference import registry as module
 from app.inference.bundle import Bundle
-from app.inference.engine import Engine, Scored
+from app.inference.engine import Engine
 from app.inference.errors import ModelUnavailable, Overloaded, UnknownModel
 from app.inference.registry import ModelRegistry
+from app.inference.scorer import Scored
 from app.inference.store import ModelStore
 from tests.support import encode, gradient, make_bundle
 

@@ -26,9 +26,10 @@ from app.api.queries import Extra, ScoreQuery, parse_score_query
 from app.api.services import Services
 from app.api.uploads import Upload, read_uploads
 from app.api.verdicts import account, verdict
-from app.inference.engine import Scored, ServedModel
 from app.inference.errors import InferenceError
 from app.inference.rendering import error_map, png, side_by_side, to_pixels
+from app.inference.scorer import Scored
+from app.inference.serving import ServedModel
 
 _METHOD: Final = "POST"
 _OK: Final = HTTPStatus.OK.value

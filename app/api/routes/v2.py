@@ -26,10 +26,11 @@ from app.api.inference_schemas import (
 from app.api.services import Services, services
 from app.api.tensors import JSON_LENGTH_HEADER, OUTPUTS, read_pictures, read_request, write_answer
 from app.api.verdicts import account
-from app.inference.engine import Scored, ServedModel
 from app.inference.errors import InferenceError, ModelUnavailable, UnknownVersion
 from app.inference.images import Decoded
 from app.inference.manifest import Manifest
+from app.inference.scorer import Scored
+from app.inference.serving import ServedModel
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 

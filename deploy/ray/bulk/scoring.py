@@ -12,8 +12,9 @@ import pyarrow as pa
 import torch
 
 from app.inference.bundle import MANIFEST_FILE
-from app.inference.engine import Engine, Scored
+from app.inference.engine import Engine
 from app.inference.errors import InferenceError
+from app.inference.scorer import Scored
 from app.inference.store import ModelStore
 from bulk.errors import CannotRun
 from bulk.storage import first_line, is_remote, locate

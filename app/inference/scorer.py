@@ -1,0 +1,145 @@
+"""A batch of pictures from files to answers: decoded, one forward pass, judged and encoded, each in one tight loop.
+
+That costs a fraction of the same work strewn between requests.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+import torch
+
+from app.inference.bundle import Bundle
+from app.inference.errors import InferenceError, NonFiniteScore
+from app.inference.images import Decoded, open_picture, stack
+from app.inference.rendering import png, pngs, to_pixels
+
+# Up to these sizes pictures are decoded and encoded with their batch: larger ones would hold it up.
+_SMALL_BYTES: Final = 64 * 1024
+SMALL_PIXELS: Final = 256 * 256
+
+_BELOW_ALL: Final = "the score lies below that of every calibration picture: emptier or simpler than what was learned"
+_ABOVE_ALL: Final = "the score lies above that of every calibration picture"
+
+
+class Scored(NamedTuple):
+    """What the model made of one picture.
+
+    Attributes:
+        original: (C, H, W) float32 in [0, 1], the model's input.
+        reconstruction: the same shape.
+        png: the reconstruction as a PNG file, if it was made with the batch; else :meth:`reconstruction_png` makes it.
+        mse: mean squared difference of the two over channels and pixels.
+        score: the error that the verdict is decided on.
+        p_value: conformal p-value of the score, in (0, 1].
+        warnings: what was done to the picture before, or looks wrong.
+        queue_s: how long the picture waited for its batch.
+        compute_s: how long its batch was worked on.
+    """
+
+    original: torch.Tensor
+    reconstruction: torch.Tensor
+    png: bytes | None
+    mse: float
+    score: float
+    p_value: float
+    warnings: tuple[str, ...]
+    queue_s: float
+    compute_s: float
+
+    def reconstruction_png(self) -> bytes:
+        """The reconstruction as a PNG file."""
+        return self.png or png(to_pixels(self.reconstruction))
+
+
+class NotSmall(InferenceError):
+    """A large picture: it cannot be decoded with its batch."""
+
+
+Outcome: TypeAlias = Scored | InferenceError
+"""What a model made of a picture, or why it was refused."""
+
+
+class Scorer:
+    """Scores batches with one bundle. Blocks; one thread at a time.
+
+    Args:
+        bundle: of the model.
+        max_pixels: the largest width × height that is decoded.
+    """
+
+    def __init__(self, bundle: Bundle, *, max_pixels: int) -> None:
+        self.bundle = bundle
+        self._max_pixels = max_pixels
+        self._encodes = bundle.spec.height * bundle.spec.width <= SMALL_PIXELS
+
+    def score(
+        self, contents: Sequence[bytes | Decoded], encode: Sequence[bool], since: Sequence[float]
+    ) -> list[Outcome]:
+        """Scores a batch.
+
+        Args:
+            contents: image files, or what was decoded before.
+            encode: of each, whether its reconstruction will be asked for as a PNG file.
+            since: of each, the ``time.perf_counter()`` since when it has waited.
+
+        Returns:
+            An outcome for each, in the same order.
+        """
+        began = time.perf_counter()
+        outcomes = [self._decoded(content) for content in contents]
+        readable = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Decoded)]
+        scored = iter(
+            self._scored(
+                [outcome for outcome in outcomes if isinstance(outcome, Decoded)],
+                [encode[index] and self._encodes for index in readable],
+                [since[index] for index in readable],
+                began,
+            )
+            if readable
+            else ()
+        )
+        return [next(scored) if isinstance(outcome, Decoded) else outcome for outcome in outcomes]
+
+    def _scored(
+        self, pictures: Sequence[Decoded], encode: Sequence[bool], since: Sequence[float], began: float
+    ) -> list[Outcome]:
+        images = stack(pictures)
+        scores = self.bundle.score_batch(images)
+        rebuilt = scores.reconstruction
+        shown = [row for row, wanted in enumerate(encode) if wanted]
+        files = iter(pngs(to_pixels(rebuilt if len(shown) == len(rebuilt) else rebuilt[shown])) if shown else ())
+        compute_s = time.perf_counter() - began
+        outcomes: list[Outcome] = []
+        rows = zip(pictures, encode, since, images.unbind(), rebuilt.unbind(), scores.mse, scores.score, strict=True)
+        for picture, wanted, start, original, reconstruction, mse, score in rows:
+            file = next(files) if wanted else None
+            try:
+                p_value = self._p_value(mse, score)
+            except NonFiniteScore as refusal:
+                outcomes.append(refusal)
+                continue
+            warnings, queue_s = picture.warnings + self._doubts(score), began - start
+            outcomes.append(Scored(original, reconstruction, file, mse, score, p_value, warnings, queue_s, compute_s))
+        return outcomes
+
+    def _decoded(self, content: bytes | Decoded) -> Decoded | InferenceError:
+        if isinstance(content, Decoded):
+            return content
+        if len(content) > _SMALL_BYTES:
+            return NotSmall()
+        try:
+            picture = open_picture(content, max_pixels=self._max_pixels)
+            return picture.decode(self.bundle.spec) if picture.pixels <= SMALL_PIXELS else NotSmall()
+        except InferenceError as refusal:
+            return refusal
+
+    def _p_value(self, mse: float, score: float) -> float:
+        if not math.isfinite(mse):
+            raise NonFiniteScore(f"the model returned an MSE of {mse}")
+        return self.bundle.calibration.p_value(score)
+
+    def _doubts(self, score: float) -> tuple[str, ...]:
+        known = self.bundle.calibration.scores
+        return (_BELOW_ALL,) if score < known[0] else (_ABOVE_ALL,) if score > known[-1] else ()
