@@ -32,6 +32,7 @@ from app.inference.scorer import Scored
 from app.inference.serving import ServedModel
 
 _METHOD: Final = "POST"
+_TINY_BYTES: Final = 8 * 1024
 _OK: Final = HTTPStatus.OK.value
 _JSON: Final = "application/json"
 _JSON_HEADER: Final = (b"content-type", _JSON.encode())
@@ -88,8 +89,9 @@ class ScoreEndpoint:
             scoring = parts.engine.score_files(
                 served, [upload.data for upload in uploads], encode="reconstruction" in query.include
             )
-            # Looking after the client costs as much as decoding its picture: only where it would keep others waiting.
-            outcomes = await (while_client_waits(receive, scoring) if parts.engine.is_behind else scoring)
+            outcomes = await (
+                while_client_waits(receive, scoring) if _keeps_others_waiting(parts, uploads) else scoring
+            )
             scope["state"]["scoring"] = account(served, threshold, outcomes)
             _require_one_scored(uploads, outcomes)
             pixels = len(outcomes) * manifest.input.height * manifest.input.width
@@ -104,6 +106,11 @@ class ScoreEndpoint:
                 ),
             )
             return _Json(body)
+
+
+def _keeps_others_waiting(parts: Services, uploads: Sequence[Upload]) -> bool:
+    """Whether it pays to look whether the client is still there, which costs as much as scoring a tiny picture."""
+    return parts.engine.is_behind or sum([len(upload.data) for upload in uploads]) > _TINY_BYTES
 
 
 class _Json:
