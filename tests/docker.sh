@@ -96,6 +96,8 @@ in_api python -c "$white" >"$work/white.png"
 check "a five is normal" verdict normal five.png ""
 check "a white square is an anomaly" verdict anomaly white.png ""
 
+check "it takes less than 300 MB" in_api awk '/^VmRSS/ { print; exit !($2 < 300 * 1024) }' /proc/1/status
+
 check "it does not run as root" refuse test "$(in_api id -u)" = 0
 check "its root file system is read-only" in_api grep -Eq '^[^ ]+ / [^ ]+ ro[, ]' /proc/mounts
 check "no process has a capability" in_api sh -c '! cat /proc/[0-9]*/status | grep -E "^Cap(Eff|Prm|Bnd):.*[1-9a-f]"'

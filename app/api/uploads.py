@@ -6,6 +6,7 @@ read-only.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from python_multipart.exceptions import FormParserError
@@ -27,6 +28,9 @@ _SIMPLE_HEAD: Final = re.compile(
     rb"(?:Content-Type: [\x20-\x7e]*\r\n)?\r\n",
     re.IGNORECASE,
 )
+
+
+_content_type = lru_cache(maxsize=256)(parse_options_header)  # clients repeat themselves
 
 
 class Upload(NamedTuple):
@@ -90,7 +94,7 @@ async def read_uploads(headers: Headers, receive: Receive, intake: Intake) -> li
     Raises:
         UnsupportedMediaType, MalformedMultipart, TooManyFiles, NoImage: as they are named; as :class:`Intake`.
     """
-    media_type, parameters = parse_options_header(headers.get("content-type"))
+    media_type, parameters = _content_type(headers.get("content-type"))
     is_multipart = media_type == b"multipart/form-data"
     if media_type and not is_multipart and not media_type.startswith(b"image/"):
         raise UnsupportedMediaType(
