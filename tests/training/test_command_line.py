@@ -188,6 +188,18 @@ class TestStopping:
             _, errors = process.communicate(timeout=60)
             assert (process.returncode, errors) == (130, "stopped; nothing was published\n")
 
+    def test_between_the_libraries_and_the_training(self, tmp_path: Path) -> None:
+        words = options(tmp_path, *QUICK)
+        interrupted = (
+            "import os, signal, sys; from training import __main__, training_command; "
+            "training_command._current = lambda *_: os.kill(os.getpid(), signal.SIGINT); "
+            f"sys.exit(__main__.main({words!r}))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", interrupted], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (130, "stopped; nothing was published\n")
+
     def test_while_publishing_it_says_where_to_look(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
