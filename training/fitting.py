@@ -2,18 +2,20 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from training.autoencoders import LinearAutoencoder
+from training.autoencoders import DenseAutoencoder, LinearAutoencoder
 from training.errors import TrainingError
+from training.pruning import prune
 from training.recipes import Recipe
 from training.scoring import squared_error
 
 _WARM_UP_SHARE = 0.1
+_WIDE_SHARE = 0.75  # of the epochs, before the network is pruned
 _EVALUATION_BATCH = 1024
 
 # Largest turn (radians), stretch in x and y, shear, shift in x and y (half sides): what a hand or a mount varies.
@@ -59,7 +61,7 @@ def fit(
     on_epoch: Callable[[Epoch], None],
     on_step: Callable[[int], None] = lambda _: None,
 ) -> list[Epoch]:
-    """Trains in place.
+    """Trains in place; a network that the recipe prunes ends narrower than it began.
 
     Args:
         network: (N, C, H, W) → reconstruction of the same shape.
@@ -81,38 +83,49 @@ def fit(
         return epochs
     network.to(device)
     images, validation = images.to(device), validation.to(device)
-    order = torch.Generator().manual_seed(seed)
-    corruption = torch.Generator(device).manual_seed(seed)
-    steps = math.ceil(len(images) / recipe.batch_size)
-    optimizer = _optimizer(network, recipe, device)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps))
-    epochs = []
-    for number in range(1, recipe.epochs + 1):
-        began = time.perf_counter()
-        network.train()
-        total = torch.zeros((), device=device)
-        shuffled = torch.randperm(len(images), generator=order).to(device)
-        for indices in torch.split(shuffled, recipe.batch_size):
-            clean = _jitter(images[indices], recipe, corruption)
-            loss = squared_error(clean, network(_corrupt(clean, recipe, corruption))).mean()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            total += loss.detach() * len(indices)
-            on_step(len(indices))
-        epochs.append(
-            Epoch(
+    order, corruption = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed)
+
+    def run(numbers: range) -> Iterator[Epoch]:
+        """Some of the epochs, with a warm-up and a schedule of their own."""
+        steps = len(numbers) * math.ceil(len(images) / recipe.batch_size)
+        optimizer = _optimizer(network, recipe, device)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps))
+        for number in numbers:
+            began = time.perf_counter()
+            network.train()
+            total = torch.zeros((), device=device)
+            shuffled = torch.randperm(len(images), generator=order).to(device)
+            for indices in torch.split(shuffled, recipe.batch_size):
+                clean = _jitter(images[indices], recipe, corruption)
+                loss = squared_error(clean, network(_corrupt(clean, recipe, corruption))).mean()
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                total += loss.detach() * len(indices)
+                on_step(len(indices))
+            epoch = Epoch(
                 number,
                 train_loss=total.item() / len(images),
                 validation_loss=_mean_error(network, validation) if len(validation) else None,
                 seconds=time.perf_counter() - began,
             )
-        )
-        on_epoch(epochs[-1])
-        _refuse_divergence(epochs[-1], recipe)
+            on_epoch(epoch)
+            _refuse_divergence(epoch, recipe)
+            yield epoch
+
+    wide = _epochs_before_pruning(recipe)
+    epochs = [*run(range(1, wide + 1))]
+    if wide < recipe.epochs:
+        assert isinstance(network, DenseAutoencoder)  # noqa: S101  recipes prune no others
+        prune(network, images, recipe.kept_share)
+        epochs += run(range(wide + 1, recipe.epochs + 1))
     network.cpu().eval()
     return epochs
+
+
+def _epochs_before_pruning(recipe: Recipe) -> int:
+    return round(_WIDE_SHARE * recipe.epochs) if recipe.kept_share < 1 else recipe.epochs
 
 
 def _refuse_divergence(epoch: Epoch, recipe: Recipe) -> None:
@@ -165,11 +178,10 @@ def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torc
     )
 
 
-def _schedule(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
+def _schedule(recipe: Recipe, total: int) -> Callable[[int], float]:
     """Factor on the learning rate by step: constant, or linear warm-up over a tenth and a cosine to zero."""
     if recipe.schedule == "constant":
         return lambda _: 1.0
-    total = recipe.epochs * steps_per_epoch
     warm_up = max(1, round(_WARM_UP_SHARE * total))
 
     def factor(step: int) -> float:

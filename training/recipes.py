@@ -17,6 +17,9 @@ class Recipe:
     closed form, so that the knobs of the loop rest, for surfaces."""
     hidden: tuple[int, ...]
     """Layer widths (dense) or channels (conv) from the input's side on; the decoder mirrors them."""
+    kept_share: float
+    """Of the hidden units of a dense network, what is left for the last quarter of the epochs; 1: all. Nothing is taken
+    where there are fewer than three epochs."""
     code: int
     """Width of the bottleneck: how many numbers a picture is compressed to."""
     linear_code: bool
@@ -45,6 +48,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if min(*self.hidden, self.code, 1) < 1 or (not self.hidden and self.network != "linear"):
             raise ValueError(f"hidden and code need positive widths, not {self.hidden} and {self.code}")
+        if not 0 < self.kept_share <= 1 or (self.kept_share < 1 and self.network != "dense"):
+            raise ValueError(f"kept_share must lie above 0, up to 1, and be 1 unless dense, not {self.kept_share}")
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs and batch_size must be positive, not {self.epochs} and {self.batch_size}")
         if self.learning_rate <= 0:
@@ -62,6 +67,7 @@ TUTORIAL: Final = Recipe(
     name="tutorial",
     network="dense",
     hidden=(512, 256),
+    kept_share=1,
     code=128,
     linear_code=False,
     jitter=0,
@@ -86,6 +92,7 @@ DEFAULT: Final = Recipe(
     name="default",
     network="dense",
     hidden=(512,),
+    kept_share=0.5,
     code=32,
     linear_code=True,
     jitter=0.5,
@@ -108,6 +115,7 @@ CONV: Final = replace(
     name="conv",
     network="conv",
     hidden=(32, 64, 64),
+    kept_share=1,
     code=64,
     noise=0.5,
     noise_cell=8,
@@ -118,6 +126,8 @@ CONV: Final = replace(
     folder_size=(64, 64),
 )
 
-LINEAR: Final = replace(DEFAULT, name="linear", network="linear", hidden=(), code=512, jitter=0, noise=0, epochs=1)
+LINEAR: Final = replace(
+    DEFAULT, name="linear", network="linear", hidden=(), kept_share=1, code=512, jitter=0, noise=0, epochs=1
+)
 
 RECIPES: Final = {recipe.name: recipe for recipe in (DEFAULT, TUTORIAL, CONV, LINEAR)}
