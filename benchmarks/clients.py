@@ -35,8 +35,14 @@ class Reply:
 
 @dataclass
 class Tally:
-    """What a crowd of clients saw."""
+    """What a crowd of clients saw.
 
+    Attributes:
+        sent: requests, answered or not.
+        seconds: until the last answer, later than the last request.
+    """
+
+    sent: int = 0
     replies: list[Reply] = field(default_factory=list)
     lost: int = 0
     refused: int = 0
@@ -141,6 +147,7 @@ async def crowd(
                 await asyncio.sleep(max(0.0, due - now))
             kind = turn % len(requests)
             turn += connections if rate is not None else 1
+            tally.sent += 1
             try:
                 reply = await connection.send(requests[kind], kind)
             except LostRequest:

@@ -5,7 +5,8 @@ a fraction of that in a row. Requests are therefore noted, and told of together 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from starlette.types import Scope
@@ -75,43 +76,67 @@ class Ledger:
     def tell(self) -> None:
         """Counts and logs what was noted."""
         requests, self._requests = self._requests, []
-        logs.tell([self._told(*request) for request in requests])
+        self._count(requests)
+        logs.tell(map(_line, requests))
 
-    def _told(self, scope: Scope, status: int, seconds: float) -> dict[str, Any]:
-        """Counts a request; returns its line."""
-        route = getattr(scope.get("route"), "path", _UNROUTED)
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._metrics.count_request(method, route, status, seconds)
-        state = scope["state"]
-        scoring = state.get("scoring")
-        return {
-            "event": "request",
-            "request_id": state["request_id"],
-            "method": method,
-            "path": scope["raw_path"].decode("ascii", "backslashreplace"),
-            "status": status,
-            "ms": _ms(seconds),
-            **(self._count(scoring) if scoring else {}),
-        }
+    def _count(self, requests: Iterable[_Request]) -> None:
+        ended, scored = defaultdict[tuple[str, str, int], list[float]](list), defaultdict[str, list[Judgement]](list)
+        for request in requests:
+            route = getattr(request.scope.get("route"), "path", _UNROUTED)
+            ended[_method(request), route, request.status].append(request.seconds)
+            if scoring := _scoring(request):
+                scored[scoring.model] += scoring.judgements
+                self._watch(scoring)
+                for sort in scoring.rejected:
+                    self._metrics.rejected.labels(sort).inc()
+        for sort_of_request, seconds in ended.items():
+            self._metrics.count_requests(*sort_of_request, seconds)
+        for model, judgements in scored.items():
+            self._metrics.count_scored(
+                model,
+                [judgement.verdict for judgement in judgements],
+                [judgement.mse for judgement in judgements],
+                [judgement.p_value for judgement in judgements],
+            )
 
-    def _count(self, scoring: Scoring) -> dict[str, Any]:
-        """Counts pictures; returns what the request's line says of them."""
-        verdicts = {"anomaly": 0, "normal": 0}
-        for judgement in scoring.judgements:
-            verdicts[judgement.verdict] += 1
-            self._metrics.observe_scored(scoring.model, judgement.mse, judgement.p_value)
-        self._metrics.count_verdicts(scoring.model, verdicts)
-        self._watch(scoring)
-        for sort in scoring.rejected:
-            self._metrics.rejected.labels(sort).inc()
-        return {
-            "model": scoring.model,
-            "version": scoring.version,
-            **verdicts,
-            "rejected": len(scoring.rejected),
-            "queue_ms": _ms(scoring.queue_s),
-            "compute_ms": _ms(scoring.compute_s),
-        }
+
+def _line(request: _Request) -> dict[str, Any]:
+    """What the log says of a request."""
+    scope, scoring = request.scope, _scoring(request)
+    return {
+        "event": "request",
+        "request_id": scope["state"]["request_id"],
+        "method": _method(request),
+        "path": scope["raw_path"].decode("ascii", "backslashreplace"),
+        "status": request.status,
+        "ms": _ms(request.seconds),
+        **(_pictures(scoring) if scoring else {}),
+    }
+
+
+def _pictures(scoring: Scoring) -> dict[str, Any]:
+    """What a request's line says of its pictures."""
+    verdicts = {"anomaly": 0, "normal": 0}
+    for judgement in scoring.judgements:
+        verdicts[judgement.verdict] += 1
+    return {
+        "model": scoring.model,
+        "version": scoring.version,
+        **verdicts,
+        "rejected": len(scoring.rejected),
+        "queue_ms": _ms(scoring.queue_s),
+        "compute_ms": _ms(scoring.compute_s),
+    }
+
+
+def _method(request: _Request) -> str:
+    method: str = request.scope["method"]
+    return method if method in _METHODS else "other"
+
+
+def _scoring(request: _Request) -> Scoring | None:
+    scoring: Scoring | None = request.scope["state"].get("scoring")
+    return scoring
 
 
 def _ms(seconds: float) -> float:

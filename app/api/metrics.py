@@ -5,7 +5,9 @@ With several workers each keeps its numbers in files of a folder they share, and
 """
 
 import os
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -116,28 +118,26 @@ class Metrics:
         self._serving: set[tuple[str, str]] = set()
         self._refused: set[str] = set()
 
-    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One request, when its answer is sent."""
+    def count_requests(self, method: str, route: str, status: int, seconds: Sequence[float]) -> None:
+        """Requests of one sort, by the seconds that each took."""
         requests, latency = self._of_request(method, route, status)
-        requests.inc()
-        latency.observe(seconds)
+        requests.inc(len(seconds))
+        _observe(latency, seconds)
+
+    def count_scored(
+        self, model: str, verdicts: Iterable[str], mses: Sequence[float], p_values: Sequence[float]
+    ) -> None:
+        """Images that a model scored."""
+        of_mse, of_p_value = self._of_model(model)
+        _observe(of_mse, mses)
+        _observe(of_p_value, p_values)
+        for verdict, images in Tally(verdicts).items():
+            self._of_verdict(model, verdict).inc(images)
 
     def count_batch(self, batch: BatchDone) -> None:
         """One forward pass."""
         self.batch_size.labels(batch.model).observe(batch.size)
         self.compute.labels(batch.model).observe(batch.compute_s)
-
-    def observe_scored(self, model: str, mse: float, p_value: float) -> None:
-        """One image that was scored."""
-        mses, p_values = self._of_model(model)
-        mses.observe(mse)
-        p_values.observe(p_value)
-
-    def count_verdicts(self, model: str, verdicts: Mapping[str, int]) -> None:
-        """How many images of a request were called what."""
-        for verdict, images in verdicts.items():
-            if images:
-                self._of_verdict(model, verdict).inc(images)
 
     def count_window(self, model: str, *, changed: bool) -> None:
         """One window of pictures, compared with the calibration pictures."""
@@ -182,6 +182,16 @@ class Metrics:
         everyone = CollectorRegistry()
         MultiProcessCollector(everyone, folder)  # type: ignore[no-untyped-call]
         return generate_latest(everyone)
+
+
+def _observe(histogram: Histogram, values: Sequence[float]) -> None:
+    """As ``histogram.observe`` for each value, which takes four times as long.
+
+    That the library offers no such thing is why its inner parts are used here; a test compares the two.
+    """
+    histogram._sum.inc(sum(values))
+    for bucket, times in Tally(bisect_left(histogram._upper_bounds, value) for value in values).items():
+        histogram._buckets[bucket].inc(times)
 
 
 def _forget_the_dead(folder: Path) -> None:

@@ -27,8 +27,9 @@ class Scored(NamedTuple):
     """What the model made of one picture.
 
     Attributes:
-        original: (C, H, W) float32 in [0, 1], the model's input.
-        reconstruction: the same shape.
+        images: (N, C, H, W) float32 in [0, 1], the batch that it was scored in.
+        reconstructions: the same shape.
+        row: which of them it is.
         png: the reconstruction as a PNG file, if it was made with the batch; else :meth:`reconstruction_png` makes it.
         mse: mean squared difference of the two over channels and pixels.
         score: the error that the verdict is decided on.
@@ -38,8 +39,9 @@ class Scored(NamedTuple):
         compute_s: how long its batch was worked on.
     """
 
-    original: torch.Tensor
-    reconstruction: torch.Tensor
+    images: torch.Tensor
+    reconstructions: torch.Tensor
+    row: int
     png: bytes | None
     mse: float
     score: float
@@ -47,6 +49,16 @@ class Scored(NamedTuple):
     warnings: tuple[str, ...]
     queue_s: float
     compute_s: float
+
+    @property
+    def original(self) -> torch.Tensor:
+        """(C, H, W) float32 in [0, 1], the model's input."""
+        return self.images[self.row]
+
+    @property
+    def reconstruction(self) -> torch.Tensor:
+        """The same shape."""
+        return self.reconstructions[self.row]
 
     def reconstruction_png(self) -> bytes:
         """The reconstruction as a PNG file."""
@@ -112,8 +124,8 @@ class Scorer:
         files = iter(pngs(to_pixels(rebuilt if len(shown) == len(rebuilt) else rebuilt[shown])) if shown else ())
         compute_s = time.perf_counter() - began
         outcomes: list[Outcome] = []
-        rows = zip(pictures, encode, since, images.unbind(), rebuilt.unbind(), scores.mse, scores.score, strict=True)
-        for picture, wanted, start, original, reconstruction, mse, score in rows:
+        rows = enumerate(zip(pictures, encode, since, scores.mse, scores.score, strict=True))
+        for row, (picture, wanted, start, mse, score) in rows:
             file = next(files) if wanted else None
             try:
                 p_value = self._p_value(mse, score)
@@ -121,7 +133,7 @@ class Scorer:
                 outcomes.append(refusal)
                 continue
             warnings, queue_s = picture.warnings + self._doubts(score), began - start
-            outcomes.append(Scored(original, reconstruction, file, mse, score, p_value, warnings, queue_s, compute_s))
+            outcomes.append(Scored(images, rebuilt, row, file, mse, score, p_value, warnings, queue_s, compute_s))
         return outcomes
 
     def _decoded(self, content: bytes | Decoded) -> Decoded | InferenceError:
