@@ -11,7 +11,7 @@ from app.inference import errors as domain
 
 Responses = dict[int | str, dict[str, Any]]
 
-_VERSION: Final = "20261123T222001Z-91f57c"
+_VERSION: Final = "20261125T022904Z-4053b9"
 
 
 def _errors(*refused: tuple[type[Exception], str]) -> Responses:
