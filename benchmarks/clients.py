@@ -144,6 +144,8 @@ async def crowd(
         while (now := time.perf_counter() - began) < seconds:
             if rate is not None:
                 due = (turn // connections * connections + number) / rate
+                if due >= seconds:
+                    break
                 await asyncio.sleep(max(0.0, due - now))
             kind = turn % len(requests)
             turn += connections if rate is not None else 1
