@@ -1,36 +1,42 @@
 """Whether somebody still waits for the answer."""
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Scope
 
-_T = TypeVar("_T")
+from app.api.cutoff import CutOff
+
+DEPARTURE: Final = "anomaly.departure"
+"""ASGI extension: a set of what is to be called when the client goes away. Waiting for ASGI's own message of that takes
+a task for each request, as much as scoring a small picture."""
+
+Departure = set[Callable[[], None]]
 
 
-async def while_client_waits(receive: Receive, work: Coroutine[Any, Any, _T]) -> _T:
-    """The work's result, as long as the client stays.
-
-    Args:
-        receive: of a request whose body has been read to its end.
-        work: cancelled when the client goes away.
+class while_client_waits(CutOff):  # noqa: N801  reads like asyncio.timeout
+    """Cuts the body of a ``with`` off when the client goes away. Servers that do not tell have clients that stay.
 
     Raises:
-        ClientDisconnect: it went away.
+        ClientDisconnect: it did.
     """
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_departure(receive))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
 
+    def __init__(self, scope: Scope) -> None:
+        super().__init__()
+        self._departure: Departure = scope.get("extensions", {}).get(DEPARTURE, set())
 
-async def _departure(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    def __enter__(self) -> None:
+        """From here on."""
+        super().__enter__()
+        self._departure.add(self.cut)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Up to here."""
+        self._departure.discard(self.cut)
+        super().__exit__(kind, error, at)
+
+    def error(self) -> Exception:
+        """The client is gone."""
+        return ClientDisconnect()

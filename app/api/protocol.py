@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api import problems
 from app.api.middleware import REQUEST_ID_HEADER
+from app.api.presence import DEPARTURE, Departure
 from app.api.problems import Kind
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -45,6 +46,7 @@ class Protocol(HttpToolsProtocol):
         self._chunk = self._first_chunk = 0  # bytes that are being parsed, and of those in which the head began
         self._head_since: float | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._departure: Departure = set()
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -53,6 +55,8 @@ class Protocol(HttpToolsProtocol):
         if self._watch is not None:
             self._watch.cancel()
         super().connection_lost(exc)
+        for tell in [*self._departure]:
+            tell()
 
     def data_received(self, data: bytes) -> None:
         """Parses what came; what cannot be parsed ends the connection with an answer."""
@@ -93,6 +97,7 @@ class Protocol(HttpToolsProtocol):
         self._upgrading = self.parser.should_upgrade()
         if not self._upgrading:
             super().on_headers_complete()
+            self.cycle.scope["extensions"] = {DEPARTURE: self._departure}  # type: ignore[dict-item]
             if self.cycle.scope["method"] != "HEAD":  # of its answer there is nothing but a head
                 self.cycle.transport = _OneWrite(self.transport)
 

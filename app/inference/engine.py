@@ -67,11 +67,6 @@ class Engine:
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._pictures = ThreadPoolExecutor(decode_threads, thread_name_prefix="picture")
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether more pictures are in work than go into one batch."""
-        return self.admitted > self.max_batch
-
     def require_room(self, model: ServedModel, pictures: int = 1) -> None:
         """Refuses early, before a body is read, what would be refused anyway.
 

@@ -1,71 +1,80 @@
 """A client that goes away while its picture is scored."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
-from starlette.types import ASGIApp, Message
+from starlette.requests import ClientDisconnect
 
-from app.api.application import create_app
-from app.api.settings import Settings
-from app.inference.store import ModelStore
-from benchmarks.reliability import picture
-from tests.support import make_bundle
-
-GONE, OK = 499, 200
+from app.api.deadline import deadline
+from app.api.errors import RequestTimedOut
+from app.api.presence import DEPARTURE, Departure, while_client_waits
 
 
-@asynccontextmanager
-async def running(store: Path) -> AsyncIterator[ASGIApp]:
-    """The application over a store, started, its model loaded."""
-    app = create_app(Settings(model_store=store, model="m"))
-    inbox, outbox = asyncio.Queue[Message](), asyncio.Queue[Message]()
-    life = asyncio.ensure_future(app({"type": "lifespan", "state": {}}, inbox.get, outbox.put))
-    await inbox.put({"type": "lifespan.startup"})
-    assert (await outbox.get())["type"] == "lifespan.startup.complete"
-    for _ in range(500):
-        if await status_of(app, "GET", "/health/ready") == OK:
-            break
-        await asyncio.sleep(0.02)
-    yield app
-    await inbox.put({"type": "lifespan.shutdown"})
-    await life
+async def sleep_while_waiting(departure: Departure, seconds: float) -> str:
+    with while_client_waits({"extensions": {DEPARTURE: departure}}):
+        await asyncio.sleep(seconds)
+    await asyncio.sleep(0)  # no cancellation is left behind
+    return "done"
 
 
-async def status_of(app: ASGIApp, method: str, path: str, body: bytes = b"") -> int:
-    """The answer's status to a client that goes away as soon as its request is read."""
-    scope = {
-        "type": "http",
-        "http_version": "1.1",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": [(b"content-type", b"image/png")],
-    }
-    came: list[Message] = [{"type": "http.request", "body": body}]
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return came.pop() if came else {"type": "http.disconnect"}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    return int(sent[0]["status"])
+def leave(departure: Departure) -> None:
+    for tell in [*departure]:
+        tell()
 
 
-@pytest.mark.parametrize(("size", "status"), [(256, GONE), (8, OK)])
-def test_what_takes_long_is_dropped_and_what_is_tiny_is_not_worth_looking(
-    tmp_path: Path, size: int, status: int
-) -> None:
-    ModelStore(tmp_path).publish(*make_bundle("m"))
+def test_who_stays_is_answered_and_nobody_listens_afterwards() -> None:
+    departure: Departure = set()
+    assert asyncio.run(sleep_while_waiting(departure, 0.01)) == "done"
+    assert not departure
 
-    async def scenario() -> int:
-        async with running(tmp_path) as app:
-            return await status_of(app, "POST", "/score", picture(size))
 
-    assert asyncio.run(scenario()) == status
+def test_who_goes_away_cuts_the_work_off_and_the_task_goes_on() -> None:
+    departure: Departure = set()
+
+    async def scenario() -> str:
+        asyncio.get_running_loop().call_later(0.01, leave, departure)
+        with pytest.raises(ClientDisconnect):
+            await sleep_while_waiting(departure, 5)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        return await sleep_while_waiting(departure, 0.01)
+
+    assert asyncio.run(scenario()) == "done"
+    assert not departure
+
+
+def test_who_goes_away_as_the_time_runs_out_is_cut_off_once() -> None:
+    departure: Departure = set()
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().call_later(0.01, leave, departure)
+        with pytest.raises(RequestTimedOut), deadline(0.01):
+            await sleep_while_waiting(departure, 5)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+    asyncio.run(scenario())
+
+
+def test_several_requests_of_one_connection_are_cut_off_together() -> None:
+    departure: Departure = set()
+
+    async def scenario() -> list[object]:
+        tasks = [asyncio.ensure_future(sleep_while_waiting(departure, 5)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert len(departure) == 3
+        leave(departure)
+        return [*await asyncio.gather(*tasks, return_exceptions=True)]
+
+    assert [type(outcome) for outcome in asyncio.run(scenario())] == [ClientDisconnect] * 3
+
+
+def test_a_server_that_does_not_tell_has_clients_that_stay() -> None:
+    async def scenario() -> str:
+        with while_client_waits({}):
+            await asyncio.sleep(0.01)
+        return "done"
+
+    assert asyncio.run(scenario()) == "done"

@@ -111,19 +111,25 @@ def test_work_that_is_too_late_leaves_the_queue(service: Start, tmp_path: Path) 
         assert scored < 2 * good + late / 2
 
 
-def test_who_goes_away_leaves_the_queue(service: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("route", ["score", "v2"])
+def test_who_goes_away_leaves_the_queue(service: Start, tmp_path: Path, route: str) -> None:
+    body = {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": [0.5] * 64}]}
+    request = {
+        "score": post(picture(8)),
+        "v2": post(json.dumps(body).encode(), path="/v2/models/slow/infer", content_type="application/json"),
+    }[route]
     ModelStore(tmp_path).publish(*make_bundle("slow", network=SlowAutoencoder(1200)))
 
     async def wait_and_leave(port: int) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(post(picture(8)))
+        writer.write(request)
         await asyncio.sleep(0.3)
         writer.transport.abort()
 
     async def crowd_and_then_one(port: int) -> Tally:
         await asyncio.gather(*(wait_and_leave(port) for _ in range(200)))
         await asyncio.sleep(0.1)
-        return await crowd(port, [post(picture(8))], connections=1, seconds=0.3)
+        return await crowd(port, [request], connections=1, seconds=0.3)
 
     with service(tmp_path, model="slow", max_batch=1, queue_size=200) as running:
         tally = asyncio.run(crowd_and_then_one(running.port))

@@ -32,7 +32,6 @@ from app.inference.scorer import Scored
 from app.inference.serving import ServedModel
 
 _METHOD: Final = "POST"
-_TINY_BYTES: Final = 8 * 1024
 _OK: Final = HTTPStatus.OK.value
 _JSON: Final = "application/json"
 _JSON_HEADER: Final = (b"content-type", _JSON.encode())
@@ -86,12 +85,10 @@ class ScoreEndpoint:
         if media_type == _PNG and len(uploads) > 1:
             raise NotAcceptable(f"{_PNG} shows one picture, {len(uploads)} were sent; ask for {_JSON}")
         with parts.engine.admit(served, len(uploads)):
-            scoring = parts.engine.score_files(
-                served, [upload.data for upload in uploads], encode="reconstruction" in query.include
-            )
-            outcomes = await (
-                while_client_waits(receive, scoring) if _keeps_others_waiting(parts, uploads) else scoring
-            )
+            with while_client_waits(scope):
+                outcomes = await parts.engine.score_files(
+                    served, [upload.data for upload in uploads], encode="reconstruction" in query.include
+                )
             scope["state"]["scoring"] = account(served, threshold, outcomes)
             _require_one_scored(uploads, outcomes)
             pixels = len(outcomes) * manifest.input.height * manifest.input.width
@@ -106,11 +103,6 @@ class ScoreEndpoint:
                 ),
             )
             return _Json(body)
-
-
-def _keeps_others_waiting(parts: Services, uploads: Sequence[Upload]) -> bool:
-    """Whether it pays to look whether the client is still there, which costs as much as scoring a tiny picture."""
-    return parts.engine.is_behind or sum([len(upload.data) for upload in uploads]) > _TINY_BYTES
 
 
 class _Json:

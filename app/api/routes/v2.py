@@ -23,6 +23,7 @@ from app.api.inference_schemas import (
     ServerReady,
     TensorMetadata,
 )
+from app.api.presence import while_client_waits
 from app.api.services import Services, services
 from app.api.tensors import JSON_LENGTH_HEADER, OUTPUTS, read_pictures, read_request, write_answer
 from app.api.verdicts import account
@@ -146,7 +147,8 @@ async def _answer(request: Request, parts: Services, served: ServedModel) -> tup
     threshold = served.bundle.calibration.threshold(rate, manifest.guarantee)
     pictures = read_pictures(asked, behind, manifest.input, max_pictures)
     with parts.engine.admit(served, len(pictures)):
-        outcomes = await served.run(Decoded(picture, ()) for picture in pictures)
+        with while_client_waits(request.scope):
+            outcomes = await served.run(Decoded(picture, ()) for picture in pictures)
         request.scope["state"]["scoring"] = account(served, threshold, outcomes)
         scored = _all_scored(outcomes)
         members = {
