@@ -31,12 +31,14 @@ class Epoch:
         train_loss: mean squared error while fitting, on corrupted input if the recipe corrupts.
         validation_loss: mean squared error on clean validation pictures; None without any.
         seconds: wall time.
+        pruned: whether the network had been pruned before.
     """
 
     number: int
     train_loss: float
     validation_loss: float | None
     seconds: float
+    pruned: bool = False
 
 
 def pick_device(wish: str) -> torch.device:
@@ -85,6 +87,8 @@ def fit(
     images, validation = images.to(device), validation.to(device)
     order, corruption = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed)
 
+    wide = round(_WIDE_SHARE * recipe.epochs) if recipe.kept_share < 1 else recipe.epochs
+
     def run(numbers: range) -> Iterator[Epoch]:
         """Some of the epochs, with a warm-up and a schedule of their own."""
         steps = len(numbers) * math.ceil(len(images) / recipe.batch_size)
@@ -109,12 +113,12 @@ def fit(
                 train_loss=total.item() / len(images),
                 validation_loss=_mean_error(network, validation) if len(validation) else None,
                 seconds=time.perf_counter() - began,
+                pruned=number > wide,
             )
             on_epoch(epoch)
             _refuse_divergence(epoch, recipe)
             yield epoch
 
-    wide = _epochs_before_pruning(recipe)
     epochs = [*run(range(1, wide + 1))]
     if wide < recipe.epochs:
         assert isinstance(network, DenseAutoencoder)  # noqa: S101  recipes prune no others
@@ -122,10 +126,6 @@ def fit(
         epochs += run(range(wide + 1, recipe.epochs + 1))
     network.cpu().eval()
     return epochs
-
-
-def _epochs_before_pruning(recipe: Recipe) -> int:
-    return round(_WIDE_SHARE * recipe.epochs) if recipe.kept_share < 1 else recipe.epochs
 
 
 def _refuse_divergence(epoch: Epoch, recipe: Recipe) -> None:

@@ -110,7 +110,7 @@ class Display(Observer):
         self._print(
             f"epoch {epoch.number:>3}/{self._run.recipe.epochs}  train {epoch.train_loss:.5f}{validation}"
             f"  {epoch.seconds:5.2f} s  {self._fitted_on / max(epoch.seconds, 1e-9):,.0f} pictures/s"
-            f"{'' if self._animated else self._left(epoch.number)}"
+            f"{'' if self._animated else self._left(epoch.number)}{'  pruned' if epoch.pruned else ''}"
         )
 
     def closing(self, published: Published, before: str | None) -> None:

@@ -202,6 +202,8 @@ def _loss(epochs: Sequence[Epoch]) -> Figure:
     validation = [(epoch.number, epoch.validation_loss) for epoch in epochs if epoch.validation_loss is not None]
     if validation:
         axes.plot(*zip(*validation, strict=True), marker="o", ms=3, label="validation", color=ANOMALY_COLOUR)
+    if pruned := [epoch.number for epoch in epochs if epoch.pruned]:
+        axes.axvline(pruned[0] - 0.5, color="grey", ls=":", lw=1, label="pruned")
     axes.set(xlabel="epoch", ylabel="mean squared error", title="Loss", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()

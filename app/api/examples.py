@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-_VERSION: Final = "20261125T022904Z-4053b9"
-_SHA256: Final = "c1d50d451095d1959421c1ff68f42c89c20cffae643352124dd975508289e8e4"
+_VERSION: Final = "20261125T040706Z-11dba8"
+_SHA256: Final = "9b7d4ed0f17925319f20bd3d76c2de230d1dad4ed9df5bf921055dbbd026b507"
 
 MODEL: Final = {"name": "mnist-5", "version": _VERSION}
 
@@ -29,7 +29,7 @@ NOT_READY: Final = {"status": "starting", "reason": "the model is being loaded"}
 
 CARD: Final[dict[str, Any]] = {
     **MODEL,
-    "created_at": "2026-11-25T02:29:04Z",
+    "created_at": "2026-11-25T04:07:06Z",
     "input": {"mode": "L", "height": 28, "width": 28},
     "scoring": {
         "rule": "smoothed-extent",
@@ -61,7 +61,7 @@ CARD: Final[dict[str, Any]] = {
         "parameters": 419_120,
         "seed": 1337,
         "device": "cpu",
-        "seconds": 19.449,
+        "seconds": 19.339,
         "fit_images": 4065,
         "validation_images": 271,
         "loss": {"train": [0.1408, 0.053], "validation": [0.0683, 0.0539]},

@@ -11,7 +11,7 @@ from app.inference import errors as domain
 
 Responses = dict[int | str, dict[str, Any]]
 
-_VERSION: Final = "20261125T022904Z-4053b9"
+_VERSION: Final = "20261125T040706Z-11dba8"
 
 
 def _errors(*refused: tuple[type[Exception], str]) -> Responses:

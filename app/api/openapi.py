@@ -70,7 +70,7 @@ MODEL_RESPONSES: Final = problem_responses(
     (domain.UnknownModel, "there is no model named 'mnist-6'"),
     (
         domain.BundleRejected,
-        "mnist-5/20261125T022904Z-4053b9: model.pt was changed: its SHA-256 is not the manifest's",
+        "mnist-5/20261125T040706Z-11dba8: model.pt was changed: its SHA-256 is not the manifest's",
     ),
 )
 
@@ -86,10 +86,10 @@ REPORT_RESPONSES: Final[Responses] = {
     **problem_responses(
         _UNAUTHORIZED,
         (domain.UnknownModel, "there is no model named 'mnist-6'"),
-        (domain.UnknownFile, "mnist-5/20261125T022904Z-4053b9 has no file 'report/notes.txt'"),
+        (domain.UnknownFile, "mnist-5/20261125T040706Z-11dba8 has no file 'report/notes.txt'"),
         (
             domain.BundleRejected,
-            "mnist-5/20261125T022904Z-4053b9: report/roc.png was changed: its SHA-256 is not the manifest's",
+            "mnist-5/20261125T040706Z-11dba8: report/roc.png was changed: its SHA-256 is not the manifest's",
         ),
     ),
 }

@@ -38,8 +38,8 @@ def _no_deprecation_warning() -> Iterator[None]:
 def dump(model: torch.nn.Module) -> bytes:
     """Scripts a module, as it is in evaluation mode, into a TorchScript archive.
 
-    The debug records that torch adds name source files of this machine; they are left out, and equal
-    weights and code give equal bytes.
+    The debug records that torch adds name source files of this machine; they are left out, and equal weights and code
+    give equal bytes in one process. Between processes torch writes a layer's constants in another order.
     """
     with _no_deprecation_warning():
         scripted = torch.jit.script(model.cpu().eval())

@@ -71,6 +71,7 @@ def test_training_prunes_when_there_is_time_to_go_on(epochs: int, hidden: int) -
     )
     assert widths(trained) == [(36, hidden), (hidden, 4), (4, hidden), (hidden, 36)]
     assert seen == [epoch.number for epoch in course] == list(range(1, epochs + 1))
+    assert any(epoch.pruned for epoch in course) == (hidden < 32)
     assert all(weight.requires_grad for weight in trained.parameters())
 
 
