@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     mnist.add_argument(
         "--set", type=_knob, action="append", default=[], metavar="KNOB=VALUE", help="change the recipe, as jitter=0"
     )
-    mnist.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="networks fitted at a time")
+    mnist.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="networks fitted at a time")
     mnist.set_defaults(run=_mnist)
     folder = kinds.add_parser("folder", formatter_class=parser.formatter_class, help="an image folder")
     folder.add_argument("folder", help="with normal/, test/normal/ and test/anomaly/KIND/")

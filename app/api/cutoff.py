@@ -1,10 +1,11 @@
 """Cuts off work that nobody needs any more."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from types import TracebackType
 
 
-class CutOff:
+class CutOff(ABC):
     """Cancels the body of a ``with`` when :meth:`cut` is called, and raises an error instead.
 
     It does for any event what asyncio.timeout does for time, and costs less: every request pays for it, twice.
@@ -30,6 +31,6 @@ class CutOff:
         self._is_cut = True
         self._task.cancel()
 
+    @abstractmethod
     def error(self) -> Exception:
         """What is raised then."""
-        raise NotImplementedError
