@@ -51,7 +51,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="largest request body, in bytes")
     max_pixels: int = Field(25_000_000, ge=1, description="largest picture, in width × height")
     max_files: int = Field(64, ge=1, description="most image files in one request")
-    max_batch: int = Field(32, ge=1, le=1024, description="most pictures in one forward pass")
+    max_batch: int = Field(
+        0, ge=0, le=1024,
+        description="most pictures in one forward pass; 0: 64 of up to 4,096 values (64 × 64, grey), 32 of larger ones",
+    )  # fmt: skip
     queue_size: int = Field(256, ge=1, description="most pictures in work at a time, then 429")
     request_timeout_s: float = Field(
         30, gt=0, le=86_400, description="seconds a request may take, upload included, then 504"

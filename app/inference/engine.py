@@ -1,6 +1,7 @@
 """The engine, which the models of a process share: it admits pictures, decodes large ones aside, has the threads."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,11 @@ from app.inference.serving import LIGHT_S, BatchDone, ServedModel
 _MUCH_LOWER: Final = 0.5
 
 _WARM_UP_RUNS: Final = 3  # TorchScript's executor profiles and then optimises its first calls
+
+# What a forward pass costs beside its pictures is small pictures' larger part: with 64 of 28 × 28 instead of 32, 13 %
+# more are scored in a second. Larger ones gain nothing, and take memory.
+SMALL_BATCH, LARGE_BATCH = 64, 32
+_SMALL_VALUES: Final = 64 * 64
 
 _T = TypeVar("_T")
 
@@ -41,7 +47,7 @@ class Engine:
     """Shared by all models of a process.
 
     Args:
-        max_batch: pictures in one forward pass at most.
+        max_batch: pictures in one forward pass at most; 0: as many as pay for pictures of the model's size.
         queue_size: pictures admitted at a time; one more is refused. See :meth:`admit` for several models.
         max_pixels: the largest width × height that is decoded.
         decode_threads: how many large pictures are decoded at once.
@@ -127,6 +133,7 @@ class Engine:
 
     async def serve(self, bundle: Bundle) -> ServedModel:
         """Warms a bundle up, for every batch size that matters, and gives it a queue."""
+        max_batch = self.max_batch or (SMALL_BATCH if math.prod(bundle.spec.shape) <= _SMALL_VALUES else LARGE_BATCH)
 
         def warm_up(size: int) -> float:
             """Returns the seconds of a forward pass, the least of a few: others may be at work meanwhile."""
@@ -138,10 +145,10 @@ class Engine:
             return min(seconds)
 
         # Not in the thread of forward passes: it goes on with the other models.
-        seconds = await asyncio.to_thread(lambda: [warm_up(size) for size in (1, 2, self.max_batch)])
+        seconds = await asyncio.to_thread(lambda: [warm_up(size) for size in (1, 2, max_batch)])
         return ServedModel(
             Scorer(bundle, max_pixels=self.max_pixels),
-            max_batch=self.max_batch,
+            max_batch=max_batch,
             large_at_once=self._decode_threads,
             light=seconds[-1] < LIGHT_S,
             compute=self.compute,

@@ -18,7 +18,7 @@ from PIL.ExifTags import Base as ExifTag
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.plain_png import read_plain_png
+from app.inference.plain_png import read_plain_pngs
 
 SIDES: Final = (4, 2048)
 """The least and the most pixels on a side of a model's input."""
@@ -179,7 +179,8 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
     """
     if not data:
         raise UnreadableImage("the file is empty")
-    if (plain := read_plain_png(data, max_pixels=max_pixels)) is not None:
+    (plain,) = read_plain_pngs([data], max_pixels=max_pixels)
+    if plain is not None:
         return Picture(plain)
     try:
         image = Image.open(_file(data), formats=FORMATS)

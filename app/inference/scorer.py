@@ -8,11 +8,14 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from app.inference.bundle import Bundle
 from app.inference.errors import InferenceError, NonFiniteScore
-from app.inference.images import Decoded, open_picture, stack
+from app.inference.images import Decoded, Picture, open_picture, stack
+from app.inference.plain_png import read_plain_pngs
 from app.inference.rendering import png, pngs, to_pixels
 
 # Up to these sizes pictures are decoded and encoded with their batch: larger ones would hold it up.
@@ -84,6 +87,7 @@ class Scorer:
     def __init__(self, bundle: Bundle, *, max_pixels: int) -> None:
         self.bundle = bundle
         self._max_pixels = max_pixels
+        self._levels_shape = bundle.spec.levels_shape
         self._encodes = bundle.spec.height * bundle.spec.width <= SMALL_PIXELS
 
     def score(
@@ -100,7 +104,7 @@ class Scorer:
             An outcome for each, in the same order.
         """
         began = time.perf_counter()
-        outcomes = [self._decoded(content) for content in contents]
+        outcomes = self._decoded(contents)
         readable = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Decoded)]
         scored = iter(
             self._scored(
@@ -136,13 +140,24 @@ class Scorer:
             outcomes.append(Scored(images, rebuilt, row, file, mse, score, p_value, warnings, queue_s, compute_s))
         return outcomes
 
-    def _decoded(self, content: bytes | Decoded) -> Decoded | InferenceError:
-        if isinstance(content, Decoded):
-            return content
-        if len(content) > _SMALL_BYTES:
-            return NotSmall()
+    def _decoded(self, contents: Sequence[bytes | Decoded]) -> list[Decoded | InferenceError]:
+        files = [content for content in contents if isinstance(content, bytes) and len(content) <= _SMALL_BYTES]
+        plain = iter(read_plain_pngs(files, max_pixels=min(self._max_pixels, SMALL_PIXELS)))
+        return [
+            content
+            if isinstance(content, Decoded)
+            else NotSmall()
+            if len(content) > _SMALL_BYTES
+            else self._decoded_file(content, next(plain))
+            for content in contents
+        ]
+
+    def _decoded_file(self, file: bytes, plain: NDArray[np.uint8] | None) -> Decoded | InferenceError:
+        """Decodes a small file, whose pixels may have been simple to read."""
+        if plain is not None and plain.shape == self._levels_shape:
+            return Decoded(plain, ())
         try:
-            picture = open_picture(content, max_pixels=self._max_pixels)
+            picture = open_picture(file, max_pixels=self._max_pixels) if plain is None else Picture(plain)
             return picture.decode(self.bundle.spec) if picture.pixels <= SMALL_PIXELS else NotSmall()
         except InferenceError as refusal:
             return refusal

@@ -20,7 +20,7 @@ from app.inference.usage import Used
 # where it is, which serves more requests, and holds others up no longer than reading as many requests does.
 # Other formats can hide work behind a small header.
 LIGHT_S: Final = 0.004
-_LIGHT_BYTES: Final = 32 * 1024
+_LIGHT_BYTES: Final = 64 * 1024
 _LIGHT_FORMAT: Final = b"\x89PNG"
 
 Compute: TypeAlias = Callable[[Callable[[], list[Outcome]]], Awaitable[list[Outcome]]]

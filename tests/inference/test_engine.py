@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import torch
 
 from app.inference.bundle import BatchScores, Bundle
-from app.inference.engine import Engine
+from app.inference.engine import LARGE_BATCH, SMALL_BATCH, Engine
 from app.inference.errors import InferenceError, UnreadableImage
+from app.inference.images import InputSpec
 from app.inference.scorer import Scored
 from app.inference.serving import BatchDone, ServedModel
 from app.inference.store import ModelStore
@@ -152,3 +154,18 @@ def test_places_are_given_back(bundle: Bundle) -> None:
             assert (engine.admitted, model.admitted) == (0, 0)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("side", "most"), [(64, SMALL_BATCH), (65, LARGE_BATCH)])
+def test_small_pictures_go_more_at_a_time(tmp_path: Path, side: int, most: int) -> None:
+    store = ModelStore(tmp_path)
+    store.publish(*make_bundle("sized", spec=InputSpec(mode="L", height=side, width=side)))
+    sized = store.load("sized", store.current("sized"))
+
+    async def scenario() -> list[int]:
+        batches: list[int] = []
+        async with serving(sized, batches, max_batch=0) as (engine, model):
+            assert all(isinstance(outcome, Scored) for outcome in await engine.score_files(model, 70 * [PNG]))
+        return batches
+
+    assert max(asyncio.run(scenario())) == most
