@@ -20,8 +20,8 @@ _MUCH_LOWER: Final = 0.5
 
 _WARM_UP_RUNS: Final = 3  # TorchScript's executor profiles and then optimises its first calls
 
-# What a forward pass costs beside its pictures is small pictures' larger part: with 64 of 28 × 28 instead of 32, 13 %
-# more are scored in a second. Larger ones gain nothing, and take memory.
+# Small pictures share what a forward pass costs beside them, the more the better; of large ones, which cost far more
+# themselves, every further one takes memory.
 SMALL_BATCH, LARGE_BATCH = 64, 32
 _SMALL_VALUES: Final = 64 * 64
 

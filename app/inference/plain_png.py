@@ -1,8 +1,9 @@
 """Small PNG files that hold nothing but their pixels, as crops and data sets mostly do.
 
-Pillow reads them like every PNG, one at a time and chunk by chunk through its registries. What has to be done costs
-less than half: check the chunks, inflate the rows with ISA-L, and hand the rows of all files of one size to Pillow's
-decoder as one tall picture. Whatever is not plain, or not quite right, is left to Pillow, whose word counts.
+Pillow reads them like every PNG, one at a time and chunk by chunk through its registries. For many at once, what has
+to be done costs less than half: check the chunks, inflate the rows with ISA-L, and hand the rows of all files of one
+size to Pillow's decoder as one tall picture. Whatever is not plain, or not quite right, is left to Pillow, whose word
+counts.
 """
 
 import struct
@@ -26,7 +27,7 @@ _HEAD_BYTES: Final = len(_BEGIN) + _HEADER.size + _CHECKSUM.size
 _END: Final = _CHUNK.pack(0, b"IEND") + _CHECKSUM.pack(isal_zlib.crc32(b"IEND"))
 _PLAIN: Final = {(8, 0, 0, 0, 0): ("L", 1), (8, 2, 0, 0, 0): ("RGB", 3)}
 """Bit depth, colour type, compression, filter and interlace methods → Pillow's mode, bytes per pixel."""
-_LARGEST_WINDOW: Final = 0x78  # of what a zlib stream may begin with; ISA-L does not mind others
+_LARGEST_WINDOW: Final = b"\x78"  # of what a zlib stream may begin with; ISA-L does not mind others
 _STORED_MOST: Final = 2**16 - 1
 
 
@@ -136,7 +137,7 @@ def _rows(data: bytes, layout: _Layout) -> bytes | None:
             return None
         pieces.append(data[begin : begin + length])
     compressed = b"".join(pieces)
-    if compressed[:1] > bytes([_LARGEST_WINDOW]):
+    if compressed[:1] > _LARGEST_WINDOW:
         return None
     size = layout.row_bytes * layout.height
     stream = isal_zlib.decompressobj()

@@ -142,7 +142,7 @@ class Scorer:
 
     def _decoded(self, contents: Sequence[bytes | Decoded]) -> list[Decoded | InferenceError]:
         files = [content for content in contents if isinstance(content, bytes) and len(content) <= _SMALL_BYTES]
-        plain = iter(read_plain_pngs(files, max_pixels=min(self._max_pixels, SMALL_PIXELS)))
+        plain = iter(read_plain_pngs(files, max_pixels=self._max_pixels))
         return [
             content
             if isinstance(content, Decoded)

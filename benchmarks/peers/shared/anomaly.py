@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-MAX_BATCH = 32  # as in our service
+MAX_BATCH = 32  # as many as the load has connections: more are never there
 
 
 class Model:
