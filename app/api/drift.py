@@ -97,8 +97,8 @@ class Drift:
             watch = _Watch(State(version=scoring.version, calibration_size=len(calibration)))
             self._watches[scoring.model] = watch
             self._metrics.show_drift(scoring.model, changed=False)
-        for judgement in scoring.judgements:
-            watch.ranks.append(calibration.rank(judgement.score))
+        for score in scoring.scores:
+            watch.ranks.append(calibration.rank(score))
             if len(watch.ranks) == WINDOW:
                 window, watch.ranks = watch.ranks, []
                 asyncio.get_running_loop().run_in_executor(self._thread, self._judge, scoring.model, watch, window)

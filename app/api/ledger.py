@@ -20,21 +20,13 @@ _UNROUTED: Final = "unmatched"
 _METHODS: Final = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 
 
-class Judgement(NamedTuple):
-    """A scored picture."""
-
-    verdict: str
-    mse: float
-    p_value: float
-    score: float
-
-
 class Scoring(NamedTuple):
     """What a request to score came to.
 
     Attributes:
         calibration: what the model decides by.
-        judgements: one per scored picture.
+        anomalies: how many of the scored pictures are called that.
+        mses, scores, p_values: one per scored picture.
         rejected: the sort of problem of every rejected one.
         queue_s, compute_s: of the picture that took longest.
     """
@@ -42,7 +34,10 @@ class Scoring(NamedTuple):
     model: str
     version: str
     calibration: Calibration
-    judgements: Sequence[Judgement]
+    anomalies: int
+    mses: Sequence[float]
+    scores: Sequence[float]
+    p_values: Sequence[float]
     rejected: Sequence[str]
     queue_s: float
     compute_s: float
@@ -80,23 +75,23 @@ class Ledger:
         logs.tell(map(_line, requests))
 
     def _count(self, requests: Iterable[_Request]) -> None:
-        ended, scored = defaultdict[tuple[str, str, int], list[float]](list), defaultdict[str, list[Judgement]](list)
+        ended, scored = defaultdict[tuple[str, str, int], list[float]](list), defaultdict[str, list[Scoring]](list)
         for request in requests:
             route = getattr(request.scope.get("route"), "path", _UNROUTED)
             ended[_method(request), route, request.status].append(request.seconds)
             if scoring := _scoring(request):
-                scored[scoring.model] += scoring.judgements
+                scored[scoring.model].append(scoring)
                 self._watch(scoring)
                 for sort in scoring.rejected:
                     self._metrics.rejected.labels(sort).inc()
         for sort_of_request, seconds in ended.items():
             self._metrics.count_requests(*sort_of_request, seconds)
-        for model, judgements in scored.items():
+        for model, scorings in scored.items():
             self._metrics.count_scored(
                 model,
-                [judgement.verdict for judgement in judgements],
-                [judgement.mse for judgement in judgements],
-                [judgement.p_value for judgement in judgements],
+                sum(scoring.anomalies for scoring in scorings),
+                [mse for scoring in scorings for mse in scoring.mses],
+                [p_value for scoring in scorings for p_value in scoring.p_values],
             )
 
 
@@ -116,13 +111,11 @@ def _line(request: _Request) -> dict[str, Any]:
 
 def _pictures(scoring: Scoring) -> dict[str, Any]:
     """What a request's line says of its pictures."""
-    verdicts = {"anomaly": 0, "normal": 0}
-    for judgement in scoring.judgements:
-        verdicts[judgement.verdict] += 1
     return {
         "model": scoring.model,
         "version": scoring.version,
-        **verdicts,
+        "anomaly": scoring.anomalies,
+        "normal": len(scoring.scores) - scoring.anomalies,
         "rejected": len(scoring.rejected),
         "queue_ms": _ms(scoring.queue_s),
         "compute_ms": _ms(scoring.compute_s),

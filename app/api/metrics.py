@@ -7,7 +7,7 @@ With several workers each keeps its numbers in files of a folder they share, and
 import os
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -124,15 +124,14 @@ class Metrics:
         requests.inc(len(seconds))
         _observe(latency, seconds)
 
-    def count_scored(
-        self, model: str, verdicts: Iterable[str], mses: Sequence[float], p_values: Sequence[float]
-    ) -> None:
-        """Images that a model scored."""
+    def count_scored(self, model: str, anomalies: int, mses: Sequence[float], p_values: Sequence[float]) -> None:
+        """Images that a model scored, so many of them anomalies."""
         of_mse, of_p_value = self._of_model(model)
         _observe(of_mse, mses)
         _observe(of_p_value, p_values)
-        for verdict, images in Tally(verdicts).items():
-            self._of_verdict(model, verdict).inc(images)
+        for verdict, images in (("anomaly", anomalies), ("normal", len(mses) - anomalies)):
+            if images:
+                self._of_verdict(model, verdict).inc(images)
 
     def count_batch(self, batch: BatchDone) -> None:
         """One forward pass."""

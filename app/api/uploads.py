@@ -34,8 +34,13 @@ _content_type = lru_cache(maxsize=256)(parse_options_header)  # clients repeat t
 
 
 class Upload(NamedTuple):
-    """One image file as it came."""
+    """One image file as it came.
 
+    Attributes:
+        field: of the form that it came in; empty if it came alone.
+    """
+
+    field: str
     filename: str | None
     data: bytes
 
@@ -114,35 +119,27 @@ async def read_uploads(headers: Headers, receive: Receive, intake: Intake) -> li
         raise NoImage("the request has no body")
     if not media_type:
         raise UnsupportedMediaType("the request has no Content-Type; name the image's, as image/png")
-    return [Upload(None, body)]
+    return [Upload("", None, body)]
 
 
-class _Part(NamedTuple):
-    """One field of a form."""
-
-    name: str
-    filename: str | None
-    content: bytes
-
-
-def _uploads(parts: Sequence[_Part], max_files: int) -> list[Upload]:
-    """The files among a form's parts.
+def _uploads(parts: Sequence[Upload], max_files: int) -> list[Upload]:
+    """The image files among a form's parts.
 
     Raises:
         TooManyFiles, NoImage: as they are named.
     """
     # A browser's file input with nothing chosen sends a part without name and content.
-    files = [part for part in parts if part.name in FIELDS and (part.content or part.filename)]
+    files = [part for part in parts if part.field in FIELDS and (part.data or part.filename)]
     if len(files) > max_files:
         raise TooManyFiles(f"one request may carry {max_files} files, this one has {len(files)}")
     if not files:
-        others = sorted({repr(part.name[:40]) for part in parts if part.name not in FIELDS})
+        others = sorted({repr(part.field[:40]) for part in parts if part.field not in FIELDS})
         seen = f"; it has {', '.join(others)}" if others else ""
         raise NoImage(f"the form has no file part named {' or '.join(FIELDS)}{seen}")
-    return [Upload(part.filename or None, part.content) for part in files]
+    return files
 
 
-def _split_simple(body: bytes, boundary: bytes, max_parts: int) -> list[_Part] | None:
+def _split_simple(body: bytes, boundary: bytes, max_parts: int) -> list[Upload] | None:
     """The parts of a body as nearly all clients write it, cut at its boundaries, at a tenth of the parser's cost.
 
     Returns:
@@ -158,11 +155,11 @@ def _split_simple(body: bytes, boundary: bytes, max_parts: int) -> list[_Part] |
         if head is None:
             return None
         name, filename = head.groups()
-        parts.append(_Part(_text(name), None if filename is None else _text(filename), piece[head.end() :]))
+        parts.append(Upload(_text(name), _text(filename) if filename else None, piece[head.end() :]))
     return parts
 
 
-def _parse(body: bytes, boundary: bytes, max_parts: int) -> list[_Part]:
+def _parse(body: bytes, boundary: bytes, max_parts: int) -> list[Upload]:
     """The parts of any multipart/form-data body.
 
     Raises:
@@ -197,7 +194,7 @@ class _Form:
 
     def __init__(self, max_parts: int) -> None:
         self.max_parts = max_parts
-        self.parts: list[_Part] = []
+        self.parts: list[Upload] = []
         self.complete = False
         self._begun = 0
         self._reset()
@@ -230,7 +227,7 @@ class _Form:
         _, options = parse_options_header(self._disposition)
         filename = options.get(b"filename")
         name = _text(options.get(b"name", b""))
-        self.parts.append(_Part(name, None if filename is None else _text(filename), b"".join(self._pieces)))
+        self.parts.append(Upload(name, _text(filename) if filename else None, b"".join(self._pieces)))
 
     def end(self) -> None:
         self.complete = True

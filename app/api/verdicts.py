@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from app.api.ledger import Judgement, Scoring
+from app.api.ledger import Scoring
 from app.api.problems import KINDS
 from app.inference.errors import InferenceError
 from app.inference.scorer import Scored
@@ -18,13 +18,16 @@ def verdict(scored: Scored, threshold: float) -> Literal["anomaly", "normal"]:
 def account(served: ServedModel, threshold: float, outcomes: Sequence[Scored | InferenceError]) -> Scoring:
     """What the metrics and the log are told of a request."""
     manifest = served.bundle.manifest
-    judgements, rejected, queue_s, compute_s = list[Judgement](), list[str](), 0.0, 0.0
-    for outcome in outcomes:
-        if isinstance(outcome, Scored):
-            judgements.append(Judgement(verdict(outcome, threshold), outcome.mse, outcome.p_value, outcome.score))
-            queue_s = max(queue_s, outcome.queue_s)
-            compute_s = max(compute_s, outcome.compute_s)
-        else:
-            rejected.append(KINDS[type(outcome)].slug)
-    calibration = served.bundle.calibration
-    return Scoring(manifest.name, manifest.version, calibration, judgements, rejected, queue_s, compute_s)
+    scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
+    return Scoring(
+        model=manifest.name,
+        version=manifest.version,
+        calibration=served.bundle.calibration,
+        anomalies=sum([each.score > threshold for each in scored]),
+        mses=[each.mse for each in scored],
+        scores=[each.score for each in scored],
+        p_values=[each.p_value for each in scored],
+        rejected=[KINDS[type(outcome)].slug for outcome in outcomes if not isinstance(outcome, Scored)],
+        queue_s=max([each.queue_s for each in scored], default=0.0),
+        compute_s=max([each.compute_s for each in scored], default=0.0),
+    )

@@ -7,7 +7,6 @@ counts.
 """
 
 import struct
-import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
@@ -120,7 +119,7 @@ def _stored(content: bytes) -> bytes:
     """A zlib stream of one block that is not compressed (RFC 1950; RFC 1951, 3.2.4): at most 65,535 bytes."""
     size = len(content)
     begin = _STORED.pack(b"\x78\x01", 1, size, size ^ _STORED_MOST)
-    return begin + content + _CHECKSUM.pack(zlib.adler32(content))
+    return begin + content + _CHECKSUM.pack(isal_zlib.adler32(content))
 
 
 def _rows(data: bytes, layout: _Layout) -> bytes | None:

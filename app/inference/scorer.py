@@ -3,9 +3,9 @@
 That costs a fraction of the same work strewn between requests.
 """
 
-import math
 import time
 from collections.abc import Sequence
+from math import isfinite
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -123,7 +123,8 @@ class Scorer:
     ) -> list[Outcome]:
         images = stack(pictures)
         scores = self.bundle.score_batch(images)
-        rebuilt = scores.reconstruction
+        calibration, rebuilt = self.bundle.calibration, scores.reconstruction
+        lowest, highest = calibration.scores[0], calibration.scores[-1]
         shown = [row for row, wanted in enumerate(encode) if wanted]
         files = iter(pngs(to_pixels(rebuilt if len(shown) == len(rebuilt) else rebuilt[shown])) if shown else ())
         compute_s = time.perf_counter() - began
@@ -131,12 +132,13 @@ class Scorer:
         rows = enumerate(zip(pictures, encode, since, scores.mse, scores.score, strict=True))
         for row, (picture, wanted, start, mse, score) in rows:
             file = next(files) if wanted else None
-            try:
-                p_value = self._p_value(mse, score)
-            except NonFiniteScore as refusal:
-                outcomes.append(refusal)
+            if not (isfinite(mse) and isfinite(score)):
+                outcomes.append(NonFiniteScore(f"the model returned an MSE of {mse} and a score of {score}"))
                 continue
-            warnings, queue_s = picture.warnings + self._doubts(score), began - start
+            warnings = picture.warnings
+            if not lowest <= score <= highest:
+                warnings += (_BELOW_ALL if score < lowest else _ABOVE_ALL,)
+            p_value, queue_s = calibration.p_value(score), began - start
             outcomes.append(Scored(images, rebuilt, row, file, mse, score, p_value, warnings, queue_s, compute_s))
         return outcomes
 
@@ -161,12 +163,3 @@ class Scorer:
             return picture.decode(self.bundle.spec) if picture.pixels <= SMALL_PIXELS else NotSmall()
         except InferenceError as refusal:
             return refusal
-
-    def _p_value(self, mse: float, score: float) -> float:
-        if not math.isfinite(mse):
-            raise NonFiniteScore(f"the model returned an MSE of {mse}")
-        return self.bundle.calibration.p_value(score)
-
-    def _doubts(self, score: float) -> tuple[str, ...]:
-        known = self.bundle.calibration.scores
-        return (_BELOW_ALL,) if score < known[0] else (_ABOVE_ALL,) if score > known[-1] else ()

@@ -8,7 +8,7 @@ the event loop.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
@@ -37,19 +37,30 @@ class BatchDone:
 
 
 class _Group:
-    """Pictures that are answered together. They queue in order, so their outcomes come in order."""
+    """Pictures that are answered together. They go through batches in order, so their outcomes come in order."""
 
-    def __init__(self, size: int, *, encode: bool) -> None:
+    def __init__(self, contents: Sequence[bytes | Decoded], *, encode: bool) -> None:
         self.encode = encode
         self.since = time.perf_counter()
         self.done: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-        self._size = size
+        self._contents = contents
+        self._taken = 0
         self._outcomes: list[Outcome] = []
 
-    def add(self, outcome: Outcome) -> None:
-        """One more picture is done."""
-        self._outcomes.append(outcome)
-        if len(self._outcomes) == self._size and not self.done.done():
+    @property
+    def left(self) -> int:
+        """How many of its pictures no batch has taken yet."""
+        return len(self._contents) - self._taken
+
+    def take(self, most: int) -> Sequence[bytes | Decoded]:
+        """Its next pictures for a batch."""
+        begin, self._taken = self._taken, min(self._taken + most, len(self._contents))
+        return self._contents[begin : self._taken]
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Of the pictures that were taken."""
+        self._outcomes += outcomes
+        if len(self._outcomes) == len(self._contents) and not self.done.done():
             self.done.set_result(self._outcomes)
 
     def fail(self, error: Exception) -> None:
@@ -58,11 +69,11 @@ class _Group:
             self.done.set_exception(error)
 
 
-class _Waiting(NamedTuple):
-    """A picture in the queue of its model."""
+class _Share(NamedTuple):
+    """What of a batch belongs to one group."""
 
-    content: bytes | Decoded
     group: _Group
+    contents: Sequence[bytes | Decoded]
 
 
 class ServedModel(Used):
@@ -102,7 +113,8 @@ class ServedModel(Used):
         self._light = light
         self._compute = compute
         self._observe = observe
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Group] = deque()
+        self._untaken = 0  # pictures in them
         self._drain: asyncio.Task[None] | None = None
 
     async def run(self, contents: Iterable[bytes | Decoded], *, encode: bool = False) -> list[Outcome]:
@@ -118,8 +130,9 @@ class ServedModel(Used):
         pictures = list(contents)
         if not pictures:
             return []
-        group = _Group(len(pictures), encode=encode)
-        self._waiting.extend([_Waiting(content, group) for content in pictures])
+        group = _Group(pictures, encode=encode)
+        self._waiting.append(group)
+        self._untaken += group.left
         if self._drain is None:
             self._drain = asyncio.create_task(self._run_batches())
         return await group.done
@@ -139,48 +152,56 @@ class ServedModel(Used):
         Other models have their turn meanwhile, too.
         """
         seen, most = 0, self._max_batch
-        while seen < min(len(self._waiting), most):
-            seen = min(len(self._waiting), most)
+        while seen < min(self._untaken, most):
+            seen = min(self._untaken, most)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-    def _next_batch(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
-        while self._waiting and len(batch) < self._max_batch:
-            waiting = self._waiting.popleft()
-            if not waiting.group.done.done():  # a request that timed out or went away has cancelled its future
-                batch.append(waiting)
+    def _next_batch(self) -> list[_Share]:
+        batch, room = list[_Share](), self._max_batch
+        while self._waiting and room:
+            group = self._waiting[0]
+            gone = group.done.done()  # a request that timed out or went away has cancelled its future
+            contents = group.take(group.left if gone else room)
+            self._untaken -= len(contents)
+            if not group.left:
+                self._waiting.popleft()
+            if not gone:
+                room -= len(contents)
+                batch.append(_Share(group, contents))
         return batch
 
-    async def _run(self, batch: list[_Waiting]) -> None:
+    async def _run(self, batch: list[_Share]) -> None:
         try:
             if self._is_light(batch):
                 outcomes = self._work(batch)
             else:
                 outcomes = await self._compute(lambda: self._work(batch))
         except Exception as error:
-            for waiting in batch:
-                waiting.group.fail(error)
+            for share in batch:
+                share.group.fail(error)
             return
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            waiting.group.add(outcome)
+        begin = 0
+        for share in batch:
+            end = begin + len(share.contents)
+            share.group.add(outcomes[begin:end])
+            begin = end
         scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
         if scored:
             self._observe(BatchDone(self.bundle.manifest.name, len(scored), scored[0].compute_s))
 
-    def _is_light(self, batch: list[_Waiting]) -> bool:
+    def _is_light(self, batch: list[_Share]) -> bool:
         size = 0
-        for waiting in batch:
-            content = waiting.content
-            if not isinstance(content, bytes) or not content.startswith(_LIGHT_FORMAT):
-                return False
-            size += len(content)
+        for share in batch:
+            for content in share.contents:
+                if not isinstance(content, bytes) or not content.startswith(_LIGHT_FORMAT):
+                    return False
+                size += len(content)
         return self._light and size <= _LIGHT_BYTES
 
-    def _work(self, batch: list[_Waiting]) -> list[Outcome]:
-        groups = [waiting.group for waiting in batch]
+    def _work(self, batch: list[_Share]) -> list[Outcome]:
         return self._scorer.score(
-            [waiting.content for waiting in batch],
-            [group.encode for group in groups],
-            [group.since for group in groups],
+            [content for share in batch for content in share.contents],
+            [share.group.encode for share in batch for _ in share.contents],
+            [share.group.since for share in batch for _ in share.contents],
         )

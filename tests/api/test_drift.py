@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from app.api.drift import Drift
 from app.api.drift_state import Kept, Slot, State
-from app.api.ledger import Judgement, Scoring
+from app.api.ledger import Scoring
 from app.api.metrics import Metrics
 from app.inference.conformal import Calibration
 from app.inference.drift import WINDOW
@@ -168,7 +168,8 @@ def test_a_file_belongs_to_one_worker_and_is_taken_over_when_that_one_has_gone(t
 
 
 def scoring(calibration: Calibration, scores: list[float], version: str = "1") -> Scoring:
-    return Scoring("m", version, calibration, [Judgement("normal", 0, 0, score) for score in scores], [], 0, 0)
+    unlooked = [0.0] * len(scores)
+    return Scoring("m", version, calibration, 0, unlooked, scores, unlooked, [], 0, 0)
 
 
 def test_memory_and_file_have_a_bound(tmp_path: Path) -> None:

@@ -6,14 +6,24 @@ from typing import Any
 import pytest
 
 from app.api import logs
-from app.api.ledger import Judgement, Ledger, Scoring
+from app.api.ledger import Ledger, Scoring
 from app.api.metrics import Metrics
 from app.inference.conformal import Calibration
 
 
 def scoring(model: str, *verdicts: str, rejected: tuple[str, ...] = ()) -> Scoring:
-    judgements = [Judgement(verdict, mse=0.01, p_value=0.5, score=0.1) for verdict in verdicts]
-    return Scoring(model, "v1", Calibration([0.1, 0.2]), judgements, rejected, queue_s=0.001, compute_s=0.002)
+    return Scoring(
+        model,
+        "v1",
+        Calibration([0.1, 0.2]),
+        anomalies=verdicts.count("anomaly"),
+        mses=[0.01] * len(verdicts),
+        scores=[0.1] * len(verdicts),
+        p_values=[0.5] * len(verdicts),
+        rejected=rejected,
+        queue_s=0.001,
+        compute_s=0.002,
+    )
 
 
 def scope(number: int, method: str = "POST", scored: Scoring | None = None) -> dict[str, Any]:

@@ -20,8 +20,8 @@ def test_requests_and_images_are_counted_by_their_sort() -> None:
     metrics = Metrics()
     metrics.count_requests("POST", "/score", 200, [0.002, 0.2])
     metrics.count_requests("POST", "/score", 422, [0.002])
-    metrics.count_scored("parts", ["normal", "anomaly", "normal"], [0.001, 0.04, 0.002], [0.5, 0.004, 0.9])
-    metrics.count_scored("digits", ["normal"], [0.01], [0.1])
+    metrics.count_scored("parts", 1, [0.001, 0.04, 0.002], [0.5, 0.004, 0.9])
+    metrics.count_scored("digits", 0, [0.01], [0.1])
     lines = metrics.exposition().decode().splitlines()
     for line in (
         'anomaly_requests_total{method="POST",route="/score",status="200"} 2.0',
