@@ -53,18 +53,19 @@ def kinds(outcomes: Sequence[Scored | InferenceError]) -> list[type]:
 def test_what_arrives_within_two_turns_of_the_loop_joins_the_batch(bundle: Bundle) -> None:
     """As a request does that lies in its socket while another one is admitted."""
 
-    async def late(model: ServedModel, turns: int) -> object:
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        return await model.run([PNG])
-
     async def scenario() -> None:
         batches: list[int] = []
         async with serving(bundle, batches) as (_, model):
-            await asyncio.gather(*(late(model, turns) for turns in (0, 1, 2)))
+            await asyncio.gather(*(_late(model, turns) for turns in (0, 1, 2)))
             assert batches == [3]
 
     asyncio.run(scenario())
+
+
+async def _late(model: ServedModel, turns: int) -> object:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return await model.run([PNG])
 
 
 def test_nobody_is_waited_for(bundle: Bundle) -> None:
@@ -116,12 +117,15 @@ def test_who_has_gone_is_not_worked_for(bundle: Bundle) -> None:
     async def scenario() -> None:
         batches: list[int] = []
         async with serving(bundle, batches) as (_, model):
-            gone, stays = (asyncio.ensure_future(model.run([PNG] * size)) for size in (3, 2))
+            gone, stays = (asyncio.ensure_future(model.run([PNG] * size)) for size in (7, 2))
             await asyncio.sleep(0)
             gone.cancel()
             assert kinds(await stays) == [Scored, Scored]
             assert gone.cancelled()
             assert sum(batches) == 2
+            batches.clear()
+            await asyncio.gather(*(_late(model, turns) for turns in (0, 2, 4)))
+            assert batches == [3]  # nor does it count as waiting
 
     asyncio.run(scenario())
 
