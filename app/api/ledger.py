@@ -75,7 +75,8 @@ class Ledger:
         logs.tell(map(_line, requests))
 
     def _count(self, requests: Iterable[_Request]) -> None:
-        ended, scored = defaultdict[tuple[str, str, int], list[float]](list), defaultdict[str, list[Scoring]](list)
+        ended: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
+        scored: defaultdict[str, list[Scoring]] = defaultdict(list)
         for request in requests:
             route = getattr(request.scope.get("route"), "path", _UNROUTED)
             ended[_method(request), route, request.status].append(request.seconds)

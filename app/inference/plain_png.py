@@ -56,7 +56,7 @@ def read_plain_pngs(files: Sequence[bytes], *, max_pixels: int) -> list[NDArray[
         For each, (H, W) grey or (H, W, 3) colour pixels; None for any other file, also for one that is damaged or
         large.
     """
-    alike = defaultdict[_Layout, list[int]](list)
+    alike: defaultdict[_Layout, list[int]] = defaultdict(list)
     for index, data in enumerate(files):
         layout = _layout(data[:_HEAD_BYTES])
         if layout is not None and layout.width * layout.height <= max_pixels:

@@ -158,7 +158,8 @@ class ServedModel(Used):
             await asyncio.sleep(0)
 
     def _next_batch(self) -> list[_Share]:
-        batch, room = list[_Share](), self._max_batch
+        batch: list[_Share] = []
+        room = self._max_batch
         while self._waiting and room:
             group = self._waiting[0]
             gone = group.done.done()  # a request that timed out or went away has cancelled its future
