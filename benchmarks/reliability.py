@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
@@ -361,8 +361,29 @@ def _two_versions(store: Path) -> Path:
     return store / "m"
 
 
+def missed(
+    loaded: Overload, among_bad: BadClients, drains: Sequence[Drained], swaps: Swapped, soaked: Soaked
+) -> list[str]:
+    """The goals that were not reached, in words."""
+    most = [
+        ("share of the good answers that overload costs", 1 - loaded.share_of_peak, 0.15),
+        ("seconds to a 429 (p99)", loaded.busy_p99_s, 0.05),
+        ("seconds to the slowest /health under overload", loaded.health_slowest_s, 0.1),
+        ("requests failed beside bad clients", among_bad.failed, 0),
+        ("file descriptors that bad clients left", among_bad.files_left, 0),
+        ("growth of memory after bad clients", among_bad.memory_growth, 0.05),
+        ("accepted requests lost while draining", sum(each.lost for each in drains), 0),
+        ("drained processes that ended with another status than 0", sum(each.exit_status != 0 for each in drains), 0),
+        ("requests failed while models were swapped", swaps.failed, 0),
+        ("answers labelled with the wrong version", swaps.mislabelled, 0),
+        ("unexplained answers in the soak", soaked.unexplained, 0),
+        ("growth of memory in the soak", soaked.memory_growth, 0.02),
+    ]
+    return [f"{name}: {value:.3g}, at most {limit:g} is the goal" for name, value, limit in most if not value <= limit]
+
+
 def main() -> int:
-    """Runs every scenario in its long form."""
+    """Runs every scenario in its long form; fails if a goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30, help="length of the soak (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=20, help="drained processes, and swaps (default: %(default)s)")
@@ -371,16 +392,18 @@ def main() -> int:
     store, found = ROOT / "model_store", dict[str, Any]()
 
     def note(name: str, figures: Any) -> None:
-        found[name] = asdict(figures) if not isinstance(figures, list) else [asdict(each) for each in figures]
+        found[name] = [asdict(each) for each in figures] if isinstance(figures, list) else asdict(figures)
         print(name, json.dumps(found[name], indent=2), flush=True)
 
     everywhere = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {LOAD_CORE})  # clients that offer too much would take the service's core as well
     with service(store, core=SERVER_CORE) as running:
-        note("overload", asyncio.run(overload(running, seconds=10, rounds=5)))
+        loaded = asyncio.run(overload(running, seconds=10, rounds=5))
+    note("overload", loaded)
     os.sched_setaffinity(0, everywhere)
     with service(store, request_timeout_s=5) as running:
-        note("bad_clients", asyncio.run(bad_clients(running, clients=arguments.clients, seconds=30)))
+        among_bad = asyncio.run(bad_clients(running, clients=arguments.clients, seconds=30))
+    note("bad_clients", among_bad)
     drains = []
     for _ in range(arguments.runs):
         with service(store) as running:
@@ -389,11 +412,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         model = _two_versions(Path(folder))
         with service(model.parent, model=model.name) as running:
-            note("swapped", asyncio.run(swapped(running, model, swaps=arguments.runs)))
+            swaps = asyncio.run(swapped(running, model, swaps=arguments.runs))
+    note("swapped", swaps)
     with service(store) as running:
-        note("soaked", asyncio.run(soak(running, minutes=arguments.minutes, settle=min(5, arguments.minutes / 4))))
+        settle = min(5, arguments.minutes / 4)
+        soaked = asyncio.run(soak(running, minutes=arguments.minutes, settle=settle))
+    note("soaked", soaked)
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
-    return 0
+    for goal in (not_reached := missed(loaded, among_bad, drains, swaps, soaked)):
+        print(f"not reached: {goal}")
+    return 1 if not_reached else 0
 
 
 if __name__ == "__main__":
