@@ -189,7 +189,7 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
         raise UnreadableImage(f"not a readable image of the formats {', '.join(FORMATS)}") from error
     if width * height > max_pixels:
         raise TooManyPixels(f"the picture has {width} × {height} = {width * height:,} pixels, more than {max_pixels:,}")
-    if image.format == "PNG" and _PNG_END not in data:
+    if image.format == "PNG" and data.rfind(_PNG_END) < 0:  # it stands at the end of sound files
         raise UnreadableImage("the picture is truncated: its end is missing")
     if image.width * image.height == 0:
         raise UnreadableImage(f"the picture is {image.width} × {image.height} pixels: there is nothing to see")
