@@ -51,7 +51,7 @@ bench-peers: $(VENV)/ready-serving  ## the service against other model servers (
 	$(PY) -m benchmarks.peers $(ARGS)
 
 soak: $(VENV)/ready-dev  ## overload, bad clients, draining, swaps, then half an hour of mixed load (ARGS=)
-	$(PY) -m benchmarks.reliability $(ARGS)
+	$(PY) -m benchmarks.soak $(ARGS)
 
 lint: $(VENV)/ready-dev  ## ruff and mypy, strict
 	$(PY) -m ruff check .

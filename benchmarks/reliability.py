@@ -1,10 +1,9 @@
-"""What the service does under too much load and among bad clients: ``make soak``, and in short form in the tests.
+"""What the service does under too much load and among bad clients, in scenarios of any length.
 
-Each scenario starts real server processes and returns the figures that it saw; the command prints them and writes
-them to ``benchmarks/reliability.json``.
+Each is given a real server process and returns the figures that it saw. ``make soak`` runs them long
+(``benchmarks.soak``), the tests short.
 """
 
-import argparse
 import asyncio
 import contextlib
 import io
@@ -14,20 +13,19 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
-from app.inference.store import CURRENT_FILE, ModelStore
+from app.inference.store import CURRENT_FILE
 from benchmarks.clients import (
     Connection,
     LostRequest,
@@ -44,12 +42,9 @@ from benchmarks.clients import (
     quantile_of,
     sit_idle,
 )
-from benchmarks.load import LOAD_CORE, SERVER_CORE, free_port
+from benchmarks.load import free_port
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-RESULTS: Final = Path(__file__).parent / "reliability.json"
-
-_STORE: Final = ROOT / "model_store"
 
 OK, UNAVAILABLE, BUSY = 200, 503, 429
 
@@ -399,91 +394,3 @@ async def soak(service: Service, *, minutes: float, settle: float) -> Soaked:
         p99_s=quantile_of(latencies, 1),
         memory_growth=service.resident_bytes() / before - 1,
     )
-
-
-def _two_versions(store: Path) -> Path:
-    """The shipped model and the same weights under another version with other scores are no swap: two real ones are."""
-    from tests.support import make_bundle  # noqa: PLC0415  the maker of small real bundles lives with the tests
-
-    published = ModelStore(store)
-    for seed in (1, 2):
-        published.publish(*make_bundle("m", seed=seed))
-    return store / "m"
-
-
-Figures: TypeAlias = Overload | BadClients | Drained | Swapped | Soaked
-
-
-def _overloaded(_: argparse.Namespace) -> list[Overload]:
-    everywhere = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {LOAD_CORE})  # clients that offer too much would take the service's core as well
-    try:
-        with service(_STORE, core=SERVER_CORE) as running:
-            return [asyncio.run(overload(running, seconds=10, rounds=5))]
-    finally:
-        os.sched_setaffinity(0, everywhere)
-
-
-def _among_bad_clients(arguments: argparse.Namespace) -> list[BadClients]:
-    with service(_STORE, request_timeout_s=5) as running:
-        return [asyncio.run(bad_clients(running, clients=arguments.clients, seconds=30))]
-
-
-def _drained(arguments: argparse.Namespace) -> list[Drained]:
-    seen = []
-    for _ in range(arguments.runs):
-        with service(_STORE) as running:
-            seen.append(asyncio.run(drained(running)))
-    return seen
-
-
-def _swapped(arguments: argparse.Namespace) -> list[Swapped]:
-    with tempfile.TemporaryDirectory() as folder:
-        model = _two_versions(Path(folder))
-        with service(model.parent, model=model.name) as running:
-            return [asyncio.run(swapped(running, model, swaps=arguments.runs))]
-
-
-def _soaked(arguments: argparse.Namespace) -> list[Soaked]:
-    settle = min(5, arguments.minutes / 4)
-    with service(_STORE) as running:
-        return [asyncio.run(soak(running, minutes=arguments.minutes, settle=settle))]
-
-
-SCENARIOS: Final[Mapping[str, Callable[[argparse.Namespace], Sequence[Figures]]]] = {
-    "overload": _overloaded,
-    "bad_clients": _among_bad_clients,
-    "drained": _drained,
-    "swapped": _swapped,
-    "soaked": _soaked,
-}
-
-
-def missed(seen: Sequence[Figures]) -> list[Goal]:
-    """The goals that were not reached; a figure that is no number reaches none."""
-    return [goal for figures in seen for goal in figures.goals() if not goal.value <= goal.most]
-
-
-def main() -> int:
-    """Runs scenarios in their long form; fails if a goal is missed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
-    parser.add_argument("--only", choices=SCENARIOS, nargs="+", default=list(SCENARIOS), help="default: all, in turn")
-    parser.add_argument("--minutes", type=float, default=30, help="length of the soak (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=20, help="drained processes, and swaps (default: %(default)s)")
-    parser.add_argument("--clients", type=int, default=10_000, help="vanishing clients (default: %(default)s)")
-    arguments = parser.parse_args()
-    known: dict[str, Any] = json.loads(RESULTS.read_text())
-    not_reached: list[Goal] = []
-    for name in arguments.only:
-        seen = SCENARIOS[name](arguments)
-        known[name] = [asdict(figures) for figures in seen]
-        print(name, json.dumps(known[name], indent=2), flush=True)
-        not_reached += missed(seen)
-        RESULTS.write_text(json.dumps(known, indent=2) + "\n")
-    for goal in not_reached:
-        print(f"not reached: {goal}")
-    return 1 if not_reached else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

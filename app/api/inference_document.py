@@ -93,7 +93,7 @@ _INFER_RESPONSES: Final[Responses] = {
             "a marginal false alarm rate of 0.0001 needs at least 9999 calibration images, there are 1085; "
             "the finest rate these support is 0.0009208",
         ),
-        (domain.NonFiniteScore, "the model returned a score of nan"),
+        (domain.NonFiniteScore, "the model returned an MSE of nan and a score of nan"),
         _UNAUTHORIZED,
         *_UNKNOWN,
         (http.BodyTooLarge, "the body has more than 16777216 bytes"),

@@ -154,7 +154,7 @@ _SCORE_RESPONSES: Final[Responses] = {
             "the finest rate these support is 0.0009208",
         ),
         (http.InvalidParameter, "include: 'heatmap' is none of input, reconstruction, error_map"),
-        (domain.NonFiniteScore, "the model returned a score of nan"),
+        (domain.NonFiniteScore, "the model returned an MSE of nan and a score of nan"),
         (domain.Overloaded, "256 pictures are in work, 256 is the limit"),
         (domain.ModelUnavailable, "the model is being loaded"),
         (http.ShuttingDown, "the service is shutting down"),

@@ -23,7 +23,7 @@ def account(served: ServedModel, threshold: float, outcomes: Sequence[Scored | I
         model=manifest.name,
         version=manifest.version,
         calibration=served.bundle.calibration,
-        anomalies=sum([each.score > threshold for each in scored]),
+        anomalies=[verdict(each, threshold) for each in scored].count("anomaly"),
         mses=[each.mse for each in scored],
         scores=[each.score for each in scored],
         p_values=[each.p_value for each in scored],

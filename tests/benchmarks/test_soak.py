@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from benchmarks.reliability import BadClients, Drained, Figures, Overload, Soaked, Swapped, missed
+from benchmarks.reliability import BadClients, Drained, Overload, Soaked, Swapped
+from benchmarks.soak import Figures, missed
 
 LOADED = Overload(
     peak_per_s=150,
