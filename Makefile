@@ -42,7 +42,7 @@ test-docker:  ## build, start, score, train and stop with docker compose; skips 
 	sh tests/docker.sh
 
 bench-training: $(VENV)/ready-training  ## our training loop against the tutorial's, in one run (DATA_DIR=)
-	$(PY) -m benchmarks.training --data-dir "$(DATA_DIR)"
+	$(PY) -m benchmarks.training_speed --data-dir "$(DATA_DIR)"
 
 bench: $(VENV)/ready-serving  ## the service's speed as ratios (Linux, two cores, wrk; ARGS=)
 	$(PY) -m benchmarks.serving $(ARGS)

@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import uvicorn
 
-from app.api import logs
 from app.api.settings import SHARED_METRICS, BadSettings, Settings, read_settings
+from app.api.telemetry import logging as logs
 
 _GRACE_S = 25  # for what has been accepted; with the second of draining before, inside the 30 s of common supervisors
 _KEEP_ALIVE_S = 75  # longer than the 60 s of common proxies, so that they never reuse a connection we close
@@ -43,7 +43,7 @@ def _serve(settings: Settings) -> None:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="app.api.protocol:Protocol",
+        http="app.api.http.protocol:Protocol",
         ws="none",
         log_config=None,
         access_log=False,

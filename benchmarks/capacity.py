@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import httpx
 
-from app.inference.store import ModelStore, new_version
+from app.inference.bundles.store import ModelStore, new_version
 from benchmarks.load import LoadError, Server, free_port, pinned_server
 
 _ROOT: Final = Path(__file__).resolve().parent.parent

@@ -17,12 +17,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageFilter
 
-from app.inference.bundle import Bundle
-from app.inference.drift import FALSE_ALARM_PROBABILITY, WINDOW, compare, limit
-from app.inference.images import open_picture
-from app.inference.store import ModelStore
-from training.datasets import Source, load
-from training.folders import NORMAL
+from app.inference.bundles.bundle import Bundle
+from app.inference.bundles.store import ModelStore
+from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, WINDOW, compare, limit
+from app.inference.images.decoding import open_picture
+from training.data.datasets import Source, load
+from training.data.folders import NORMAL
 
 Pixels = npt.NDArray[np.float64]
 Ranks = npt.NDArray[np.int64]

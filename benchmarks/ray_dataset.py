@@ -33,10 +33,10 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from app.inference.engine import Engine
-from app.inference.scorer import Scored
-from app.inference.serving import ServedModel
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
+from app.inference.serving.batch_queue import ServedModel
+from app.inference.serving.batch_scorer import Scored
+from app.inference.serving.engine import Engine
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _SCRIPT: Final = _ROOT / "deploy" / "ray" / "score_dataset.py"

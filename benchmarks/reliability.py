@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from app.inference.store import CURRENT_FILE
+from app.inference.bundles.store import CURRENT_FILE
 from benchmarks.clients import (
     Connection,
     LostRequest,

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
 from benchmarks.load import LOAD_CORE, SERVER_CORE
 from benchmarks.reliability import (
     ROOT,

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
 from tests.support import Server, encode, make_bundle, running_server
-from training.datasets import Source
+from training.data.datasets import Source
+from training.model.recipes import DEFAULT
+from training.model.scoring_rules import RULES
 from training.pipeline import Published, Run, train
-from training.recipes import DEFAULT
-from training.scoring import RULES
 
 ALPHA = 0.05
 

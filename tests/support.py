@@ -20,11 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from app.inference import torchscript
-from app.inference.bundle import MODEL_FILE, file_record
-from app.inference.conformal import Calibration
-from app.inference.images import InputSpec, open_picture
-from app.inference.manifest import (
+from app.inference.bundles import torchscript
+from app.inference.bundles.bundle import MODEL_FILE, file_record
+from app.inference.bundles.manifest import (
     CalibrationRecord,
     Data,
     Golden,
@@ -34,12 +32,14 @@ from app.inference.manifest import (
     Split,
     Training,
 )
-from app.inference.rendering import png, to_pixels
-from app.inference.store import new_version
+from app.inference.bundles.store import new_version
+from app.inference.decisions.conformal import Calibration
+from app.inference.images.decoding import InputSpec, open_picture
+from app.inference.images.rendering import png, to_pixels
 from tests import warm
-from training.autoencoders import DenseAutoencoder, parameter_count
 from training.evaluation import score_all
-from training.scoring import Mse, ScoredAutoencoder
+from training.model.autoencoders import DenseAutoencoder, parameter_count
+from training.model.scoring_rules import Mse, ScoredAutoencoder
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"

@@ -13,12 +13,12 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
 from tests.support import ROOT, SHARED_DATA, Server, encode, running_server
-from training.datasets import Source
+from training.data.datasets import Source
+from training.model.recipes import TUTORIAL
+from training.model.scoring_rules import RULES
 from training.pipeline import Run, train
-from training.recipes import TUTORIAL
-from training.scoring import RULES
 
 STORE = ROOT / "model_store"
 RAW = SHARED_DATA / "MNIST" / "raw"

@@ -1,1 +1,1 @@
-"""Offline training: from pictures of what is normal to a published, calibrated bundle."""
+"""Offline training: from normal images to a published, calibrated bundle."""

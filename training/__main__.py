@@ -5,8 +5,8 @@ import os
 import sys
 
 from app.inference.errors import InferenceError
+from training.cli.interrupts import stopping_at_once
 from training.errors import TrainingError
-from training.stopping import stopping_at_once
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,18 +29,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _do(words: list[str]) -> int:
     with stopping_at_once():  # the seconds that torch takes to be read
-        from training import recalibrate_command, signing_commands, store_commands, training_command  # noqa: PLC0415
-        from training.command_line import STORE_COMMANDS  # noqa: PLC0415
+        from training.cli import recalibrate, sign, store, train  # noqa: PLC0415
+        from training.cli.parser import STORE_COMMANDS  # noqa: PLC0415
     if not words or words[0] not in STORE_COMMANDS:
-        return training_command.run(words)
+        return train.run(words)
     commands = {
-        "list": store_commands.list_all,
-        "show": store_commands.show,
-        "activate": store_commands.activate,
-        "verify": store_commands.verify,
-        "keygen": signing_commands.keygen,
-        "sign": signing_commands.sign,
-        "recalibrate": recalibrate_command.run,
+        "list": store.list_all,
+        "show": store.show,
+        "activate": store.activate,
+        "verify": store.verify,
+        "keygen": sign.keygen,
+        "sign": sign.sign,
+        "recalibrate": recalibrate.run,
     }
     commands[words[0]](words[1:])
     return 0

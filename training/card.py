@@ -6,7 +6,7 @@ from typing import Final
 from rich.markup import escape
 from rich.table import Table
 
-from app.inference.manifest import Evaluation, Manifest
+from app.inference.bundles.manifest import Evaluation, Manifest
 
 _NORMAL: Final = "normal"
 _WEAKEST: Final = 3

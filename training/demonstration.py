@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
 from training.__main__ import main as train
-from training.command_line import Parser, add_help, one_of
+from training.cli.parser import Parser, add_help, one_of
 
 # The least share of false alarms that a tenth of the set can guarantee well: MNIST has 5,400 pictures of a digit or
 # more, scikit-learn's digits 174.

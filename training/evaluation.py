@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from app.inference.bundle import BatchScores
-from app.inference.manifest import Evaluation, KindFigures
-from app.inference.torchscript import ScoringModel
-from training.folders import NORMAL
+from app.inference.bundles.bundle import BatchScores
+from app.inference.bundles.manifest import Evaluation, KindFigures
+from app.inference.bundles.torchscript import ScoringModel
+from training.data.folders import NORMAL
 
 _BATCH = 256
 

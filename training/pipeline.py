@@ -15,11 +15,9 @@ import torch
 from torch import nn
 
 from app import __version__
-from app.inference import torchscript
-from app.inference.bundle import MODEL_FILE, file_record
-from app.inference.conformal import Calibration, Guarantee, promise
-from app.inference.images import InputSpec, open_picture
-from app.inference.manifest import (
+from app.inference.bundles import torchscript
+from app.inference.bundles.bundle import MODEL_FILE, file_record
+from app.inference.bundles.manifest import (
     CalibrationRecord,
     Data,
     Golden,
@@ -29,19 +27,21 @@ from app.inference.manifest import (
     Split,
     Training,
 )
-from app.inference.rendering import png, to_pixels
-from app.inference.signing import SigningKey
-from app.inference.store import ModelStore, new_version
+from app.inference.bundles.signing import SigningKey
+from app.inference.bundles.store import ModelStore, new_version
+from app.inference.decisions.conformal import Calibration, Guarantee, promise
+from app.inference.images.decoding import InputSpec, open_picture
+from app.inference.images.rendering import png, to_pixels
 from training import report
-from training.autoencoders import build, parameter_count
-from training.datasets import Dataset, Source, load
-from training.duplicates import hashes, near_duplicates
+from training.data.datasets import Dataset, Source, load
+from training.data.duplicates import hashes, near_duplicates
+from training.data.splitting import Parts, split
 from training.evaluation import evaluate, score_all
-from training.fitting import Epoch, fit, pick_device
-from training.recipes import Recipe
+from training.model.autoencoders import build, parameter_count
+from training.model.fitting import Epoch, fit, pick_device
+from training.model.recipes import Recipe
+from training.model.scoring_rules import Rule, ScoredAutoencoder
 from training.report import Material
-from training.scoring import Rule, ScoredAutoencoder
-from training.splitting import Parts, split
 
 READING: Final = "reading the pictures"
 FITTING: Final = "fitting"

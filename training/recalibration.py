@@ -13,19 +13,20 @@ from typing import Final
 
 import numpy as np
 
-from app.inference import labels
-from app.inference.bundle import MODEL_FILE, Bundle, file_record
-from app.inference.conformal import Calibration, Guarantee, promise
+from app.inference.bundles import labels
+from app.inference.bundles.bundle import MODEL_FILE, Bundle, file_record
+from app.inference.bundles.labels import Label
+from app.inference.bundles.manifest import CalibrationRecord, Data, Evaluation, Manifest, Recalibration
+from app.inference.bundles.signing import SigningKey
+from app.inference.bundles.store import ModelStore, new_version
+from app.inference.decisions.conformal import Calibration, Guarantee, promise
 from app.inference.errors import InferenceError, UnsupportedFalseAlarmRate
-from app.inference.labels import Label
-from app.inference.manifest import CalibrationRecord, Data, Evaluation, Manifest, Recalibration
-from app.inference.signing import SigningKey
-from app.inference.store import ModelStore, new_version
-from training import folders, report
-from training.duplicates import hashes, near_duplicates
+from training import report
+from training.data import folders
+from training.data.duplicates import hashes, near_duplicates
+from training.data.folders import NORMAL
 from training.errors import TrainingError
 from training.evaluation import score_all
-from training.folders import NORMAL
 
 _WITHIN: Final = "within calibration"
 _LABELLED: Final = (

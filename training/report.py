@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from app.inference.bundle import BatchScores
-from app.inference.manifest import Manifest
-from app.inference.rendering import error_map, to_image
+from app.inference.bundles.bundle import BatchScores
+from app.inference.bundles.manifest import Manifest
+from app.inference.images.rendering import error_map, to_image
 from training.card import evaluation_rows
-from training.fitting import Epoch
-from training.folders import NORMAL
+from training.data.folders import NORMAL
+from training.model.fitting import Epoch
 
 mpl.use("Agg")
 

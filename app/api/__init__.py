@@ -1,1 +1,1 @@
-"""The room that speaks HTTP: settings, routes, problem documents, middleware, metrics."""
+"""The HTTP API: application, routes, protocol, telemetry."""

@@ -11,24 +11,28 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Lifespan
 
 from app import __version__
-from app.api import logs, openapi, problems
-from app.api.draining import Draining, draining_on_signals
-from app.api.drift import Drift
+from app.api import problems
 from app.api.feedback import Feedback
-from app.api.ledger import Ledger
-from app.api.metrics import Metrics
-from app.api.middleware import Accounting, Dispatch, RequireKey
-from app.api.routes import feedback, health, models, observe, page, v2
+from app.api.http.middleware import Accounting, Dispatch, RequireKey
+from app.api.http.shutdown import Draining, draining_on_signals
+from app.api.http.uploads import Intake
+from app.api.openapi import document as openapi
+from app.api.routes import feedback, health, models, page
+from app.api.routes import metrics as observe
 from app.api.routes.score import ScoreEndpoint
 from app.api.services import Services
 from app.api.settings import Settings
-from app.api.uploads import Intake
-from app.inference.engine import Engine
-from app.inference.registry import ModelRegistry
-from app.inference.store import ModelStore
+from app.api.telemetry import logging as logs
+from app.api.telemetry.drift_monitor import Drift
+from app.api.telemetry.metrics import Metrics
+from app.api.telemetry.request_log import Ledger
+from app.api.v2 import routes as v2
+from app.inference.bundles.store import ModelStore
+from app.inference.serving.engine import Engine
+from app.inference.serving.registry import ModelRegistry
 
 if TYPE_CHECKING:
-    from app.inference.signing import TrustedKeys
+    from app.inference.bundles.signing import TrustedKeys
 
 _MEASURE_S: Final = 2
 
@@ -107,7 +111,7 @@ def _api(services: Services, lifespan: Lifespan[FastAPI]) -> FastAPI:
 def _trusted(settings: Settings) -> "TrustedKeys | None":
     if not settings.trusted_keys:
         return None
-    from app.inference.signing import TrustedKeys  # noqa: PLC0415  10 MB that only signatures cost
+    from app.inference.bundles.signing import TrustedKeys  # noqa: PLC0415  10 MB that only signatures cost
 
     return TrustedKeys(settings.trusted_keys)
 

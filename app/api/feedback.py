@@ -22,9 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Scope
 
 from app.api.errors import InvalidLabel, UnknownAnswer
-from app.api.uploads import Intake, Upload
+from app.api.http.uploads import Intake, Upload
+from app.inference.bundles.labels import Answer, Label, Verdict, append
 from app.inference.errors import LabelNotKept
-from app.inference.labels import Answer, Label, Verdict, append
 
 MAX_BODY_BYTES: Final = 16 * 1024
 

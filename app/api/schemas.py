@@ -6,12 +6,12 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from app.api.drift_state import State
-from app.inference.conformal import Calibration, Guarantee, finest_false_alarm_rate
-from app.inference.drift import FALSE_ALARM_PROBABILITY, LEAST_CHANCE, WINDOW, chance, limit
-from app.inference.images import InputSpec
-from app.inference.labels import Label, Verdict
-from app.inference.manifest import Data, Evaluation, FileRecord, Loss, Manifest, Recalibration, Scoring
+from app.api.telemetry.drift_state import State
+from app.inference.bundles.labels import Label, Verdict
+from app.inference.bundles.manifest import Data, Evaluation, FileRecord, Loss, Manifest, Recalibration, Scoring
+from app.inference.decisions.conformal import Calibration, Guarantee, finest_false_alarm_rate
+from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, LEAST_CHANCE, WINDOW, chance, limit
+from app.inference.images.decoding import InputSpec
 
 _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
 # Ten steps a decade that people know as round numbers.

@@ -6,15 +6,15 @@ from typing import cast
 
 from fastapi import Request
 
-from app.api.draining import Draining
-from app.api.drift import Drift
 from app.api.feedback import Feedback
-from app.api.ledger import Ledger
-from app.api.metrics import Metrics
+from app.api.http.shutdown import Draining
+from app.api.http.uploads import Intake
 from app.api.settings import Settings
-from app.api.uploads import Intake
-from app.inference.engine import Engine
-from app.inference.registry import ModelRegistry
+from app.api.telemetry.drift_monitor import Drift
+from app.api.telemetry.metrics import Metrics
+from app.api.telemetry.request_log import Ledger
+from app.inference.serving.engine import Engine
+from app.inference.serving.registry import ModelRegistry
 
 
 @dataclass(frozen=True)

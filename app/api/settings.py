@@ -7,8 +7,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from app.api.feedback import Feedback
+from app.inference.bundles.manifest import NAME_PATTERN
 from app.inference.errors import LabelNotKept, UnusableKey
-from app.inference.manifest import NAME_PATTERN
 
 PREFIX: Final = "ANOMALY_"
 
@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     def _read_public_keys(cls, value: Any) -> Any:
         if not isinstance(value, str) or not value:
             return value or ()
-        from app.inference.signing import public_keys_in  # noqa: PLC0415  10 MB that only signatures cost
+        from app.inference.bundles.signing import public_keys_in  # noqa: PLC0415  10 MB that only signatures cost
 
         try:
             keys = public_keys_in(_text_of(value))

@@ -1,4 +1,4 @@
-"""What a model is: the bundle and its store, pictures to tensors, conformal decisions, batched scoring.
+"""What a model is and how it scores: images, decisions, bundles, serving.
 
-This room knows nothing of HTTP and nothing of training; both build on it.
+The package knows nothing of HTTP and nothing of training; both build on it.
 """

@@ -19,9 +19,9 @@ import pyarrow.compute as pc  # noqa: E402
 import ray  # noqa: E402
 from ray.data import ActorPoolStrategy  # noqa: E402
 
+from app.inference.bundles.signing import TrustedKeys, public_keys_in  # noqa: E402
+from app.inference.bundles.store import ModelStore  # noqa: E402
 from app.inference.errors import InferenceError  # noqa: E402
-from app.inference.signing import TrustedKeys, public_keys_in  # noqa: E402
-from app.inference.store import ModelStore  # noqa: E402
 from bulk.errors import CannotRun  # noqa: E402
 from bulk.results import Results  # noqa: E402
 from bulk.scoring import PATH, Judge, Scorer  # noqa: E402

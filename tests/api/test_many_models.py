@@ -10,10 +10,10 @@ import pytest
 
 from app.api.routes.models import _survey
 from app.api.schemas import Health, Models
-from app.inference.engine import Engine
-from app.inference.manifest import Manifest
-from app.inference.registry import ModelRegistry
-from app.inference.store import ModelStore
+from app.inference.bundles.manifest import Manifest
+from app.inference.bundles.store import ModelStore
+from app.inference.serving.engine import Engine
+from app.inference.serving.registry import ModelRegistry
 from benchmarks.clients import crowd, post
 from tests.support import Server, SlowAutoencoder, encode, gradient, make_bundle, running_server
 

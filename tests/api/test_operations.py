@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.api.schemas import Health, ModelCard, Models
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
 from tests.support import Server, encode, gradient, make_bundle, running_server
 from training.pipeline import Published
 

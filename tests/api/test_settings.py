@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.api.settings import BadSettings, Settings, read_settings
-from app.inference.signing import SigningKey
+from app.inference.bundles.signing import SigningKey
 from tests.support import ROOT
 
 

@@ -14,8 +14,8 @@ import httpx
 import pytest
 import torch
 
-from app.inference.bundle import load_bundle
-from app.inference.store import ModelStore
+from app.inference.bundles.bundle import load_bundle
+from app.inference.bundles.store import ModelStore
 from benchmarks.clients import Tally, crowd, get, post
 from benchmarks.reliability import Service, bad_clients, drained, overload, picture, swapped
 from tests.support import SlowAutoencoder, make_bundle, running_server

@@ -15,10 +15,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import __main__ as command
-from app.api.metrics import Metrics
 from app.api.settings import PREFIX, Settings, read_settings
-from app.inference.engine import LARGE_BATCH
-from app.inference.store import ModelStore
+from app.api.telemetry.metrics import Metrics
+from app.inference.bundles.store import ModelStore
+from app.inference.serving.engine import LARGE_BATCH
 from tests.support import ROOT, Server, make_bundle, running_server
 
 HERE = ROOT / "deploy" / "kubernetes"

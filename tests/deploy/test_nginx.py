@@ -21,7 +21,7 @@ import pytest
 from app import __main__ as command
 from app.api.problems import KINDS
 from app.api.settings import Settings
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
 from tests import warm
 from tests.support import ROOT, encode, free_port, gradient, make_bundle
 

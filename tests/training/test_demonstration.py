@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
 from tests.support import make_bundle
 from training import demonstration
 

@@ -11,17 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from app.inference.conformal import Calibration
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
+from app.inference.decisions.conformal import Calibration
 from tests.conftest import digits_run
 from tests.support import NOT_COUNTED, ROOT, encode, gradient
 from training.__main__ import main
-from training.datasets import Source, load
+from training.data.datasets import Source, load
+from training.data.splitting import split
 from training.evaluation import evaluate, score_all
+from training.model.recipes import CONV, DEFAULT, LINEAR, TUTORIAL, Recipe
+from training.model.scoring_rules import RULES
 from training.pipeline import Published, train
-from training.recipes import CONV, DEFAULT, LINEAR, TUTORIAL, Recipe
-from training.scoring import RULES
-from training.splitting import split
 
 
 def test_the_published_version_says_how_it_came_to_be(trained: Published) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.inference.conformal import Calibration
-from app.inference.images import open_picture
-from app.inference.manifest import Manifest
-from app.inference.store import ModelStore
+from app.inference.bundles.manifest import Manifest
+from app.inference.bundles.store import ModelStore
+from app.inference.decisions.conformal import Calibration
+from app.inference.images.decoding import open_picture
 from tests.support import running_server
 from training.__main__ import main
 from training.evaluation import score_all

@@ -1,1 +1,1 @@
-"""One module per group of routes; none of them catches an exception."""
+"""One module per group of routes. Routes parse, call and render; exceptions become problem documents elsewhere."""

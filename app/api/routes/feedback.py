@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
-from app.api import openapi
-from app.api.deadline import deadline
 from app.api.errors import FeedbackOff
+from app.api.http.deadline import deadline
+from app.api.openapi import document as openapi
 from app.api.schemas import KeptLabel
 from app.api.services import Services, services
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Response
 
-from app.api import examples, openapi
+from app.api.openapi import document as openapi
+from app.api.openapi import examples
 from app.api.schemas import Health, Liveness, ModelVersion, Readiness, RefusedModel
 from app.api.services import Services, services
 

@@ -7,11 +7,12 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from app.api import examples, openapi
+from app.api.openapi import document as openapi
+from app.api.openapi import examples
 from app.api.schemas import CalibrationScores, DriftAnswer, ModelCard, Models, RefusedModel
 from app.api.services import Services, services
 from app.inference.errors import BundleRejected, UnknownModel
-from app.inference.registry import ModelRegistry
+from app.inference.serving.registry import ModelRegistry
 
 router = APIRouter(prefix="/models", tags=["models"])
 

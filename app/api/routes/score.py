@@ -1,7 +1,7 @@
 """POST /score: pictures in, verdicts out.
 
 A plain ASGI endpoint: FastAPI's own machinery would cost more than decoding a small picture and scoring it.
-``app.api.openapi`` documents it with the very models that parse and describe it.
+``app.api.openapi.document`` documents it with the very models that parse and describe it.
 """
 
 import binascii
@@ -16,20 +16,20 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import problems
-from app.api.deadline import deadline
 from app.api.errors import AllRejected, NotAcceptable, Rejection, ShuttingDown
 from app.api.feedback import with_ids
-from app.api.negotiation import best_type
-from app.api.presence import while_client_waits
+from app.api.http.deadline import deadline
+from app.api.http.disconnect import while_client_waits
+from app.api.http.negotiation import best_type
+from app.api.http.uploads import Upload, read_uploads
 from app.api.problems import describe
 from app.api.queries import Extra, ScoreQuery, parse_score_query
 from app.api.services import Services
-from app.api.uploads import Upload, read_uploads
-from app.api.verdicts import account, verdict
+from app.api.telemetry.scored_requests import account, verdict
 from app.inference.errors import InferenceError
-from app.inference.rendering import error_map, png, side_by_side, to_pixels
-from app.inference.scorer import Scored
-from app.inference.serving import ServedModel
+from app.inference.images.rendering import error_map, png, side_by_side, to_pixels
+from app.inference.serving.batch_queue import ServedModel
+from app.inference.serving.batch_scorer import Scored
 
 _METHOD: Final = "POST"
 _OK: Final = HTTPStatus.OK.value

@@ -11,11 +11,11 @@ from typing import Any, Final, Self
 import pyarrow as pa
 import torch
 
-from app.inference.bundle import MANIFEST_FILE
-from app.inference.engine import Engine
+from app.inference.bundles.bundle import MANIFEST_FILE
+from app.inference.bundles.store import ModelStore
 from app.inference.errors import InferenceError
-from app.inference.scorer import Scored
-from app.inference.store import ModelStore
+from app.inference.serving.batch_scorer import Scored
+from app.inference.serving.engine import Engine
 from bulk.errors import CannotRun
 from bulk.storage import first_line, is_remote, locate
 

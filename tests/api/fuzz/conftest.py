@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck
 
 from app.api.schemas import Problem, ScoreAnswer
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
 from tests import hostile
 from tests.support import Server, encode, gradient, make_bundle, running_server
 

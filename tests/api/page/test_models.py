@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
 from tests.api.conftest import PHONE, Visit
 from tests.api.page.conftest import Digits, file, score_files, serious_faults
 from tests.support import ROOT, Server, encode, gradient, make_bundle, running_server

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
 from tests.api.conftest import Visit
 from tests.api.page.conftest import FIVE, Digits, draw_with_mouse, file, score_files, verdicts, wait_until_scored
 from tests.support import encode, gradient, make_bundle, running_server

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.api.inference_schemas import InferenceFailure, InferenceResponse
+from app.api.v2.schemas import InferenceFailure, InferenceResponse
 from tests.support import Server
 
 Digits = dict[int, list[bytes]]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.api.inference_schemas import InferenceResponse
+from app.api.v2.schemas import InferenceResponse
 from tests.api.v2.conftest import INFER, answered, infer, refused, send_binary, tensor
 from tests.support import Server
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.inference.store import ModelStore
+from app.inference.bundles.store import ModelStore
 from tests.api.v2.conftest import infer, refused, tensor
 from tests.support import Server, SlowAutoencoder, make_bundle, running_server
 

@@ -1,0 +1,27 @@
+"""GET /metrics: Prometheus text."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from app.api.openapi import document as openapi
+from app.api.openapi import examples
+from app.api.services import Services, services
+from app.api.telemetry.metrics import MEDIA_TYPE
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={
+        200: openapi.answer("The exposition", examples.METRICS, "text/plain", schema={"type": "string"}),
+        **openapi.CLOSED,
+    },
+)
+async def metrics(parts: Annotated[Services, Depends(services)]) -> Response:
+    """Requests, latency, verdicts, errors, p-values, batches, queue depth and model versions."""
+    parts.ledger.tell()
+    return Response(parts.metrics.exposition(), media_type=MEDIA_TYPE)

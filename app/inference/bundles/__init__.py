@@ -1,0 +1,1 @@
+"""A model on disk: manifest, TorchScript archive, signature, store, operators' labels."""

@@ -1,0 +1,1 @@
+"""From scores to decisions: thresholds, verdicts, p-values, and the test for drift."""

@@ -1,0 +1,1 @@
+"""Image files to model input, and tensors back to image files."""

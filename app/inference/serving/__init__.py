@@ -1,0 +1,1 @@
+"""Models in memory: which are loaded, how requests share them, how batches are scored."""

@@ -1,0 +1,323 @@
+"""The evaluation that people can check.
+
+    python -m benchmarks.accuracy mnist  --data-dir data      all ten digits × 3 seeds, beside published figures
+    python -m benchmarks.accuracy folder my-parts              every scoring rule and kind, beside PCA
+
+One recipe for all; nothing is chosen by test labels.
+"""
+
+import argparse
+import ast
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.table import Table
+from sklearn.decomposition import PCA
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import nn
+
+from app.inference.decisions.conformal import Calibration
+from app.inference.errors import InferenceError
+from training.data.datasets import Dataset, Source, load
+from training.data.folders import NORMAL
+from training.data.splitting import Parts, split
+from training.errors import TrainingError
+from training.model.fitting import pick_device
+from training.model.recipes import DEFAULT, RECIPES, Recipe
+from training.model.scoring_rules import DEFAULT_RULE, RULES
+from training.pipeline import fit_network
+
+RATES = (0.01, 0.05)
+_BATCH = 256
+
+# Mean AUROC over the ten digits, one class against the rest on the MNIST test set.
+PUBLISHED = (
+    ("deep convolutional autoencoder (Ruff et al., 2018)", 0.897),
+    ("Deep SVDD (Ruff et al., 2018)", 0.948),
+    ("OCGAN, LSA, MemAE (2019), about", 0.975),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """How one rule did on one model.
+
+    Attributes:
+        auroc: area under the ROC curve.
+        precision: average precision.
+        detected: share of anomalies found, by guaranteed rate.
+        alarmed: real false-alarm rate, by guaranteed rate.
+        kinds: AUROC of each kind of anomaly against the normal pictures.
+    """
+
+    auroc: float
+    precision: float
+    detected: dict[float, float]
+    alarmed: dict[float, float]
+    kinds: dict[str, float]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a benchmark and prints its table; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    kinds = parser.add_subparsers(required=True)
+    mnist = kinds.add_parser("mnist", formatter_class=parser.formatter_class, help="ten digits, several seeds")
+    mnist.add_argument("--data-dir", type=Path, default=Path("data"), help="where MNIST lies")
+    mnist.add_argument("--recipe", choices=RECIPES, default=DEFAULT.name, help="one for all digits")
+    mnist.add_argument("--seeds", type=int, default=3, help="how many")
+    mnist.add_argument("--first-seed", type=int, default=100, help="the recipe was not chosen on seeds from 100 on")
+    mnist.add_argument("--digits", default="0,1,2,3,4,5,6,7,8,9", help="comma list")
+    mnist.add_argument(
+        "--set", type=_knob, action="append", default=[], metavar="KNOB=VALUE", help="change the recipe, as jitter=0"
+    )
+    mnist.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="networks fitted at a time")
+    mnist.set_defaults(run=_mnist)
+    folder = kinds.add_parser("folder", formatter_class=parser.formatter_class, help="an image folder")
+    folder.add_argument("folder", help="with normal/, test/normal/ and test/anomaly/KIND/")
+    folder.add_argument("--data-dir", type=Path, default=Path("data"), help="where decoded pictures are cached")
+    folder.add_argument("--recipes", type=_recipes, default="linear,conv", help="comma list")
+    folder.add_argument("--size", type=lambda side: (int(side), int(side)), default="64", help="side of the input")
+    folder.add_argument("--groups", default="folder", help="folder, none or a regular expression")
+    folder.add_argument("--seed", type=int, default=0, help="of the split and the training")
+    folder.set_defaults(run=_folder)
+    for each in (mnist, folder):
+        each.add_argument("--threads", type=int, default=1, help="CPU threads")
+        each.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        options.run(options, Console(width=130, highlight=False))
+    except (TrainingError, InferenceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _knob(text: str) -> tuple[str, Any]:
+    knob, _, value = text.partition("=")
+    if knob not in {field.name for field in dataclasses.fields(Recipe)}:
+        raise argparse.ArgumentTypeError(f"recipes have no knob {knob!r}")
+    try:
+        return knob, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return knob, value
+
+
+def _recipes(text: str) -> list[Recipe]:
+    unknown = [name for name in text.split(",") if name not in RECIPES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no recipe is named {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+    return [RECIPES[name] for name in text.split(",")]
+
+
+def judge(
+    score: Callable[[torch.Tensor], npt.NDArray[np.float64]],
+    data: Dataset,
+    parts: Parts,
+    rates: Iterable[float] = RATES,
+) -> Figures:
+    """Calibrates and evaluates a score on the very split that the model was fitted with.
+
+    Args:
+        score: (N, C, H, W) → N scores.
+        data: with test pictures of both sorts.
+        parts: the split.
+        rates: guaranteed false-alarm rates to decide at; those too fine for the calibration part are left out.
+    """
+    calibration = Calibration(score(data.normal[list(parts.calibration)]).tolist())
+    values = score(data.test)
+    kinds = np.array(data.test_kinds)
+    anomalous = kinds != NORMAL
+    thresholds = {rate: calibration.threshold(rate) for rate in rates if (len(calibration) + 1) * rate >= 1}
+    return Figures(
+        auroc=float(roc_auc_score(anomalous, values)),
+        precision=float(average_precision_score(anomalous, values)),
+        detected={rate: float((values[anomalous] > at).mean()) for rate, at in thresholds.items()},
+        alarmed={rate: float((values[~anomalous] > at).mean()) for rate, at in thresholds.items()},
+        kinds={
+            kind: float(roc_auc_score(kinds[chosen] != NORMAL, values[chosen]))
+            for kind in sorted(set(data.test_kinds) - {NORMAL})
+            for chosen in [np.isin(kinds, [NORMAL, kind])]
+        },
+    )
+
+
+def _scorer(rebuild: Callable[[torch.Tensor], torch.Tensor], rule: nn.Module) -> Callable[..., npt.NDArray[np.float64]]:
+    @torch.inference_mode()
+    def score(images: torch.Tensor) -> npt.NDArray[np.float64]:
+        parts = [rule(batch, rebuild(batch)) for batch in torch.split(images, _BATCH)]
+        return torch.cat(parts).double().numpy()
+
+    return score
+
+
+def _mnist(options: argparse.Namespace, console: Console) -> None:
+    recipe, began = dataclasses.replace(RECIPES[options.recipe], **dict(options.set)), time.perf_counter()
+    digits = [int(digit) for digit in options.digits.split(",")]
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    contests = [_Contest(recipe, digit, seed, options.data_dir, options.device) for digit in digits for seed in seeds]
+    load(Source("mnist", normal=(digits[0],), data_dir=options.data_dir))  # fetched once, before all want it
+    results: Results = {}
+    fitting = 0.0
+    # Fresh processes: torch's threads do not outlive a fork.
+    with ProcessPoolExecutor(
+        options.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(options.threads,)
+    ) as workers:
+        for contest, (figures, seconds) in zip(contests, workers.map(_Contest.run, contests), strict=True):
+            fitting += seconds
+            for rule, of_rule in figures.items():
+                results.setdefault((rule, contest.digit), []).append(of_rule)
+            if contest.seed == seeds[-1]:
+                console.print(f"digit {contest.digit}: {time.perf_counter() - began:.0f} s")
+    for rule in ("mse", DEFAULT_RULE):
+        console.print(_digits_table(rule, digits, results))
+    console.print(_rules_table(digits, results))
+    console.print("Published mean AUROC:", "; ".join(f"{name} {value:.3f}" for name, value in PUBLISHED))
+    console.print(
+        f"{len(contests)} models, {fitting / len(contests):.1f} s each to fit, {options.jobs} at a time, "
+        f"{time.perf_counter() - began:.0f} s in all"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Contest:
+    """One network, and every rule on it."""
+
+    recipe: Recipe
+    digit: int
+    seed: int
+    data_dir: Path
+    device: str
+
+    def run(self) -> tuple[dict[str, Figures], float]:
+        """Returns the figures by rule, and the seconds that it took to fit."""
+        data = load(Source("mnist", normal=(self.digit,), data_dir=self.data_dir))
+        parts = split(data.groups, self.recipe, false_alarm_rate=min(RATES), seed=self.seed)
+        began = time.perf_counter()
+        network, _ = fit_network(self.recipe, data, parts, seed=self.seed, device=pick_device(self.device))
+        seconds = time.perf_counter() - began
+        return {name: judge(_scorer(network, rule.module()), data, parts) for name, rule in RULES.items()}, seconds
+
+
+Results = dict[tuple[str, int], list[Figures]]
+"""By rule and digit, one entry per seed."""
+
+
+def _columns() -> dict[str, Callable[[Figures], float]]:
+    columns: dict[str, Callable[[Figures], float]] = {
+        "AUROC": lambda f: f.auroc,
+        "av. precision": lambda f: f.precision,
+    }
+    for rate in RATES:
+        columns[f"detected at {rate:.0%}"] = partial(_at, "detected", rate)
+        columns[f"false alarms at {rate:.0%}"] = partial(_at, "alarmed", rate)
+    return columns
+
+
+def _at(what: str, rate: float, figures: Figures) -> float:
+    rates: dict[float, float] = getattr(figures, what)
+    return rates[rate]
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(title=title)
+    table.add_column(first, no_wrap=True)
+    for heading in _columns():
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _digits_table(rule: str, digits: Sequence[int], results: Results) -> Table:
+    table = _table(f"One digit is normal, nine are anomalies: score {rule}, mean ± sd over seeds", "digit")
+    for digit in digits:
+        table.add_row(
+            str(digit), *(_spread([value(each) for each in results[rule, digit]]) for value in _columns().values())
+        )
+    table.add_section()
+    table.add_row("mean", *_means(rule, digits, results))
+    return table
+
+
+def _rules_table(digits: Sequence[int], results: Results) -> Table:
+    table = _table("Every scoring rule on the same networks: mean over the digits, ± sd over seeds", "score")
+    for rule in RULES:
+        table.add_row(rule, *_means(rule, digits, results))
+    return table
+
+
+def _means(rule: str, digits: Sequence[int], results: Results) -> list[str]:
+    seeds = range(len(results[rule, digits[0]]))
+    return [
+        _spread([mean(value(results[rule, digit][seed]) for digit in digits) for seed in seeds])
+        for value in _columns().values()
+    ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def _folder(options: argparse.Namespace, console: Console) -> None:
+    began = time.perf_counter()
+    source = Source(options.folder, data_dir=options.data_dir, groups=options.groups, size=options.size)
+    data = load(source)
+    if len({kind == NORMAL for kind in data.test_kinds}) != 2:  # noqa: PLR2004  normal ones and anomalies
+        raise TrainingError(f"{options.folder} needs pictures in test/normal/ and test/anomaly/KIND/ to be measured on")
+    parts = split(data.groups, DEFAULT, false_alarm_rate=max(RATES), seed=options.seed)
+    console.print(
+        f"{data.source}: {len(parts.fit)} to fit, {len(parts.calibration)} to calibrate, {len(data.test)} to test, "
+        f"{'×'.join(map(str, data.spec.shape))}; read in {time.perf_counter() - began:.1f} s"
+    )
+    contenders: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+    for recipe in options.recipes:
+        started = time.perf_counter()
+        network, _ = fit_network(recipe, data, parts, seed=options.seed, device=pick_device(options.device))
+        contenders[f"{recipe.name} autoencoder"] = network
+        console.print(f"recipe {recipe.name}: fitted in {time.perf_counter() - started:.1f} s")
+    for components in (64, 256):
+        contenders[f"PCA, {components} components"] = _pca(data, parts, components)
+    kinds = sorted(set(data.test_kinds) - {NORMAL})
+    for name, rebuild in contenders.items():
+        table = Table(title=f"{name}: AUROC, and rates at guaranteed false alarms")
+        for heading in ("rule", "all", *kinds, *(f"detected/alarmed at {rate:.0%}" for rate in RATES)):
+            table.add_column(heading, justify="left" if heading == "rule" else "right")
+        for rule in RULES.values():
+            figures = judge(_scorer(rebuild, rule.module()), data, parts)
+            rates = [
+                f"{figures.detected[rate]:.3f}/{figures.alarmed[rate]:.3f}" if rate in figures.detected else "too fine"
+                for rate in RATES
+            ]
+            table.add_row(rule.name, f"{figures.auroc:.3f}", *(f"{figures.kinds[kind]:.3f}" for kind in kinds), *rates)
+        console.print(table)
+    console.print(f"{time.perf_counter() - began:.0f} s in all")
+
+
+def _pca(data: Dataset, parts: Parts, components: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Reconstruction from the largest principal components of the fit part: the baseline to beat."""
+    fit = data.normal[list(parts.fit)].flatten(1).numpy()
+    pca = PCA(min(components, len(fit) - 1), svd_solver="randomized", random_state=0).fit(fit)
+
+    def rebuild(images: torch.Tensor) -> torch.Tensor:
+        flat = pca.inverse_transform(pca.transform(images.flatten(1).numpy()))
+        return torch.from_numpy(np.clip(flat, 0, 1).astype(np.float32)).reshape(images.shape)
+
+    return rebuild
+
+
+if __name__ == "__main__":
+    sys.exit(main())

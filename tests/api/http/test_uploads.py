@@ -1,0 +1,84 @@
+"""The short way through a form: it agrees with the parser on whatever it takes."""
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.api.errors import MalformedMultipart, TooManyFiles
+from app.api.http.uploads import _parse, _split_simple
+
+BOUNDARY = b"abc"
+MANY = 50
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters='"\\\r\n\0'), max_size=12)
+CONTENTS = st.one_of(
+    st.binary(max_size=60), st.lists(st.sampled_from([b"\r\n", b"--", BOUNDARY, b"-", b"\r", b"x"])).map(b"".join)
+)
+
+
+def form(parts: list[tuple[str, str | None, bytes]]) -> bytes:
+    """As browsers write it."""
+    body = b""
+    for name, filename, content in parts:
+        head = f'--abc\r\nContent-Disposition: form-data; name="{name}"'
+        head += "" if filename is None else f'; filename="{filename}"\r\nContent-Type: image/png'
+        body += head.encode() + b"\r\n\r\n" + content + b"\r\n"
+    return body + b"--abc--\r\n"
+
+
+@given(st.lists(st.tuples(NAMES, st.none() | NAMES, CONTENTS), min_size=1, max_size=5))
+def test_it_finds_what_the_parser_finds(parts: list[tuple[str, str | None, bytes]]) -> None:
+    body = form(parts)
+    simple = _split_simple(body, BOUNDARY, MANY)
+    if any(b"\r\n--abc" in b"\r\n" + content for _, _, content in parts):
+        return  # such a content ends where it should not: no client would choose this boundary
+    assert simple == [(name, filename or None, content) for name, filename, content in parts]
+    assert simple == _parse(body, BOUNDARY, MANY)
+
+
+@given(st.data())
+def test_what_is_damaged_is_the_parsers_or_the_same(data: st.DataObject) -> None:
+    body = bytearray(form([("file", "a.png", b"\x89PNG\r\n\x1a\n\0"), ("files", None, b"-")]))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        body[at : at + 1] = data.draw(st.sampled_from([b"", b"\r", b"\n", b"-", b'"', b"\\", b";", b"\0", b"\r\n"]))
+    simple = _split_simple(bytes(body), BOUNDARY, MANY)
+    if simple is None:
+        return
+    try:
+        assert simple == _parse(bytes(body), BOUNDARY, MANY)
+    except MalformedMultipart:
+        pytest.fail(f"taken, though malformed: {bytes(body)!r}")
+
+
+def test_what_clients_send_is_simple() -> None:
+    request = httpx.Request("POST", "http://a", files=[("files", (f"{n}.png", b"\x89PNG", "image/png")) for n in "ab"])
+    boundary = request.headers["content-type"].partition("boundary=")[2].encode()
+    parts = _split_simple(request.read(), boundary, MANY)
+    assert parts == [("files", "a.png", b"\x89PNG"), ("files", "b.png", b"\x89PNG")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"preamble\r\n" + form([("file", "a", b"x")]),
+        form([("file", "a", b"x")]) + b"epilogue",
+        form([("file", "a", b"x")])[:-4],
+        form([("file", "a\\", b"x")]),
+        form([("file", "a", b"x")]).replace(b"Content-Type", b"X-Else"),
+        form([("file", "a", b"x")]).replace(b"--abc\r\n", b"--abc  \r\n"),
+        b"--abc--\r\n"[:5],
+        b"",
+    ],
+)
+def test_what_is_unusual_is_the_parsers(body: bytes) -> None:
+    assert _split_simple(body, BOUNDARY, MANY) is None
+
+
+def test_more_parts_than_allowed_are_the_parsers_to_refuse() -> None:
+    body = form([("file", "a", b"")] * 4)
+    assert len(_split_simple(body, BOUNDARY, 4) or ()) == 4
+    assert _split_simple(body, BOUNDARY, 3) is None
+    with pytest.raises(TooManyFiles):
+        _parse(body, BOUNDARY, 3)

@@ -1,0 +1,236 @@
+"""Drift, over the real service: noticed, kept over a restart, the same whichever worker is asked, in bounded memory."""
+
+import asyncio
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from structlog.testing import capture_logs
+
+from app.api.telemetry.drift_monitor import Drift
+from app.api.telemetry.drift_state import Kept, Slot, State
+from app.api.telemetry.metrics import Metrics
+from app.api.telemetry.request_log import Scoring
+from app.inference.bundles.store import ModelStore
+from app.inference.decisions.conformal import Calibration
+from app.inference.decisions.drift_test import WINDOW
+from tests.support import Server, encode, make_bundle, running_server
+from training.pipeline import Published
+
+Answer = dict[str, Any]
+
+
+def random_pictures(count: int, *, seed: int, contrast: float = 1) -> list[bytes]:
+    """Pictures of the very distribution that `make_bundle` calibrates on, unless their contrast is less."""
+    pixels = 255 * (0.5 + contrast * (np.random.default_rng(seed).random((count, 8, 8)) - 0.5))
+    return [encode(Image.fromarray(picture)) for picture in pixels.round().astype(np.uint8)]
+
+
+def send(server: Server, pictures: list[bytes], model: str = "m") -> None:
+    for start in range(0, len(pictures), 50):
+        files = [("file", picture) for picture in pictures[start : start + 50]]
+        response = httpx.post(
+            f"{server.client.base_url}/score", params={"model": model, "include": ""}, files=files, trust_env=False
+        )
+        assert response.status_code == 200, response.text
+
+
+def told(server: Server, model: str = "m", *, seen: int | None = None) -> Answer:
+    """What the service says, once it has taken in that many pictures."""
+    deadline = time.monotonic() + 15
+    while True:
+        answer: Answer = server.client.get(f"/models/{model}/drift").raise_for_status().json()
+        if seen is None or answer["pictures"] + WINDOW * answer["windows"] == seen:
+            return answer
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.05)
+
+
+def metrics(server: Server, model: str = "m") -> dict[str, float]:
+    lines = [line for line in server.client.get("/metrics").text.splitlines() if f'model="{model}"' in line]
+    named = {name: [line for line in lines if line.startswith(f"anomaly_drift_{name}{{")]
+             for name in ("windows_total", "alarms_total", "changed")}  # fmt: skip
+    return {name: float(found[0].split()[-1]) for name, found in named.items() if found}
+
+
+@pytest.fixture
+def random_store(tmp_path: Path) -> ModelStore:
+    store = ModelStore(tmp_path / "store")
+    store.publish(*make_bundle("m"))
+    return store
+
+
+def test_a_change_is_noticed_kept_over_a_restart_and_over_with_another_version(
+    random_store: ModelStore, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"model": "m", "drift_path": tmp_path / "kept" / "drift"}
+    with running_server(random_store.root, tmp_path / "log", **options) as server:
+        answer = told(server)
+        assert (answer["verdict"], answer["pictures"], answer["last"]) == ("too few pictures yet", 0, None)
+        send(server, random_pictures(WINDOW + 30, seed=1))
+        answer = told(server, seen=WINDOW + 30)
+        assert (answer["verdict"], answer["scores"], answer["since"]) == ("no change seen", None, None)
+        assert answer["last"]["statistic"] < answer["last"]["limit"]
+        assert 0.001 < answer["last"]["p_value"] <= 1
+        assert answer["last"]["mean_p_value"] == pytest.approx(0.5, abs=0.15)
+        assert metrics(server) == {"windows_total": 1, "alarms_total": 0, "changed": 0}
+        send(server, random_pictures(2 * WINDOW, seed=2, contrast=0.3))
+        changed = told(server, seen=3 * WINDOW + 30)
+        assert (changed["verdict"], changed["scores"]) == ("changed", "lower")
+        assert (changed["windows"], changed["alarms"], changed["pictures"]) == (3, 2, 30)
+        assert changed["since"] < changed["last"]["at"]
+        assert changed["last"]["p_value"] <= 0.001
+        assert metrics(server) == {"windows_total": 3, "alarms_total": 2, "changed": 1}
+    assert (tmp_path / "log").read_text().count("the pictures have changed") == 1
+
+    with running_server(random_store.root, tmp_path / "log", **options) as server:
+        assert told(server) == changed
+        assert metrics(server)["changed"] == 1
+        newer, files = make_bundle("m", seed=5)
+        random_store.publish(newer, files)
+        server.wait_for("/health/ready", 200)
+        deadline = time.monotonic() + 15
+        while told(server)["version"] != newer.version:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert (told(server)["verdict"], told(server)["windows"]) == ("too few pictures yet", 0)
+        send(server, random_pictures(1, seed=3))
+        assert told(server, seen=1)["windows"] == 0
+        assert metrics(server)["changed"] == 0
+
+
+@pytest.mark.parametrize("change", ["bright", "noisy", "very blurred"])
+def test_a_change_of_the_camera_is_noticed_on_handwriting(
+    server: Server, trained: Published, digit_files: dict[int, list[bytes]], change: str
+) -> None:
+    random = np.random.default_rng(0)
+
+    def changed(data: bytes) -> bytes:
+        image = Image.open(io.BytesIO(data))
+        if change == "very blurred":
+            return encode(image.filter(ImageFilter.GaussianBlur(1.5)))
+        pixels = np.asarray(image, np.float64)
+        pixels = pixels + (90 if change == "bright" else random.normal(0, 90, pixels.shape))
+        return encode(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+
+    before = told(server, "digits-5")
+    missing = 2 * WINDOW - before["pictures"]  # the last window of these is of changed pictures alone
+    pictures = [changed(digit_files[5][number % len(digit_files[5])]) for number in range(missing)]
+    for start in range(0, missing, 8):
+        server.client.post("/score?include=", files=[("file", each) for each in pictures[start : start + 8]])
+    answer = told(server, "digits-5", seen=before["windows"] * WINDOW + 2 * WINDOW)
+    assert answer["verdict"] == "changed"
+    assert answer["scores"] == "higher" or change == "very blurred"  # simpler pictures are easier to redraw
+    assert answer["version"] == trained.manifest.version
+
+
+def test_workers_tell_of_each_other_and_overwrite_nothing(random_store: ModelStore, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"model": "m", "drift_path": tmp_path / "drift", "workers": 2}
+    with running_server(random_store.root, tmp_path / "log", **options) as server:
+        deadline = time.monotonic() + 30
+        while len(list((tmp_path / "drift").glob("worker-?.lock"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        files = list(tmp_path.glob("drift/*.json"))
+        sent = 0
+        while len(files) < 2 or sent < 3 * WINDOW:
+            assert time.monotonic() < deadline, files
+            try:
+                send(server, random_pictures(50, seed=sent))
+            except AssertionError:  # a worker that is still loading the model says 503
+                time.sleep(0.2)
+                continue
+            sent += 50
+            files = list(tmp_path.glob("drift/*.json"))
+            time.sleep(0.05)
+        answer = told(server, seen=sent)
+        assert metrics(server)["windows_total"] == answer["windows"]
+        each = [Kept.model_validate_json(file.read_bytes()).models["m"] for file in files]
+        assert all(state.windows or state.ranks for state in each)
+
+
+def test_a_file_belongs_to_one_worker_and_is_taken_over_when_that_one_has_gone(tmp_path: Path) -> None:
+    first, second = Slot(tmp_path), Slot(tmp_path)
+    state = State(version="1", calibration_size=9, ranks=(1, 2))
+    second.write({"m": state})
+    assert first.read() == {}
+    assert list(first.others()) == [{"m": state}]
+    second.release()
+    third = Slot(tmp_path)
+    assert third.read() == {"m": state}
+    first.release()
+    third.release()
+
+
+def scoring(calibration: Calibration, scores: list[float], version: str = "1") -> Scoring:
+    unlooked = [0.0] * len(scores)
+    return Scoring("m", version, calibration, 0, unlooked, scores, unlooked, [], 0, 0)
+
+
+def test_memory_and_file_have_a_bound(tmp_path: Path) -> None:
+    calibration = Calibration(np.random.default_rng(0).random(300).tolist())
+    scores = np.random.default_rng(1).random(50 * WINDOW - 1).tolist()
+
+    async def run() -> list[State]:
+        drift = Drift(Metrics(), tmp_path)
+        drift.open()
+        for start in range(0, len(scores), 7):
+            drift.note(scoring(calibration, scores[start : start + 7]))
+        await asyncio.sleep(0.5)
+        (state,) = await drift.states("m", "1")
+        assert (state.windows, len(state.ranks)) == (49, WINDOW - 1)
+        drift.close()
+        return [state]
+
+    (state,) = asyncio.run(run())
+    (file,) = tmp_path.glob("*.json")
+    assert Kept.model_validate_json(file.read_bytes()).models["m"] == state
+    assert file.stat().st_size < 2000
+
+
+def test_a_damaged_file_is_told_of_in_one_line_and_ignored(tmp_path: Path) -> None:
+    (tmp_path / "worker-0.json").write_text('{"schema_version": 1, "models": {"m"')
+    drift = Drift(Metrics(), tmp_path)
+    with capture_logs() as lines:
+        drift.open()
+    assert [line["event"] for line in lines] == ["drift state ignored"]
+    drift.close()
+
+
+def test_a_folder_that_cannot_be_used_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+
+    async def run() -> None:
+        drift = Drift(Metrics(), tmp_path / "file")
+        drift.open()
+        drift.note(scoring(Calibration([1, 2, 3]), [2.5]))
+        (state,) = await drift.states("m", "1")
+        assert state.ranks == (2,)
+        drift.close()
+
+    with capture_logs() as lines:
+        asyncio.run(run())
+    assert [line["event"] for line in lines] == ["drift state is not kept"]
+
+
+def test_a_disk_that_is_full_is_told_of_once_a_change(tmp_path: Path) -> None:
+    async def run() -> None:
+        drift = Drift(Metrics(), tmp_path / "drift")
+        drift.open()
+        (tmp_path / "drift" / "worker-0.part").mkdir()  # nothing can be written there
+        drift.note(scoring(Calibration([1, 2, 3]), [2.5]))
+        drift.close()
+
+    with capture_logs() as lines:
+        asyncio.run(run())
+    assert [line["event"] for line in lines] == ["drift state is not kept"]
+
+
+def test_unknown_models_have_no_drift(server: Server) -> None:
+    answer = server.client.get("/models/nothing/drift")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

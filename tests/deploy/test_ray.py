@@ -1,0 +1,350 @@
+"""deploy/ray: a real cluster of three nodes scores each picture once, whatever dies, and says what the service says."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ray.cluster_utils import Cluster
+
+from app.client.finding import IMAGE_SUFFIXES
+from app.client.rows import COLUMNS
+from app.inference.bundles.signing import SigningKey
+from app.inference.bundles.store import ModelStore
+from app.inference.errors import BundleRejected, UnsupportedFalseAlarmRate
+from bulk import storage
+from bulk.errors import CannotRun
+from bulk.results import SCHEMA, Results
+from bulk.scoring import OUTCOME, Judge, Scorer
+from bulk.storage import find_pictures
+from tests.support import ROOT, Server, encode, gradient
+
+SCRIPT = ROOT / "deploy" / "ray" / "score_dataset.py"
+COPIES = 5  # of each digit: work for some seconds
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, str(SCRIPT), *map(str, arguments)]
+
+
+def table(folder: Path) -> dict[str, dict[str, Any]]:
+    """The rows by path, each of which stands there once."""
+    rows = [row for part in folder.glob("*.parquet") for row in pq.read_table(part).to_pylist()]
+    by_path = {row["path"]: row for row in rows}
+    assert len(rows) == len(by_path)
+    return by_path
+
+
+def ask(server: Server, files: list[bytes]) -> list[dict[str, Any]]:
+    """What the service says of pictures that it is sent together."""
+    server_limit = 8
+    results = []
+    for at in range(0, len(files), server_limit):
+        parts = [("file", (f"{number}", data)) for number, data in enumerate(files[at : at + server_limit])]
+        results += server.client.post("/score?include=", files=parts).json()["results"]
+    return results
+
+
+@pytest.fixture(scope="module")
+def judge(store: Path) -> Judge:
+    return Judge.appoint(ModelStore(store), "digits-5", None, None)
+
+
+@pytest.fixture(scope="module")
+def pictures(digit_files: dict[int, list[bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every digit several times over, and files that are no pictures."""
+    root = tmp_path_factory.mktemp("pictures")
+    for digit, files in digit_files.items():
+        first = root / f"{digit}-0"
+        first.mkdir()
+        for number, data in enumerate(files):
+            (first / f"{number:03}.png").write_bytes(data)
+        for copy in range(1, COPIES):
+            (root / f"{digit}-{copy}").mkdir()
+            for file in first.iterdir():
+                (root / f"{digit}-{copy}" / file.name).hardlink_to(file)
+    (root / "empty.png").touch()
+    (root / "cut.png").write_bytes(digit_files[5][0][:60])
+    return root
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        environment.setenv("RAY_worker_niceness", "0")
+        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "no_monitor": True})
+        try:
+            for _ in range(2):
+                cluster.add_node(wait=False, **node)
+            cluster.wait_for_nodes()
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+def wait_for_parts(output: Path, more_than: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    while len(list(output.glob("*.parquet"))) <= more_than:
+        assert process.poll() is None, process.communicate()
+        if time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(process.communicate())
+        time.sleep(0.02)
+
+
+def scores_on(raylet: int) -> bool:
+    """Whether one of a node's processes is an actor of ours."""
+    children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
+    return any(Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::MapWorker") for child in children)
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(" " in sys.executable, reason="Ray starts no workers with an interpreter whose path has a space")
+def test_a_killed_job_goes_on_and_a_killed_node_is_made_up_for(
+    cluster: Cluster, pictures: Path, store: Path, server: Server, tmp_path: Path
+) -> None:
+    output = tmp_path / "scores"
+    job = command(pictures, "--output", output, "--model-store", store, "--model", "digits-5")
+    job += ["--rows-per-file", "1000", "--batch-size", "4"]  # many files, slowly: there is a middle to be killed in
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+    total = 1797 * COPIES + 2
+
+    with subprocess.Popen(job, env=environment, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        wait_for_parts(output, 0, first)
+        first.kill()
+    before = table(output)
+    assert 0 < len(before) < total
+    (output / ".part-torn.parquet.incoming").write_bytes(b"PAR1 and then the machine was gone")
+
+    files = len(list(output.glob("*.parquet")))
+    with subprocess.Popen(job, env=environment, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as second:
+        wait_for_parts(output, files, second)
+        node = next(iter(cluster.worker_nodes))
+        assert scores_on(node.all_processes["raylet"][0].process.pid)
+        cluster.remove_node(node, allow_graceful=False)
+        assert len(table(output)) < total
+        said, log = second.communicate(timeout=300)
+        assert second.returncode == 0, log
+
+    rows = table(output)
+    assert len(rows) == total
+    assert f"{len(before):,} were scored before" in log
+    assert f"{total - len(before):,} pictures in" in said
+    assert {path: rows[path] for path in before} == before
+
+    singles = sorted(pictures.glob("*-0/*.png"))
+    for file, answer in zip(singles, ask(server, [file.read_bytes() for file in singles]), strict=True):
+        for copy in range(COPIES):
+            row = rows[str(file).replace("-0/", f"-{copy}/")]
+            assert row["score"] == pytest.approx(answer["score"], rel=1e-5)
+            assert row["mse"] == pytest.approx(answer["mse"], rel=1e-5)
+            assert row["p_value"] == pytest.approx(answer["p_value"], abs=0.011)  # a rank may move by one
+            assert row["status"] == "scored"
+    for name in ("empty.png", "cut.png"):
+        row = rows[str(pictures / name)]
+        assert (row["status"], row["score"], row["verdict"]) == ("rejected", None, None)
+        assert row["error"]
+
+
+def test_an_actor_gives_the_service_s_numbers_to_the_last_bit(
+    judge: Judge, digit_files: dict[int, list[bytes]], server: Server, tmp_path: Path
+) -> None:
+    files = [file for digit in (5, 3) for file in digit_files[digit][:4]]
+    paths = []
+    for number, data in enumerate(files):
+        (tmp_path / f"{number}.png").write_bytes(data)
+        paths.append(f"{number}.png")
+    scorer = Scorer(judge, batch_size=8, max_pixels=10**6, base=str(tmp_path))
+    rows = scorer(pa.table({"path": paths})).to_pylist()
+    for row, answer in zip(rows, ask(server, files), strict=True):
+        for name in ("mse", "score", "p_value", "verdict", "warnings", "status"):
+            assert row[name] == answer[name]
+
+
+def test_whatever_is_wrong_with_a_picture_stands_in_its_row(judge: Judge, tmp_path: Path) -> None:
+    (tmp_path / "fine.png").write_bytes(encode(gradient()))
+    (tmp_path / "wide.png").write_bytes(encode(gradient(101, 100)))
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
+    with (tmp_path / "huge.png").open("wb") as sparse:
+        sparse.truncate(2**28 + 1)
+    (tmp_path / "100% sure? #1.png").hardlink_to(tmp_path / "fine.png")
+    expected = {
+        "fine.png": None,
+        "wide.png": "10,100 pixels, more than 10,000",
+        "text.png": "not a readable image",
+        "folder.png": "",
+        "huge.png": "larger than 256 MiB",
+        "missing.png": "No such file",
+        "nothing://there/fine.png": "nothing://",
+        "100% sure? #1.png": None,
+        f"file://{tmp_path}/100% sure? #1.png": None,
+        f"local://{tmp_path}/fine.png": None,  # through fsspec, read ahead as from a network
+        f"local://{tmp_path}/missing.png": "missing.png",
+        "nul\0.png": "",
+    }
+    scorer = Scorer(judge, batch_size=3, max_pixels=10_000, base=str(tmp_path))
+    rows = {row["path"]: row for row in scorer(pa.table({"path": list(expected)})).to_pylist()}
+    assert list(rows) == list(expected)
+    for path, reason in expected.items():
+        row = rows[path]
+        assert row["status"] == ("scored" if reason is None else "rejected"), path
+        assert (row["score"] is None) == (row["error"] is not None)
+        if reason is not None:
+            assert reason in row["error"]
+            assert "\n" not in row["error"]
+    assert len({rows[path]["score"] for path, reason in expected.items() if reason is None}) == 1
+
+
+def test_a_judge_is_what_the_store_has_verified(store: Path, judge: Judge, tmp_path: Path) -> None:
+    manifest = ModelStore(store).manifest("digits-5")
+    assert (judge.version, judge.threshold) == (manifest.version, manifest.threshold)
+    finer = Judge.appoint(ModelStore(store), "digits-5", manifest.version, 0.2)
+    assert finer.threshold < judge.threshold
+    with pytest.raises(UnsupportedFalseAlarmRate):
+        Judge.appoint(ModelStore(store), "digits-5", None, 1e-6)
+    forged = Judge(**{**vars(judge), "files": {**judge.files, "model.pt": judge.files["model.pt"] + b"x"}})
+    with pytest.raises(BundleRejected):
+        Scorer(forged, batch_size=8, max_pixels=10_000, base=str(tmp_path))
+
+
+def test_pictures_are_found_each_once(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a/c.jpeg", "a/d/e.tif", "a/notes.txt", ".hidden.png", ".cache/f.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [str(tmp_path / name) for name in ("a/c.jpeg", "a/d/e.tif", "b.PNG")]
+    assert sorted(find_pictures(str(tmp_path), "path").to_pylist()) == found
+    assert sorted(find_pictures(f"file://{tmp_path}", "path").to_pylist()) == found
+    assert sorted(find_pictures(f"local://{tmp_path}", "path").to_pylist()) == [f"local://{name}" for name in found]
+    listed = tmp_path / "listed.parquet"
+    pq.write_table(pa.table({"path": ["x.png", None, "s3://bucket/y.png", "x.png"], "size": [1, 2, 3, 4]}), listed)
+    assert find_pictures(str(listed), "path").to_pylist() == ["x.png", "s3://bucket/y.png"]
+    assert set(IMAGE_SUFFIXES) == set(storage.IMAGE_SUFFIXES)
+
+
+@pytest.mark.parametrize(
+    ("source", "column", "complaint"),
+    [
+        ("nowhere", "path", "nowhere cannot be read"),
+        ("bare", "path", "bare holds no pictures"),
+        ("listed.parquet", "url", "has no column 'url', only path, size"),
+        ("listed.parquet", "size", "is int64, not text"),
+        ("damaged.parquet", "path", "damaged.parquet cannot be read"),
+        ("empty.parquet", "path", "empty.parquet lists no pictures"),
+        ("nothing://bucket", "path", "nothing:// cannot be read"),
+    ],
+)
+def test_a_source_that_leads_nowhere_is_refused_in_a_line(
+    source: str, column: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bare").mkdir()
+    pq.write_table(pa.table({"path": ["x.png"], "size": [1]}), "listed.parquet")
+    pq.write_table(pa.table({"path": pa.array([], pa.string())}), "empty.parquet")
+    Path("damaged.parquet").write_bytes(b"PAR1")
+    with pytest.raises(CannotRun) as refusal:
+        find_pictures(source, column)
+    assert complaint in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def outcomes(*paths: str, status: str = "scored") -> pa.Table:
+    rows = [{"path": path, "status": status, "score": 0.5, "verdict": "normal"} for path in paths]
+    return pa.Table.from_pylist(rows, OUTCOME)
+
+
+@pytest.fixture
+def results(judge: Judge, tmp_path: Path) -> Results:
+    return Results(str(tmp_path / "out"), judge, rows_per_file=4)
+
+
+def test_results_are_whole_files_with_the_columns_of_the_client(results: Results, judge: Judge) -> None:
+    assert results.earlier().to_pylist() == []
+    results.add(outcomes("a", "b"))
+    assert not Path(results.folder).exists()
+    results.add(outcomes("c", "d"))
+    results.add(outcomes("e"))
+    assert len(table(Path(results.folder))) == 4
+    results.flush()
+    rows = table(Path(results.folder))
+    assert list(rows["e"]) == SCHEMA.names == list(COLUMNS)
+    assert (rows["e"]["model"], rows["e"]["version"]) == ("digits-5", judge.version)
+    assert (rows["e"]["false_alarm_rate"], rows["e"]["threshold"]) == (judge.false_alarm_rate, judge.threshold)
+    assert sorted(results.earlier().to_pylist()) == ["a", "b", "c", "d", "e"]
+    assert not list(Path(results.folder).glob(".*"))
+
+
+def test_rejected_pictures_can_be_tried_again(results: Results) -> None:
+    results.add(outcomes("a"))
+    results.add(outcomes("b", status="rejected"))
+    results.flush()
+    results.forget_rejected()
+    assert results.earlier().to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"version": "1999"}, "of the version"),
+        ({"model": "digits-7"}, "of the model digits-5, this run would add some of digits-7"),
+        ({"false_alarm_rate": 0.2}, "--false-alarm-rate, or --mixed"),
+    ],
+)
+def test_models_versions_and_rates_are_not_mixed_unasked(
+    results: Results, judge: Judge, change: dict[str, Any], complaint: str
+) -> None:
+    results.add(outcomes("a"))
+    results.flush()
+    other = Results(results.folder, Judge(**{**vars(judge), **change}), rows_per_file=4)
+    with pytest.raises(CannotRun, match=complaint):
+        other.earlier()
+    assert other.earlier(mixed=True).to_pylist() == ["a"]
+
+
+def test_what_others_wrote_or_damaged_is_refused(results: Results) -> None:
+    Path(results.folder).mkdir()
+    part = Path(results.folder, "part.parquet")
+    pq.write_table(pa.table({"name": ["x"]}), part)
+    with pytest.raises(CannotRun, match="was written by something else"):
+        results.earlier()
+    part.write_bytes(b"PAR1 cut short")
+    with pytest.raises(CannotRun, match=r"part\.parquet is damaged"):
+        results.earlier()
+    part.rename(part.with_name(".part.parquet.incoming"))
+    assert results.earlier().to_pylist() == []
+    assert not list(Path(results.folder).iterdir())
+
+
+def test_a_store_that_does_not_verify_stops_the_job_in_a_line(store: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "store")
+    model = next((tmp_path / "store" / "digits-5").glob("*/model.pt"))
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    (tmp_path / "picture.png").write_bytes(encode(gradient()))
+    job = command(tmp_path, "--output", tmp_path / "out", "--model-store", tmp_path / "store", "--model", "digits-5")
+    done = subprocess.run(job, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: digits-5/")
+    assert "model.pt was changed" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_keys_are_trusted_an_unsigned_version_stops_the_job(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys.pub").write_bytes(SigningKey.generate().public_pem())
+    job = command(tmp_path, "--output", tmp_path / "out", "--model-store", store, "--model", "digits-5")
+    done = subprocess.run([*job, "--trusted-keys", tmp_path / "keys.pub"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "manifest.sig is missing" in done.stderr
+    assert done.stderr.count("\n") == 1

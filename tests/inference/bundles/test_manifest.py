@@ -1,0 +1,72 @@
+import json
+import random
+
+import pytest
+
+from app.inference.bundles.manifest import Manifest
+from app.inference.errors import BundleRejected
+from tests.support import make_bundle
+
+
+@pytest.fixture(scope="module")
+def raw() -> bytes:
+    return make_bundle("m")[0].to_bytes()
+
+
+def test_round_trip(raw: bytes) -> None:
+    manifest = Manifest.from_bytes(raw)
+    assert manifest.to_bytes() == raw
+    assert json.loads(raw)["calibration"]["scores"] == sorted(manifest.calibration.scores)
+
+
+def test_every_flipped_bit_is_noticed(raw: bytes) -> None:
+    positions = random.Random(0).sample(range(len(raw) * 8), 1500)
+    for position in positions:
+        damaged = bytearray(raw)
+        damaged[position // 8] ^= 1 << position % 8
+        with pytest.raises(BundleRejected, match=r"^manifest\.json "):
+            Manifest.from_bytes(bytes(damaged))
+
+
+def test_every_truncation_is_noticed(raw: bytes) -> None:
+    for length in [0, 1, len(raw) // 2, len(raw) - 2, len(raw) - 1]:
+        with pytest.raises(BundleRejected, match=r"^manifest\.json "):
+            Manifest.from_bytes(raw[:length])
+
+
+@pytest.mark.parametrize("version", ["0", "2", '"1"', "null"])
+def test_another_schema_version_is_refused_by_number(raw: bytes, version: str) -> None:
+    other = raw.replace(b'"schema_version": 1', b'"schema_version": ' + version.encode())
+    with pytest.raises(BundleRejected, match=r"schema version .*this program reads version 1"):
+        Manifest.from_bytes(other)
+
+
+def test_contradictions_are_refused_even_under_a_good_seal() -> None:
+    manifest, _ = make_bundle("m")
+    for update, message in (
+        ({"threshold": manifest.threshold / 2}, "threshold is"),
+        ({"false_alarm_rate": 0.001}, "needs at least 999 calibration images"),
+        ({"name": "../evil"}, "name"),
+        ({"files": {"../model.pt": next(iter(manifest.files.values()))}}, "files"),
+    ):
+        with pytest.raises(BundleRejected, match=message):
+            Manifest.from_bytes(manifest.model_copy(update=update).to_bytes())
+
+
+def test_calibration_scores_must_be_sorted_and_counted() -> None:
+    manifest, _ = make_bundle("m")
+    record = manifest.calibration
+    for broken in (
+        record.model_copy(update={"size": 5}),
+        record.model_copy(update={"scores": record.scores[::-1]}),
+    ):
+        with pytest.raises(BundleRejected, match=r"manifest\.json is not valid: calibration"):
+            Manifest.from_bytes(manifest.model_copy(update={"calibration": broken}).to_bytes())
+
+
+def test_split_parts_must_be_disjoint() -> None:
+    manifest, _ = make_bundle("m")
+    split = manifest.training.split.model_copy(update={"validation": (3,), "calibration": (2, 3)})
+    training = manifest.training.model_copy(update={"split": split})
+    with pytest.raises(BundleRejected, match="share pictures"):
+        Manifest.from_bytes(manifest.model_copy(update={"training": training}).to_bytes())

@@ -1,0 +1,236 @@
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.inference.bundles.store import ModelStore
+from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, UnknownModel, UnknownVersion
+from tests import warm
+from tests.support import ROOT, make_bundle
+
+NOBODY = 65534
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # two threads on a busy machine wait for each other
+
+
+def start(program: str, store: Path, count: int) -> warm.Process:
+    """Runs a program beside this file in a process of its own."""
+    log = store.parent / f"{uuid.uuid4()}.log"
+    return warm.Process(f"tests.inference.{program}", str(store), str(count), cwd=ROOT, env=ONE_THREAD, log=log)
+
+
+@pytest.fixture
+def empty_store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "store")
+
+
+def test_publish_then_load(empty_store: ModelStore) -> None:
+    manifest, files = make_bundle("m")
+    directory = empty_store.publish(manifest, files)
+    assert empty_store.names() == ["m"]
+    assert empty_store.current("m") == manifest.version == directory.name
+    loaded = empty_store.load("m", manifest.version).manifest
+    assert loaded == empty_store.manifest("m")
+    assert loaded.to_bytes() == manifest.to_bytes() == (directory / "manifest.json").read_bytes()
+    assert (directory.parent / "CURRENT").read_text() == f"{manifest.version}\n"
+
+
+def test_a_file_comes_as_the_manifest_knows_it_or_not_at_all(empty_store: ModelStore) -> None:
+    manifest, files = make_bundle("m")
+    directory = empty_store.publish(manifest, files)
+    assert {name: empty_store.file(manifest, name) for name in files} == files
+    for name in ("manifest.json", "report/nothing.png", "report/../model.pt", "../CURRENT", ""):
+        with pytest.raises(UnknownFile, match=re.escape(f"has no file {name!r}")):
+            empty_store.file(manifest, name)
+    picture = directory / "report" / "loss.png"
+    picture.write_bytes(picture.read_bytes()[:-1] + b"?")
+    with pytest.raises(BundleRejected, match=f"m/{manifest.version}: report/loss.png was changed"):
+        empty_store.file(manifest, "report/loss.png")
+
+
+def test_the_version_published_last_is_current_and_current_can_be_set_back(empty_store: ModelStore) -> None:
+    first, second = make_bundle("m", seed=1), make_bundle("m", seed=2)
+    empty_store.publish(*first)
+    directory = empty_store.publish(*second)
+    assert empty_store.current("m") == second[0].version
+    (directory.parent / "CURRENT").write_text(first[0].version)
+    assert empty_store.current("m") == first[0].version
+
+
+def test_an_absent_store_has_no_models(empty_store: ModelStore) -> None:
+    assert empty_store.names() == []
+    with pytest.raises(UnknownModel, match="no model named 'm'"):
+        empty_store.current("m")
+
+
+@pytest.mark.parametrize("name", ["..", "../m", "m/../m", "/etc", "", "m\n", ".hidden", "a" * 65, "m\0"])
+def test_names_cannot_leave_the_store(empty_store: ModelStore, name: str) -> None:
+    empty_store.publish(*make_bundle("m"))
+    with pytest.raises(UnknownModel):
+        empty_store.current(name)
+
+
+@pytest.mark.parametrize("text", ["", "..", "../..", "no-such-version", "a/b", "\x00\xff", "x" * 5000])
+def test_a_broken_current_is_refused_in_one_line(empty_store: ModelStore, text: str) -> None:
+    directory = empty_store.publish(*make_bundle("m"))
+    (directory.parent / "CURRENT").write_text(text, encoding="latin-1")
+    with pytest.raises(BundleRejected, match=r"^m/CURRENT ") as caught:
+        empty_store.current("m")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_does_not_verify_is_not_made_current(empty_store: ModelStore) -> None:
+    good, (manifest, files) = make_bundle("m", seed=1), make_bundle("m", seed=2)
+    empty_store.publish(*good)
+    with pytest.raises(BundleRejected, match=r"report/loss\.png"):
+        empty_store.publish(manifest, {**files, "report/loss.png": b"another"})
+    assert empty_store.current("m") == good[0].version
+    assert not (empty_store.root / "m" / manifest.version).exists()
+
+
+def test_files_and_manifest_must_agree(empty_store: ModelStore) -> None:
+    manifest, files = make_bundle("m")
+    with pytest.raises(ValueError, match="exactly the files"):
+        empty_store.publish(manifest, {**files, "extra": b""})
+
+
+@pytest.mark.parametrize("program", ["publish_and_die", "activate_and_die"])
+def test_killed_writers_never_break_the_store(program: str, tmp_path: Path) -> None:
+    process = start(program, tmp_path / "store", 60)
+    assert process.wait() == 0, process.log.read_text()
+    assert int(process.log.read_text()) == 60
+
+
+def test_two_publishers_at_once(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "store")
+    for publisher in [start("publish", store.root, 8) for _ in range(2)]:
+        assert publisher.wait() == 0, publisher.log.read_text()
+    versions = sorted(path.name for path in (store.root / "m").iterdir() if path.is_dir())
+    assert len(versions) == 16
+    for version in versions:
+        store.load("m", version)
+    assert store.current("m") in versions
+
+
+class TestActivate:
+    @pytest.fixture
+    def versions(self, empty_store: ModelStore) -> list[str]:
+        return [empty_store.publish(*make_bundle("m", seed=seed)).name for seed in (1, 2)]
+
+    def test_back_and_forth(self, empty_store: ModelStore, versions: list[str]) -> None:
+        for version in (*versions, versions[1], versions[0]):
+            empty_store.activate("m", version)
+            assert empty_store.current("m") == version
+            assert (empty_store.root / "m" / "CURRENT").read_text() == f"{version}\n"
+
+    def test_what_does_not_verify_is_refused_and_current_untouched(
+        self, empty_store: ModelStore, versions: list[str]
+    ) -> None:
+        current = empty_store.root / "m" / "CURRENT"
+        model = empty_store.root / "m" / versions[0] / "model.pt"
+        content = model.read_bytes()
+        model.write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
+        before = current.stat()
+        with pytest.raises(BundleRejected, match=rf"^m/{versions[0]}: model\.pt was changed"):
+            empty_store.activate("m", versions[0])
+        assert current.read_text() == f"{versions[1]}\n"
+        assert (current.stat().st_ino, current.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+    def test_a_broken_or_lost_current_is_mended(self, empty_store: ModelStore, versions: list[str]) -> None:
+        current = empty_store.root / "m" / "CURRENT"
+        current.write_text("nonsense")
+        empty_store.activate("m", versions[0])
+        assert empty_store.current("m") == versions[0]
+        current.unlink()
+        assert empty_store.names() == []
+        assert empty_store.contents() == {"m": sorted(versions)}
+        empty_store.activate("m", versions[1])
+        assert empty_store.current("m") == versions[1]
+
+    @pytest.mark.parametrize("version", ["", "..", "../m", "CURRENT", ".lock", "20200101T000000Z-000000"])
+    def test_only_versions_of_the_model(self, empty_store: ModelStore, versions: list[str], version: str) -> None:
+        with pytest.raises(UnknownVersion, match="m has no version"):
+            empty_store.activate("m", version)
+        assert empty_store.current("m") == versions[1]
+
+    @pytest.mark.parametrize("name", ["other", "..", "../m", ""])
+    def test_only_models_of_the_store(self, empty_store: ModelStore, versions: list[str], name: str) -> None:
+        with pytest.raises(UnknownModel):
+            empty_store.activate(name, versions[0])
+        assert sorted(path.name for path in empty_store.root.iterdir()) == ["m"]
+
+    def test_racing_with_a_publisher(self, empty_store: ModelStore, versions: list[str]) -> None:
+        """Both take turns: every write of either is whole, and the last one stands."""
+        activated = 0
+        publisher = start("publish", empty_store.root, 8)
+        while publisher.poll() is None:
+            empty_store.activate("m", versions[activated % 2])
+            assert empty_store.current("m") in empty_store.versions("m")
+            activated += 1
+        assert publisher.returncode == 0, publisher.log.read_text()
+        assert activated > 8
+        assert len(empty_store.versions("m")) == 10
+        empty_store.activate("m", versions[0])
+        assert empty_store.current("m") == versions[0]
+        assert not [path for path in (empty_store.root / "m").iterdir() if path.name.startswith(".publishing")]
+
+
+def test_contents_are_what_was_published(empty_store: ModelStore) -> None:
+    assert empty_store.contents() == {}
+    first, second = (empty_store.publish(*make_bundle("m", seed=seed)).name for seed in (1, 2))
+    other = empty_store.publish(*make_bundle("a"))
+    empty_store.prepare("nothing-yet")
+    (empty_store.root / "notes.txt").write_text("")
+    (other.parent / ".publishing-half").mkdir()
+    assert empty_store.contents() == {"a": [other.name], "m": sorted([first, second])}
+    with pytest.raises(UnknownModel):
+        empty_store.versions("../store/m")
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Root may write anywhere; step down so that permissions count."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    yield
+    os.seteuid(0)
+
+
+@pytest.fixture
+def read_only_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelStore]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = ModelStore(Path(folder))
+        store.publish(*make_bundle("m", seed=1))
+        folders = [Path(folder), *(path for path in Path(folder).rglob("*") if path.is_dir())]
+        for path in folders:
+            path.chmod(0o555)
+        yield store
+        for path in folders:
+            path.chmod(0o755)
+
+
+def test_a_read_only_store_is_read_and_refuses_to_publish_in_one_line(
+    read_only_store: ModelStore, unprivileged: None
+) -> None:
+    version = read_only_store.current("m")
+    read_only_store.load("m", version)
+    for name in ("m", "another"):
+        with pytest.raises(StoreNotWritable, match=re.escape("Permission denied; the store is as it was")):
+            read_only_store.publish(*make_bundle(name, seed=2))
+        with pytest.raises(StoreNotWritable):
+            read_only_store.prepare(name)
+    with pytest.raises(StoreNotWritable, match="Permission denied; the store is as it was"):
+        read_only_store.activate("m", version)
+    assert read_only_store.current("m") == version
+
+
+def test_a_store_that_is_a_file_refuses_to_publish(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(StoreNotWritable, match="the store is as it was"):
+        ModelStore(tmp_path / "store").publish(*make_bundle("m"))

@@ -1,0 +1,107 @@
+import io
+import os
+import platform
+import re
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+
+from app.inference.bundles import torchscript
+from tests.support import ROOT
+from training.model.autoencoders import ConvAutoencoder, DenseAutoencoder
+from training.model.scoring_rules import Mse, ScoredAutoencoder
+
+
+def _model() -> ScoredAutoencoder:
+    torch.manual_seed(3)
+    return ScoredAutoencoder(DenseAutoencoder((1, 8, 8), (16,), 4, linear_code=False), Mse())
+
+
+def test_loaded_archive_computes_what_the_module_does() -> None:
+    model, images = _model(), torch.rand(5, 1, 8, 8)
+    expected = model.eval()(images)
+    got = torchscript.load(torchscript.dump(model))(images)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_one_picture_and_a_batch_take_different_kernels_to_the_same_result() -> None:
+    model, images = _model(), torch.rand(33, 1, 8, 8)
+    loaded = torchscript.load(torchscript.dump(model))
+    together, alone = loaded(images), [loaded(image[None]) for image in images]
+    for many, ones in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(many, torch.cat(ones), rtol=1e-5, atol=1e-6)
+    if platform.machine() == "x86_64":
+        assert _kernels(loaded, images) >= {"mkldnn::_linear_pointwise"}
+        assert not {kernel for kernel in _kernels(loaded, images[:1]) if kernel.startswith("mkldnn")}
+
+
+def test_a_network_with_convolutions_is_left_to_torch() -> None:
+    model, images = ScoredAutoencoder(ConvAutoencoder((1, 16, 16), (4, 8), 4), Mse()), torch.rand(3, 1, 16, 16)
+    expected = model.eval()(images)
+    loaded = torchscript.load(torchscript.dump(model))
+    for one, other in zip(loaded(images), expected, strict=True):
+        torch.testing.assert_close(one, other)
+    assert "mkldnn::_linear_pointwise" not in _kernels(loaded, images)
+
+
+def test_layers_without_a_bias_are_packed_too() -> None:
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(64, 64, bias=False)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            rebuilt: torch.Tensor = self.layer(images.flatten(1)).reshape(images.shape)
+            return rebuilt
+
+    model, images = ScoredAutoencoder(Plain(), Mse()), torch.rand(3, 1, 8, 8)
+    expected = model.eval()(images)
+    for one, other in zip(torchscript.load(torchscript.dump(model))(images), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+_LOAD = """
+import sys, torch
+from app.inference.bundles import torchscript
+model = torchscript.load(sys.stdin.buffer.read())
+for size in (1, 2, 3):
+    model(torch.rand(size, 1, 8, 8))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's MALLOC_PERTURB_")
+def test_loading_touches_no_memory_that_was_let_go() -> None:
+    """A graph that is changed carelessly kills the process now and then; where freed memory is filled, mostly."""
+    archive = torchscript.dump(_model())
+    for filling in ("255", "165", "1", "90"):
+        environment = {**os.environ, "MALLOC_PERTURB_": filling}
+        run = subprocess.run([sys.executable, "-c", _LOAD], cwd=ROOT, env=environment, input=archive, check=False)
+        assert run.returncode == 0, filling
+
+
+def _kernels(model: torchscript.ScoringModel, images: torch.Tensor) -> set[str]:
+    with torch.inference_mode(), torch.profiler.profile() as profile:
+        model(images)
+    return {event.key for event in profile.key_averages()}
+
+
+def test_no_path_of_this_machine_is_left_in_the_archive() -> None:
+    archive = torchscript.dump(_model())
+    with zipfile.ZipFile(io.BytesIO(archive)) as records:
+        names = records.namelist()
+        content = b"\n".join(records.read(name) for name in names)
+    assert not [name for name in names if "debug" in name]
+    assert not re.search(rb"(/[\w.-]+){2,}\.py", content)
+    # The exporter does write such paths: without the cleaning this test would fail.
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(_model()), buffer)
+    with zipfile.ZipFile(buffer) as records:
+        assert any(re.search(rb"(/[\w.-]+){2,}\.py", records.read(name)) for name in records.namelist())
+
+
+def test_equal_weights_give_equal_bytes() -> None:
+    assert torchscript.dump(_model()) == torchscript.dump(_model())

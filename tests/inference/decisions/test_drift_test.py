@@ -1,0 +1,105 @@
+"""The comparison of a window with the calibration: exact where everything can be counted, simulated where it cannot."""
+
+from itertools import combinations
+from math import log
+
+import numpy as np
+import pytest
+
+from app.inference.decisions.conformal import Calibration
+from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, LEAST_CHANCE, WINDOW, chance, compare, limit
+
+RNG = np.random.default_rng
+
+
+def by_hand(order: list[bool], looked_at: int) -> float:
+    """The statistic of an order of window (True) and calibration scores, from its definition."""
+
+    def part(observed: int, expected: float) -> float:
+        return observed * log(observed / expected) if observed else 0.0
+
+    everything, window = len(order), sum(order)
+    size, largest = everything - window, 0.0
+    for below in range(everything + 1):
+        under = sum(order[:below])
+        if below - under <= looked_at:
+            share = below / everything
+            table = ((under, window), (below - under, size))
+            sides = [part(seen, of * share) + part(of - seen, of * (1 - share)) for seen, of in table]
+            largest = max(largest, sum(sides))
+    return largest
+
+
+@pytest.mark.parametrize(("size", "window"), [(1, 6), (3, 8), (5, 4), (7, 5), (12, 4), (6, 6)])
+def test_statistic_and_chance_are_exact(size: int, window: int) -> None:
+    """Every interleaving is looked at."""
+    statistics = []
+    for places in combinations(range(size + window), window):
+        order = [place in places for place in range(size + window)]
+        found = compare([place - number for number, place in enumerate(places)][::-1], size).statistic
+        assert found == pytest.approx(by_hand(order, int(0.8 * size)), abs=1e-9)
+        statistics.append(found)
+    for statistic in statistics[:: max(len(statistics) // 100, 1)]:
+        share = np.mean(np.array(statistics) > statistic - 1e-7)
+        assert chance(statistic, window, size) == pytest.approx(share, abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 2, 30, 99, 1085, 20_000])
+def test_the_limit_keeps_the_promise_and_wastes_little(size: int) -> None:
+    least = chance(limit(WINDOW, size), WINDOW, size)
+    assert LEAST_CHANCE <= least <= FALSE_ALARM_PROBABILITY
+    if size >= 30:
+        assert least > 0.9 * FALSE_ALARM_PROBABILITY
+
+
+@pytest.mark.no_cover  # a simulation
+@pytest.mark.parametrize(("size", "digits"), [(30, 16), (30, 1), (400, 16), (400, 2)])
+def test_unchanged_pictures_alarm_no_oftener_than_stated(size: int, digits: int) -> None:
+    """A new calibration set for every window: that is what the promise is about. Few digits: many ties."""
+    random, windows, at = RNG(size + digits), 6_000, limit(WINDOW, size)
+    alarms = 0
+    for _ in range(windows):
+        scores = np.round(random.gamma(4, 0.01, size + WINDOW), digits)
+        calibration = Calibration(scores[WINDOW:].tolist())
+        alarms += compare([calibration.rank(score) for score in scores[:WINDOW].tolist()], size).statistic >= at
+    expected = windows * FALSE_ALARM_PROBABILITY
+    assert alarms <= expected + 4 * expected**0.5
+    assert alarms > 0 or digits < 16  # it is no test that never alarms
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return Calibration(RNG(0).gamma(4, 0.01, 500).tolist())
+
+
+def compared(calibration: Calibration, scores: np.ndarray) -> tuple[float, bool]:
+    return compare([calibration.rank(score) for score in scores.tolist()], len(calibration))
+
+
+def test_it_notices_scores_that_rise_fall_or_spread(calibration: Calibration) -> None:
+    random, at = RNG(1), limit(WINDOW, len(calibration))
+    for factor, higher in ((1.5, True), (0.7, False), (100, True), (0.001, False)):
+        statistic, is_higher = compared(calibration, factor * random.gamma(4, 0.01, WINDOW))
+        assert statistic > at
+        assert is_higher is higher
+    spread = 0.04 + random.choice([-0.035, 0.035], WINDOW) * random.random(WINDOW)
+    assert compared(calibration, spread)[0] > at
+    assert compared(calibration, np.full(WINDOW, calibration.scores[250]))[0] > at  # a camera that shows one picture
+
+
+def test_a_few_anomalies_are_no_drift_and_many_look_like_it(calibration: Calibration) -> None:
+    random, at = RNG(2), limit(WINDOW, len(calibration))
+    found = {}
+    for anomalies in (0, 10, 100):
+        scores = random.gamma(4, 0.01, WINDOW)
+        scores[:anomalies] = 1
+        found[anomalies] = compared(calibration, scores)[0] >= at
+    assert found == {0: False, 10: False, 100: True}
+
+
+def test_a_place_among_equals_is_drawn_evenly() -> None:
+    calibration = Calibration([0.1, *[0.5] * 3, 0.9])
+    assert [calibration.rank(score) for score in (0.0, 0.3, 0.7, 1.0)] == [0, 1, 4, 5]
+    drawn = np.bincount([calibration.rank(0.5) for _ in range(4000)], minlength=6)
+    assert drawn[[0, 5]].tolist() == [0, 0]
+    assert (abs(drawn[1:5] - 1000) < 5 * 750**0.5).all()

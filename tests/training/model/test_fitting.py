@@ -1,0 +1,123 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from training.model.autoencoders import LinearAutoencoder, build, parameter_count
+from training.model.fitting import Epoch, fit, pick_device
+from training.model.recipes import CONV, DEFAULT, LINEAR, RECIPES, TUTORIAL, Recipe
+from training.model.scoring_rules import Mse, ScoredAutoencoder
+
+CPU = torch.device("cpu")
+SHORT = dataclasses.replace(DEFAULT, hidden=(32,), code=8, epochs=3, batch_size=16, noise=0.2, learning_rate=1e-2)
+
+SHORT_CONV = dataclasses.replace(CONV, hidden=(8, 8), code=8, epochs=3, batch_size=16, noise=0.2, learning_rate=1e-2)
+
+
+def blobs(count: int = 64) -> torch.Tensor:
+    torch.manual_seed(0)
+    return torch.sigmoid(nn.functional.interpolate(torch.randn(count, 1, 2, 2) * 3, (8, 8), mode="bilinear"))
+
+
+def train(recipe: Recipe, *, seed: int = 1, images: torch.Tensor | None = None) -> tuple[nn.Module, list[Epoch]]:
+    images = blobs() if images is None else images
+    torch.manual_seed(seed)
+    network = build(recipe, (1, 8, 8), 48)
+    epochs = fit(network, images[:48], images[48:], recipe, seed=seed, device=CPU, on_epoch=lambda _: None)
+    return network, epochs
+
+
+def test_the_tutorials_network_has_the_tutorials_parameters() -> None:
+    network = build(TUTORIAL, (1, 28, 28), 100)
+    assert parameter_count(network) == 1_132_944
+    assert [type(layer).__name__ for layer in network.get_submodule("decoder").children()] == ["Linear", "ReLU"] * 2 + [
+        "Linear",
+        "Sigmoid",
+    ]
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 16, 24), (3, 33, 50), (1, 4, 4)])
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_the_reconstruction_has_the_pictures_shape_always(recipe: Recipe, shape: tuple[int, int, int]) -> None:
+    network = build(recipe, shape, 100).eval()
+    for count in (1, 2, 7):
+        images = torch.rand(count, *shape)
+        assert network(images).shape == images.shape
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [SHORT, SHORT_CONV, dataclasses.replace(TUTORIAL, hidden=(32,), code=8, batch_size=16, learning_rate=1e-2)],
+)
+def test_training_lowers_both_losses(recipe: Recipe) -> None:
+    recipe = dataclasses.replace(recipe, epochs=30)
+    _, epochs = train(recipe)
+    assert [epoch.number for epoch in epochs] == list(range(1, 31))
+    assert epochs[-1].train_loss < epochs[0].train_loss / 2
+    assert epochs[0].validation_loss is not None
+    assert epochs[-1].validation_loss is not None
+    assert epochs[-1].validation_loss < epochs[0].validation_loss / 2
+
+
+def test_equal_seeds_give_equal_weights() -> None:
+    first, second, other = train(SHORT)[0], train(SHORT)[0], train(SHORT, seed=2)[0]
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, second.state_dict()[name])
+    assert any(not torch.equal(w, other.state_dict()[n]) for n, w in first.state_dict().items())
+
+
+def test_validation_pictures_decide_nothing() -> None:
+    """The weights do not depend on them: they are watched, not used."""
+    images = blobs()
+    elsewhere = torch.cat([images[:48], torch.rand(16, 1, 8, 8)])
+    first, second = train(SHORT, images=images)[0], train(SHORT, images=elsewhere)[0]
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, second.state_dict()[name])
+
+
+def test_the_linear_autoencoder_is_the_best_there_is() -> None:
+    images = blobs()
+    network, epochs = train(dataclasses.replace(LINEAR, code=5), images=images)
+    flat = images[:48].flatten(1)
+    singular = torch.linalg.svdvals(flat - flat.mean(0))
+    least = (singular[5:] ** 2).sum().item() / flat.numel()
+    assert 0.7 * least < epochs[0].train_loss <= 1.0001 * least  # clamping to [0, 1] can only help
+    assert network(images).shape == images.shape
+
+
+def test_a_linear_code_is_no_wider_than_the_pictures_allow() -> None:
+    network, _ = train(LINEAR)
+    assert isinstance(network, LinearAutoencoder)
+    assert network.encoder.out_features == 47
+
+
+class _LosesTheChannel(nn.Module):
+    """The tutorial as it was written: (B, 1, H, W) in, (B, H, W) out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.layer(images.flatten(1))).reshape(-1, 8, 8)
+
+
+def test_a_reconstruction_of_the_wrong_shape_cannot_train_silently() -> None:
+    images = blobs()
+    with pytest.raises(ValueError, match=r"reconstruction of shape .*16, 8, 8.* for images of shape .*16, 1, 8, 8"):
+        fit(_LosesTheChannel(), images, images[:0], SHORT, seed=1, device=CPU, on_epoch=lambda _: None)
+    # And this is what the check is there for: torch itself would broadcast and train towards the mean picture.
+    with pytest.warns(UserWarning, match="target size"):
+        nn.functional.mse_loss(_LosesTheChannel()(images), images)
+
+
+def test_a_reconstruction_of_the_wrong_shape_cannot_be_served_either() -> None:
+    scripted = torch.jit.script(ScoredAutoencoder(_LosesTheChannel(), Mse()))
+    with pytest.raises(torch.jit.Error, match="reconstruction of shape"):
+        scripted(blobs(2))
+
+
+def test_a_device_can_be_wished_for() -> None:
+    assert pick_device("cpu") == CPU
+    assert pick_device("auto").type in {"cpu", "cuda", "mps"}

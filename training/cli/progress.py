@@ -1,0 +1,178 @@
+"""A run as people see it: what there is to learn from, every epoch, what came of it.
+
+On a terminal a bar with the rate and the time left moves below the epochs; elsewhere each epoch is one line.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
+
+from training.card import outcome_rows, table_of
+from training.cli.parser import command
+from training.data.datasets import DOWNLOADED, Dataset
+from training.data.folders import NORMAL
+from training.model.fitting import Epoch
+from training.pipeline import FITTING, PUBLISHING, READING, Observer, Prepared, Published, Run
+
+_SHOWN: Final = 10
+_MINUTE: Final = 60
+_HOUR: Final = 60 * _MINUTE
+
+
+class Display(Observer):
+    """Shows a run while it goes on; a context manager, so that the terminal is left as it was found.
+
+    Args:
+        run: what goes on.
+        console: where to show it.
+    """
+
+    def __init__(self, run: Run, console: Console) -> None:
+        self._run = run
+        self._console = console
+        self._fitted_on = 0
+        self._seconds: list[float] = []
+        self._stage = ""
+        self._animated = console.is_terminal and not console.is_dumb_terminal
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            _Rate(),
+            _Left(),
+            console=console,
+            transient=True,
+            disable=not self._animated,
+        )
+        self._task = self._progress.add_task("", total=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    @property
+    def publishing(self) -> bool:
+        """Whether the store may have changed already."""
+        return self._stage == PUBLISHING
+
+    def stage(self, name: str) -> None:
+        """Names what goes on beside the bar."""
+        self._stage = name
+        if name == READING and self._run.source.data in DOWNLOADED:
+            return  # a download shows a bar of its own
+        total = self._run.recipe.epochs * self._fitted_on if name == FITTING else None
+        self._progress.reset(self._task, description=name, total=total)
+        self._progress.start()
+
+    def read(self, data: Dataset) -> None:
+        """Shows what is learned from, and which files could not be read."""
+        spec, run = data.spec, self._run
+        self._print(
+            f"[bold]{run.name}[/]  {escape(data.source)}, normal: {data.normal_label}; "
+            f"{'grey' if spec.mode == 'L' else 'colour'}, {spec.height} × {spec.width}"
+        )
+        self._some("skipped", [f"{path}: {reason}" for path, reason in data.unreadable])
+
+    def prepared(self, prepared: Prepared) -> None:
+        """Shows the split, and pictures that look alike across it."""
+        data, parts, run = prepared.data, prepared.parts, self._run
+        self._fitted_on = len(parts.fit)
+        groups = len(set(data.groups))
+        shown = "" if groups == len(data.groups) else f" of {groups:,} things"
+        self._print(
+            f"{len(data.normal):,} normal pictures{shown}: {len(parts.fit):,} to fit, {len(parts.validation):,} to "
+            f"watch, {len(parts.calibration):,} to calibrate"
+        )
+        normal = data.test_kinds.count(NORMAL)
+        self._print(f"{len(data.test):,} pictures to test: {normal:,} normal, {len(data.test) - normal:,} anomalies")
+        self._print(f"recipe {run.recipe.name}, score {run.rule.name}, seed {run.seed}, on {prepared.device.type}")
+        for where, pairs in (prepared.near_duplicates or {}).items():
+            self._some(f"look alike across {where}", [f"{one} ~ {other}" for one, other in pairs])
+        self._print("")
+
+    def step(self, pictures: int) -> None:
+        """Moves the bar."""
+        self._progress.advance(self._task, pictures)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Adds a line."""
+        self._seconds.append(epoch.seconds)
+        validation = "" if epoch.validation_loss is None else f"  validation {epoch.validation_loss:.5f}"
+        self._print(
+            f"epoch {epoch.number:>3}/{self._run.recipe.epochs}  train {epoch.train_loss:.5f}{validation}"
+            f"  {epoch.seconds:5.2f} s  {self._fitted_on / max(epoch.seconds, 1e-9):,.0f} pictures/s"
+            f"{'' if self._animated else self._left(epoch.number)}{'  pruned' if epoch.pruned else ''}"
+        )
+
+    def closing(self, published: Published, before: str | None) -> None:
+        """Shows what came of the run.
+
+        Args:
+            published: the new version.
+            before: the version that was current until now.
+        """
+        self._progress.stop()
+        manifest, directory = published.manifest, published.directory
+        self._print(f"\n[bold green]published[/] [bold]{manifest.name} {manifest.version}[/]\n")
+        self._console.print(table_of([*outcome_rows(manifest), ("trained in", _duration(manifest.training.seconds))]))
+        self._print("")
+        for label, path in (
+            ("bundle", directory),
+            ("pictures", directory / "report"),
+            ("report", directory / "report" / "index.html"),
+        ):
+            self._print(f"[cyan]{label:<10}[/]{escape(str(path))}")
+        if before:
+            back = command("activate", manifest.name, before, store=self._run.store)
+            self._print(f"[cyan]{'undo':<10}[/]{escape(back)}")
+
+    def _left(self, done: int) -> str:
+        remaining = self._run.recipe.epochs - done
+        if remaining <= 0:
+            return ""
+        return f"  {_duration(remaining * sum(self._seconds) / len(self._seconds))} left"
+
+    def _some(self, what: str, lines: Sequence[str]) -> None:
+        for line in lines[:_SHOWN]:
+            self._print(f"[yellow]{what}[/] {escape(line.encode(errors='replace').decode())}")
+        if len(lines) > _SHOWN:
+            self._print(f"[yellow]{what}[/] {len(lines) - _SHOWN:,} more")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    """Rounded to what matters: 8.4 s, 41 s, 3 min 20 s, 2 h 05 min."""
+    if seconds < 10:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
+
+
+class _Rate(ProgressColumn):
+    """Pictures per second, once they move."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} pictures/s" if task.total and task.speed else "")
+
+
+class _Left(ProgressColumn):
+    """The time left, once it can be told."""
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining if task.total else None
+        return Text("" if left is None else f"{_duration(left)} left")

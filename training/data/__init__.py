@@ -1,0 +1,1 @@
+"""Training data: where images come from and how they are split."""

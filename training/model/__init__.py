@@ -1,0 +1,1 @@
+"""Networks, recipes, scoring rules and the training loop."""
