@@ -1,3 +1,3 @@
-"""A REST microservice that says whether a picture is an anomaly, and shows why."""
+"""A REST microservice that says whether an image is an anomaly, and shows why."""
 
 __version__ = "0.3.0"

@@ -37,7 +37,7 @@ from training.data.splitting import Parts, split
 from training.errors import TrainingError
 from training.model.fitting import pick_device
 from training.model.recipes import DEFAULT, RECIPES, Recipe
-from training.model.scoring_rules import DEFAULT_RULE, RULES
+from training.model.scoring_rules import DEFAULT_SCORING_RULE, RULES
 from training.pipeline import fit_network
 
 RATES = (0.01, 0.05)
@@ -60,7 +60,7 @@ class Figures:
         precision: average precision.
         detected: share of anomalies found, by guaranteed rate.
         alarmed: real false-alarm rate, by guaranteed rate.
-        kinds: AUROC of each kind of anomaly against the normal pictures.
+        kinds: AUROC of each kind of anomaly against the normal images.
     """
 
     auroc: float
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     mnist.set_defaults(run=_mnist)
     folder = kinds.add_parser("folder", formatter_class=parser.formatter_class, help="an image folder")
     folder.add_argument("folder", help="with normal/, test/normal/ and test/anomaly/KIND/")
-    folder.add_argument("--data-dir", type=Path, default=Path("data"), help="where decoded pictures are cached")
+    folder.add_argument("--data-dir", type=Path, default=Path("data"), help="where decoded images are cached")
     folder.add_argument("--recipes", type=_recipes, default="linear,conv", help="comma list")
     folder.add_argument("--size", type=lambda side: (int(side), int(side)), default="64", help="side of the input")
     folder.add_argument("--groups", default="folder", help="folder, none or a regular expression")
@@ -135,7 +135,7 @@ def judge(
 
     Args:
         score: (N, C, H, W) → N scores.
-        data: with test pictures of both sorts.
+        data: with test images of both sorts.
         parts: the split.
         rates: guaranteed false-alarm rates to decide at; those too fine for the calibration part are left out.
     """
@@ -184,7 +184,7 @@ def _mnist(options: argparse.Namespace, console: Console) -> None:
                 results.setdefault((rule, contest.digit), []).append(of_rule)
             if contest.seed == seeds[-1]:
                 console.print(f"digit {contest.digit}: {time.perf_counter() - began:.0f} s")
-    for rule in ("mse", DEFAULT_RULE):
+    for rule in ("mse", DEFAULT_SCORING_RULE):
         console.print(_digits_table(rule, digits, results))
     console.print(_rules_table(digits, results))
     console.print("Published mean AUROC:", "; ".join(f"{name} {value:.3f}" for name, value in PUBLISHED))
@@ -277,7 +277,7 @@ def _folder(options: argparse.Namespace, console: Console) -> None:
     source = Source(options.folder, data_dir=options.data_dir, groups=options.groups, size=options.size)
     data = load(source)
     if len({kind == NORMAL for kind in data.test_kinds}) != 2:  # noqa: PLR2004  normal ones and anomalies
-        raise TrainingError(f"{options.folder} needs pictures in test/normal/ and test/anomaly/KIND/ to be measured on")
+        raise TrainingError(f"{options.folder} needs images in test/normal/ and test/anomaly/KIND/ to be measured on")
     parts = split(data.groups, DEFAULT, false_alarm_rate=max(RATES), seed=options.seed)
     console.print(
         f"{data.source}: {len(parts.fit)} to fit, {len(parts.calibration)} to calibrate, {len(data.test)} to test, "

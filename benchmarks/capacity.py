@@ -98,13 +98,13 @@ def measure_model_mb(models: int) -> float:
         store = _copies(Path(folder) / "store", models)
         port = free_port()
         variables = {"ANOMALY_MODEL_STORE": str(store.root), "ANOMALY_MODEL": "copy-0", "ANOMALY_PORT": str(port)}
-        picture = (_ROOT / "app" / "api" / "static" / "samples" / "five.png").read_bytes()
+        image = (_ROOT / "app" / "api" / "static" / "samples" / "five.png").read_bytes()
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
 
             def ask(model: int) -> bool:
                 headers = {"Content-Type": "image/png"}
                 with contextlib.suppress(httpx.TransportError):
-                    answer = client.post(f"/score?model=copy-{model}", content=picture, headers=headers)
+                    answer = client.post(f"/score?model=copy-{model}", content=image, headers=headers)
                     return answer.status_code == httpx.codes.OK
                 return False
 

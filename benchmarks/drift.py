@@ -2,7 +2,7 @@
 
     python -m benchmarks.drift --data-dir …
 
-Pictures are MNIST test pictures of the digit that the model in the store learned, changed as a camera may change; the
+Images are MNIST test images of the digit that the model in the store learned, changed as a camera may change; the
 comparison is the service's own. A change begins at a random place in a window.
 """
 
@@ -20,7 +20,7 @@ from PIL import Image, ImageFilter
 from app.inference.bundles.bundle import Bundle
 from app.inference.bundles.store import ModelStore
 from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, WINDOW, compare, limit
-from app.inference.images.decoding import open_picture
+from app.inference.images.decoding import open_image
 from training.data.datasets import Source, load
 from training.data.folders import NORMAL
 
@@ -35,21 +35,21 @@ _BATCH = 256
 def blurred(radius: float) -> Callable[[Pixels, np.random.Generator], Pixels]:
     """Out of focus by a Gaussian of so many pixels."""
 
-    def change(picture: Pixels, _: np.random.Generator) -> Pixels:
-        image = Image.fromarray(picture.astype(np.uint8))
-        return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float64)
+    def change(pixels: Pixels, _: np.random.Generator) -> Pixels:
+        image = Image.fromarray(pixels.astype(np.uint8))
+        return np.asarray(pixels.filter(ImageFilter.GaussianBlur(radius)), np.float64)
 
     return change
 
 
 def scaled(factor: float, plus: float = 0) -> Callable[[Pixels, np.random.Generator], Pixels]:
     """Another exposure, of values from 0 to 255."""
-    return lambda picture, _: factor * picture + plus
+    return lambda pixels, _: factor * pixels + plus
 
 
 def noisy(deviation: float) -> Callable[[Pixels, np.random.Generator], Pixels]:
     """Gaussian noise, of values from 0 to 255."""
-    return lambda picture, random: picture + random.normal(0, deviation, picture.shape)
+    return lambda pixels, random: pixels + random.normal(0, deviation, pixels.shape)
 
 
 CHANGES = {
@@ -71,17 +71,17 @@ CHANGES = {
 ANOMALIES = (0.02, 0.05, 0.1, 0.2, 0.3)
 
 
-def ranks_of(bundle: Bundle, pictures: Sequence[Pixels]) -> Ranks:
-    """The ranks of pictures as the service would see them: as files."""
-    tensors = [open_picture(_png(picture), max_pixels=10**6).decode(bundle.spec).tensor for picture in pictures]
+def ranks_of(bundle: Bundle, images: Sequence[Pixels]) -> Ranks:
+    """The ranks of images as the service would see them: as files."""
+    tensors = [open_image(_png(pixels), max_pixels=10**6).decode(bundle.spec).tensor for pixels in images]
     batches = [torch.stack(tensors[start : start + _BATCH]) for start in range(0, len(tensors), _BATCH)]
     scores = [score for batch in batches for score in bundle.score_batch(batch).score]
     return np.array([bundle.calibration.rank(score) for score in scores])
 
 
-def _png(picture: Pixels) -> bytes:
+def _png(pixels: Pixels) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(picture.clip(0, 255).round().astype(np.uint8)).save(file, "PNG")
+    Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
@@ -91,7 +91,7 @@ def alarms(ranks: Ranks, size: int) -> bool:
 
 
 def until_noticed(before: Ranks, after: Ranks, size: int, random: np.random.Generator) -> float:
-    """Pictures from the change to the end of the first window that alarms; infinite after too many windows."""
+    """Images from the change to the end of the first window that alarms; infinite after too many windows."""
     unchanged = int(random.integers(WINDOW))
     for window in range(_GIVE_UP):
         old = unchanged if window == 0 else 0
@@ -133,14 +133,14 @@ def main() -> int:
     pixels = 255 * data.test[:, 0].double().numpy()
     normal, others = pixels[kinds == NORMAL], pixels[kinds != NORMAL]
 
-    print(f"| calibration pictures | a new set each time | worst of 20 sets | worst of {options.trials} sets |")
+    print(f"| calibration images | a new set each time | worst of 20 sets | worst of {options.trials} sets |")
     print("|---|---|---|---|")
     for calibration_size in (30, 300, 1085):
         mean = false_alarms(calibration_size, 50 * options.trials, 1, random).mean()
         worst = np.quantile(false_alarms(calibration_size, options.trials, options.trials, random), [0.95, 1])
         print(f"| {calibration_size:,} | {mean:.2%} | {worst[0]:.2%} | {worst[1]:.2%} |", flush=True)
 
-    print(f"\n| {len(normal)} test pictures | windows that alarm | pictures until noticed: half | 19 of 20 |")
+    print(f"\n| {len(normal)} test images | windows that alarm | images until noticed: half | 19 of 20 |")
     print("|---|---|---|---|")
     before = ranks_of(bundle, list(normal))
     mixtures = {f"{share:.0%} anomalies": share for share in ANOMALIES}
@@ -150,18 +150,16 @@ def main() -> int:
             many = len(before)
             after = np.concatenate((before, random.choice(odd, round(many * mixtures[name] / (1 - mixtures[name])))))
         else:
-            after = ranks_of(bundle, [CHANGES[name](picture, random) for picture in normal])
+            after = ranks_of(bundle, [CHANGES[name](pixels, random) for image in normal])
         alarmed = np.mean([alarms(random.choice(after, WINDOW, replace=False), size) for _ in range(options.trials)])
         row = f"| {name} | {alarmed:.1%} |"
         if name == "no change" or alarmed < _NEVER:
             print(row, "– | – |", flush=True)
             continue
-        pictures = [until_noticed(before, after, size, random) for _ in range(options.trials)]
-        half, most = np.quantile(pictures, [0.5, 0.95], method="higher")
+        images = [until_noticed(before, after, size, random) for _ in range(options.trials)]
+        half, most = np.quantile(images, [0.5, 0.95], method="higher")
         print(row, *(f"{many:,.0f} |" if many < np.inf else f"over {_GIVE_UP * WINDOW:,} |" for many in (half, most)))
-    print(
-        f"\nWindows of {WINDOW}; false-alarm probability {FALSE_ALARM_PROBABILITY:.1%}; {size:,} calibration pictures."
-    )
+    print(f"\nWindows of {WINDOW}; false-alarm probability {FALSE_ALARM_PROBABILITY:.1%}; {size:,} calibration images.")
     return 0
 
 

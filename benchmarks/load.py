@@ -44,7 +44,7 @@ function done(summary, latency, requests)
 end
 """
 
-# Counts answers that do not carry the MSE of one of the pictures. In some envelopes the answer is a quoted string.
+# Counts answers that do not carry the MSE of one of the images. In some envelopes the answer is a quoted string.
 _CHECK: Final = """
 wrong = 0
 local expected = {%s}
@@ -251,7 +251,7 @@ end
 
 
 def check_script(mses: Sequence[float]) -> str:
-    """Lua for :func:`run_wrk` that counts answers without the MSE of one of the pictures as wrong."""
+    """Lua for :func:`run_wrk` that counts answers without the MSE of one of the images as wrong."""
     return _CHECK % (", ".join(map(repr, mses)), MSE_TOLERANCE)
 
 

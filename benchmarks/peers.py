@@ -49,8 +49,8 @@ _RESULTS: Final = _ROOT / "benchmarks" / "results.json"
 _CONNECTIONS: Final = 32
 _WARM_UP_S: Final = 1
 _REQUEST_TIMEOUT_S: Final = 10
-_PICTURES: Final = 8
-_DIM: Final = 0.03  # each picture is by so much darker than the one before
+_IMAGES: Final = 8
+_DIM: Final = 0.03  # each image is by so much darker than the one before
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 Answer = dict[str, Any]
@@ -63,7 +63,7 @@ class Target:
     Attributes:
         name: of its folder, its environment and its package.
         command: arguments by port; the first is looked up among the environment's programs.
-        path: where pictures are posted.
+        path: where images are posted.
         content_type: of a request.
         body: an image file → a request's body.
         answer: a response's JSON → the answer, out of its envelope.
@@ -190,10 +190,10 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     os.sched_setaffinity(0, {LOAD_CORE})  # this process leaves the server's core alone, too
-    pictures = _pictures()
+    images = _images()
     rows: dict[str, Answer] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        ours = _Bench(_OURS, Path(sys.executable).parent, _ROOT, Path(scratch), pictures)
+        ours = _Bench(_OURS, Path(sys.executable).parent, _ROOT, Path(scratch), images)
         try:
             expected = ours.answers()
         except LoadError as error:
@@ -203,7 +203,7 @@ def main() -> int:
             print(f"{name}: {_version(name)}", flush=True)
             try:
                 programs = _environment(_PEERS[name], options.environments / name)
-                peer = _Bench(_PEERS[name], programs, _SERVERS / name, Path(scratch), pictures)
+                peer = _Bench(_PEERS[name], programs, _SERVERS / name, Path(scratch), images)
                 peer.prepare()
                 rounds = _rounds(ours, peer, expected, options.rounds, options.seconds)
             except LoadError as error:
@@ -244,12 +244,12 @@ def _options() -> argparse.Namespace:
 class _Bench:
     """One server, ready to be started and measured again and again."""
 
-    def __init__(self, target: Target, programs: Path, folder: Path, scratch: Path, pictures: Sequence[bytes]) -> None:
+    def __init__(self, target: Target, programs: Path, folder: Path, scratch: Path, images: Sequence[bytes]) -> None:
         self.target = target
         self._programs = programs
         self._folder = folder
         self._scratch = scratch
-        self._bodies = [target.body(picture) for picture in pictures]
+        self._bodies = [target.body(image) for image in images]
 
     def prepare(self) -> None:
         """What is done once, before the server ever starts."""
@@ -257,7 +257,7 @@ class _Bench:
             _run([*self.target.prepare(self._scratch)], self._folder, self._variables(0))
 
     def answers(self) -> list[Answer]:
-        """Its answers to the pictures, one after the other."""
+        """Its answers to the images, one after the other."""
         port = free_port()
         with self._running(port, lambda: bool(self._ask(port, self._bodies[0]))):
             return [self._demand(port, body) for body in self._bodies]
@@ -438,7 +438,7 @@ def _require_same(answer: Answer, expected: Answer) -> None:
             relative, absolute = tolerances[name]
             same = isinstance(other, float) and math.isclose(other, value, rel_tol=relative, abs_tol=absolute)
         elif name == "reconstruction":
-            same = isinstance(other, str) and _same_picture(other, value)
+            same = isinstance(other, str) and _same_image(other, value)
         else:
             same = other == value
         if not same:
@@ -447,20 +447,20 @@ def _require_same(answer: Answer, expected: Answer) -> None:
         raise LoadError(f"its answer differs from ours in {', '.join(wrong)}")
 
 
-def _same_picture(one: str, other: str) -> bool:
-    """Whether two data URIs hold the same picture, give or take one level."""
-    pictures = [Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) for uri in (one, other)]
-    if len({(picture.mode, picture.size) for picture in pictures}) > 1:
+def _same_image(one: str, other: str) -> bool:
+    """Whether two data URIs hold the same image, give or take one level."""
+    images = [Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) for uri in (one, other)]
+    if len({(image.mode, image.size) for image in images}) > 1:
         return False
-    return int(ImageChops.difference(*pictures).getextrema()[1]) <= 1  # type: ignore[arg-type]
+    return int(ImageChops.difference(*images).getextrema()[1]) <= 1  # type: ignore[arg-type]
 
 
-def _pictures() -> list[bytes]:
-    """Several pictures that differ, all of them normal: the model's golden one, darker and darker."""
+def _images() -> list[bytes]:
+    """Several images that differ, all of them normal: the model's golden one, darker and darker."""
     card = json.loads((_bundle() / "manifest.json").read_text())
     golden = Image.open(io.BytesIO(base64.b64decode(card["golden"]["image"])))
     files = []
-    for number in range(1, _PICTURES + 1):
+    for number in range(1, _IMAGES + 1):
         buffer = io.BytesIO()
         golden.point([round(level * (1 - _DIM * number)) for level in range(256)]).save(buffer, "PNG")
         files.append(buffer.getvalue())

@@ -1,12 +1,12 @@
-"""Stored pictures through Ray against a hand-written loop over the same engine, both on two cores, in one run.
+"""Stored images through Ray against a hand-written loop over the same engine, both on two cores, in one run.
 
 The loop is what one would write without Ray: two processes, each with one thread of torch, that read files and give
 them to the service's engine in batches, and a parent that writes Parquet. Each side is timed twice: from its start to
-its end, and steadily: from the moment when its processes are ready, the first tenth of the pictures left out.
+its end, and steadily: from the moment when its processes are ready, the first tenth of the images left out.
 
-    python -m benchmarks.ray_dataset --data-dir … [--pictures 60000] [--rounds 3]
+    python -m benchmarks.ray_dataset --data-dir … [--images 60000] [--rounds 3]
 
-Linux, the extra ``ray``; MNIST's files make the pictures.
+Linux, the extra ``ray``; MNIST's files make the images.
 """
 
 import argparse
@@ -49,7 +49,7 @@ _SIDE: Final = 28
 
 
 class Row(NamedTuple):
-    """What the loop writes of a picture."""
+    """What the loop writes of an image."""
 
     path: str
     score: float | None
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """Pictures per second."""
+    """Images per second."""
 
     whole: float
     steady: float
@@ -108,10 +108,10 @@ async def score_batches(worker: Worker, paths: Sequence[str]) -> list[Row]:
     return rows
 
 
-def loop_by_hand(pictures: Path, output: Path) -> Rate:
+def loop_by_hand(images: Path, output: Path) -> Rate:
     """Two processes, chunks of paths, one Parquet file."""
     began = time.perf_counter()
-    paths = sorted(str(path) for path in pictures.rglob("*.png"))
+    paths = sorted(str(path) for path in images.rglob("*.png"))
     chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
     with multiprocessing.get_context("spawn").Pool(_PROCESSES, start_worker) as pool:
         done = pool.imap_unordered(score_chunk, chunks)
@@ -125,19 +125,19 @@ def loop_by_hand(pictures: Path, output: Path) -> Rate:
     return Rate(len(rows) / (now - began), (len(rows) - ready) / (now - since))
 
 
-def job_on_ray(pictures: Path, output: Path) -> Rate:
+def job_on_ray(images: Path, output: Path) -> Rate:
     """The command that users run, its cluster on this machine."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     began = time.perf_counter()
     done = subprocess.run(  # noqa: S603  a program of ours
-        [sys.executable, str(_SCRIPT), str(pictures), "--output", str(output), "--actors", str(_PROCESSES)],
+        [sys.executable, str(_SCRIPT), str(images), "--output", str(output), "--actors", str(_PROCESSES)],
         env=environment,
         check=True,
         capture_output=True,
         text=True,
     )
     seconds = time.perf_counter() - began
-    said = re.search(r"([\d,]+) pictures in .*\(([\d,]+)/s once", done.stdout)
+    said = re.search(r"([\d,]+) images in .*\(([\d,]+)/s once", done.stdout)
     if said is None:
         raise SystemExit(f"{_SCRIPT.name} said {done.stdout!r}")
     count, steady = (int(number.replace(",", "")) for number in said.groups())
@@ -145,17 +145,17 @@ def job_on_ray(pictures: Path, output: Path) -> Rate:
 
 
 def require_same(one: Path, other: Path) -> None:
-    """Both have scored every picture once, and alike."""
+    """Both have scored every image once, and alike."""
     mine, theirs = (
         pyarrow.dataset.dataset(folder).to_table(columns=["path", "score"]).sort_by("path") for folder in (one, other)
     )
     same_paths = mine["path"].to_pylist() == theirs["path"].to_pylist()
     if not same_paths or not np.allclose(mine["score"], theirs["score"], rtol=1e-5, atol=0):
-        raise SystemExit("the two did not score the same pictures alike")
+        raise SystemExit("the two did not score the same images alike")
 
 
-def write_pictures(data_dir: Path, folder: Path, count: int) -> None:
-    """MNIST's training pictures as PNG files, a thousand in a folder."""
+def write_images(data_dir: Path, folder: Path, count: int) -> None:
+    """MNIST's training images as PNG files, a thousand in a folder."""
     source = data_dir / "MNIST" / "raw" / "train-images-idx3-ubyte"
     packed = source.with_name(source.name + ".gz")
     raw = source.read_bytes() if source.exists() else gzip.decompress(packed.read_bytes())
@@ -167,7 +167,7 @@ def write_pictures(data_dir: Path, folder: Path, count: int) -> None:
 
 
 def main() -> None:
-    """Prints pictures per second and ratios: medians, with the least and the most of all rounds."""
+    """Prints images per second and ratios: medians, with the least and the most of all rounds."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ray_dataset", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -179,12 +179,12 @@ def main() -> None:
     sides = {"by hand": loop_by_hand, "on Ray": job_on_ray}
     rounds: list[dict[str, Rate]] = []
     with tempfile.TemporaryDirectory() as folder:
-        pictures = Path(folder, "pictures")
-        pictures.mkdir()
-        write_pictures(options.data_dir, pictures, options.pictures)
+        images = Path(folder, "images")
+        images.mkdir()
+        write_images(options.data_dir, images, options.pictures)
         for number in range(options.rounds):
             order = list(sides) if number % 2 == 0 else list(sides)[::-1]
-            rounds.append({name: sides[name](pictures, Path(folder, name)) for name in order})
+            rounds.append({name: sides[name](images, Path(folder, name)) for name in order})
             require_same(*(Path(folder, name) for name in sides))
             for name in sides:
                 shutil.rmtree(Path(folder, name))

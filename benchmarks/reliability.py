@@ -112,8 +112,8 @@ async def _ready(port: int) -> None:
     raise TimeoutError(f"the service was not ready within {_START_S} s")
 
 
-def picture(size: int, image_format: str = "PNG", seed: int = 0) -> bytes:
-    """A square grey picture of smoothed noise, as a file."""
+def image(size: int, image_format: str = "PNG", seed: int = 0) -> bytes:
+    """A square grey image of smoothed noise, as a file."""
     noise = np.random.default_rng(seed).integers(0, 256, (max(size // 8, 1),) * 2, dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).resize((size, size), Image.Resampling.BILINEAR).save(file, image_format)
@@ -160,7 +160,7 @@ class Overload:
 
 async def overload(service: Service, *, seconds: float, rounds: int = 1, size: int = 640) -> Overload:
     """Measures the peak with as many clients as give it, then offers four times as much, in turns."""
-    requests = [post(picture(size, seed=seed)) for seed in range(8)]
+    requests = [post(image(size, seed=seed)) for seed in range(8)]
     carried = partial(crowd, service.port, requests, connections=32)
     await carried(seconds=seconds / 4)
     peaks = [(await carried(seconds=seconds)).per_second()]
@@ -214,7 +214,7 @@ class BadClients:
 
 async def bad_clients(service: Service, *, clients: int, idle: int = 500, seconds: float = 3) -> BadClients:
     """Idle, slow and vanishing clients beside a few good ones."""
-    good, upload = [post(picture(28))], post(picture(256))
+    good, upload = [post(image(28))], post(image(256))
     load = partial(crowd, service.port, good, connections=4, rate=100)
     alone = await load(seconds=seconds)
     await in_groups([partial(hang_up_early, service.port, upload)] * 200, 20)  # what the first ones cost stays
@@ -262,7 +262,7 @@ class Drained:
 
 async def drained(service: Service) -> Drained:
     """Loads a service, sends SIGTERM, and counts."""
-    requests = [post(picture(28)), post(picture(256))]
+    requests = [post(image(28)), post(image(256))]
     load = asyncio.create_task(
         crowd(service.port, requests, connections=32, seconds=_STOP_S, until=lambda reply: reply.status != OK)
     )
@@ -302,7 +302,7 @@ class Swapped:
 async def swapped(service: Service, model: Path, *, swaps: int) -> Swapped:
     """Points ``CURRENT`` to and fro between a model's two versions, and checks every answer's label by its score."""
     versions = sorted(each.name for each in model.iterdir() if each.is_dir())  # noqa: ASYNC240
-    connection, data = Connection(service.port), picture(28)
+    connection, data = Connection(service.port), image(28)
     scores: dict[str, float] = {}
     stop = asyncio.Event()
 
@@ -338,13 +338,13 @@ async def swapped(service: Service, model: Path, *, swaps: int) -> Swapped:
 def _scored_by_its_version(reply: Reply, scores: dict[str, float]) -> bool:
     answer = json.loads(reply.body)
     own = scores[answer["model"]["version"]]
-    # Pictures in one batch may differ in the last bits; versions differ in the first.
+    # Images in one batch may differ in the last bits; versions differ in the first.
     return abs(float(answer["results"][0]["score"]) - own) <= 1e-5 * own
 
 
 @dataclass(frozen=True)
 class Soaked:
-    """A long time at 70 % of the peak with good, bad and huge pictures."""
+    """A long time at 70 % of the peak with good, bad and huge images."""
 
     minutes: float
     answered: int
@@ -361,20 +361,20 @@ class Soaked:
 
 
 async def soak(service: Service, *, minutes: float, settle: float) -> Soaked:
-    """Runs a mix of pictures; memory is compared between the end of settling and the end."""
+    """Runs a mix of images; memory is compared between the end of settling and the end."""
     multipart = "multipart/form-data; boundary=b"
     part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="%d.png"\r\n\r\n%b\r\n'
-    parts = b"".join(part % (seed, picture(28, seed=seed)) for seed in range(8))
-    mix: list[tuple[bytes, int]] = [(post(picture(28, seed=seed)), OK) for seed in range(40)]
+    parts = b"".join(part % (seed, image(28, seed=seed)) for seed in range(8))
+    mix: list[tuple[bytes, int]] = [(post(image(28, seed=seed)), OK) for seed in range(40)]
     mix += [
         (post(parts + b"--b--\r\n", content_type=multipart), OK),
-        (post(picture(640, "JPEG"), content_type="image/jpeg"), OK),
-        (post(picture(2500)), OK),
-        (post(picture(5200)), 413),  # more pixels than the default allows
-        (post(picture(64)[:-40]), 422),
-        (post(b"no picture"), 422),
+        (post(image(640, "JPEG"), content_type="image/jpeg"), OK),
+        (post(image(2500)), OK),
+        (post(image(5200)), 413),  # more pixels than the default allows
+        (post(image(64)[:-40]), 422),
+        (post(b"no image"), 422),
         (post(b"", content_type=multipart), 400),
-        (post(picture(28), path="/score?model=nobody"), 404),
+        (post(image(28), path="/score?model=nobody"), 404),
     ]
     requests = [request for request, _ in mix]
     peak = len((await crowd(service.port, requests, connections=32, seconds=5)).replies) / 5

@@ -97,20 +97,20 @@ def main() -> int:
 
 
 def _measure(rounds: int, seconds: int) -> list[Line]:
-    picture = _golden_picture()
-    answer, starts, memory = _first_answers(picture, rounds)
+    image = _golden_image()
+    answer, starts, memory = _first_answers(image, rounds)
     check = check_script([json.loads(answer)["results"][0]["mse"]])
     bundle = _ROOT / "model_store" / _MODEL
     variables = {
         "BENCHMARK_ANSWER_BYTES": str(len(answer)),
         "BENCHMARK_BUNDLE": str(bundle / (bundle / "CURRENT").read_text().strip()),
     }
-    form, raw = _form([picture]), picture
+    form, raw = _form([image]), image
 
     with contextlib.ExitStack() as running:
-        ours = running.enter_context(_running(_ours(), picture))
-        floor = running.enter_context(_running(_reference("floor", variables), picture))
-        naive = running.enter_context(_running(_reference("naive", variables), picture))
+        ours = running.enter_context(_running(_ours(), image))
+        floor = running.enter_context(_running(_reference("floor", variables), image))
+        naive = running.enter_context(_running(_reference("naive", variables), image))
 
         def load(url: str, body: bytes, content_type: str, *, query: str = "", checked: str = check,
                  connections: int = _CONNECTIONS) -> Callable[[], Load]:  # fmt: skip
@@ -125,7 +125,7 @@ def _measure(rounds: int, seconds: int) -> list[Line]:
             "numbers": (load(ours, raw, "image/png", query="?include="), plain),
             **{
                 f"burst {size}": (
-                    load(ours, _form([picture] * size), _MULTIPART, connections=_BURST_CONNECTIONS),
+                    load(ours, _form([image] * size), _MULTIPART, connections=_BURST_CONNECTIONS),
                     plain,
                 )
                 for size in _BURSTS
@@ -146,7 +146,7 @@ def _measure(rounds: int, seconds: int) -> list[Line]:
     ]
     for size in _BURSTS:
         many = [(_scaled(burst, size), single) for burst, single in seen[f"burst {size}"]]
-        lines.append(_ratio(f"pictures/s, {size} in a request ÷ one in a request", many, rate, 3))
+        lines.append(_ratio(f"images/s, {size} in a request ÷ one in a request", many, rate, 3))
     start, resident = median(starts), median(memory) / 2**20
     lines += [
         Line("seconds from process start to the first good answer", start, None, start, "≤ 4", start <= 4),  # noqa: PLR2004
@@ -170,7 +170,7 @@ def _reference(name: str, variables: Mapping[str, str]) -> Target:
 
 
 @contextlib.contextmanager
-def _started(target: Target, picture: bytes) -> Iterator[tuple[Server, int]]:
+def _started(target: Target, image: bytes) -> Iterator[tuple[Server, int]]:
     port = free_port()
     command, variables = [*target.command], dict(target.variables)
     if target.name == "ours":
@@ -180,22 +180,22 @@ def _started(target: Target, picture: bytes) -> Iterator[tuple[Server, int]]:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with pinned_server(
-            command, lambda: bool(_ask(port, target.path, picture)), log=log, environment=variables, folder=_ROOT
+            command, lambda: bool(_ask(port, target.path, image)), log=log, environment=variables, folder=_ROOT
         ) as server:
             yield server, port
 
 
 @contextlib.contextmanager
-def _running(target: Target, picture: bytes) -> Iterator[str]:
-    with _started(target, picture) as (_, port):
+def _running(target: Target, image: bytes) -> Iterator[str]:
+    with _started(target, image) as (_, port):
         yield f"http://127.0.0.1:{port}"
 
 
-def _ask(port: int, path: str, picture: bytes) -> bytes:
+def _ask(port: int, path: str, image: bytes) -> bytes:
     """An answer's body; empty until the server is ready."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request("POST", path, picture, {"Content-Type": "image/png"})
+        connection.request("POST", path, image, {"Content-Type": "image/png"})
         response = connection.getresponse()
         content = response.read()
     finally:
@@ -203,13 +203,13 @@ def _ask(port: int, path: str, picture: bytes) -> bytes:
     return content if response.status == _OK else b""
 
 
-def _first_answers(picture: bytes, rounds: int) -> tuple[bytes, list[float], list[float]]:
+def _first_answers(image: bytes, rounds: int) -> tuple[bytes, list[float], list[float]]:
     """An answer of ours, and each start's seconds to the first good answer and bytes of memory under load."""
     starts, memory, answer = list[float](), list[float](), b""
     for _ in range(rounds):
-        with _started(_ours(), picture) as (server, port):
-            answer = _ask(port, "/score", picture)
-            run_wrk(f"http://127.0.0.1:{port}", post_script("/score", [picture], "image/png"), _CONNECTIONS, 1)
+        with _started(_ours(), image) as (server, port):
+            answer = _ask(port, "/score", image)
+            run_wrk(f"http://127.0.0.1:{port}", post_script("/score", [image], "image/png"), _CONNECTIONS, 1)
             starts.append(server.seconds_to_ready)
             memory.append(server.resident_bytes())
     return answer, starts, memory
@@ -257,8 +257,8 @@ def _table(lines: Sequence[Line]) -> str:
     return "\n".join(rows)
 
 
-def _golden_picture() -> bytes:
-    """The picture that the shipped model carries: a real one, of its calibration set."""
+def _golden_image() -> bytes:
+    """The image that the shipped model carries: a real one, of its calibration set."""
     folder = _ROOT / "model_store" / _MODEL
     manifest: dict[str, Any] = json.loads(
         (folder / (folder / "CURRENT").read_text().strip() / "manifest.json").read_text()
@@ -266,13 +266,13 @@ def _golden_picture() -> bytes:
     return base64.b64decode(manifest["golden"]["image"])
 
 
-def _form(pictures: Sequence[bytes]) -> bytes:
+def _form(images: Sequence[bytes]) -> bytes:
     parts = b"".join(
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{index}.png"\r\n'
         "Content-Type: image/png\r\n\r\n".encode()
-        + picture
+        + image
         + b"\r\n"
-        for index, picture in enumerate(pictures)
+        for index, image in enumerate(images)
     )
     return parts + f"--{_BOUNDARY}--\r\n".encode()
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_speed --data-dir data
 
-The tutorial's loop stands here as it is commonly written: a data set of pictures, ``ToTensor`` on each item, a
+The tutorial's loop stands here as it is commonly written: a data set of images, ``ToTensor`` on each item, a
 ``DataLoader``, ``nn.MSELoss`` and Adam, validation after each epoch. Its network returns (B, 28, 28) for (B, 1, 28, 28)
 and the loss is broadcast to (B, B, 28, 28); the second column measures it with that mistake corrected, which is the
 fair comparison.
@@ -32,8 +32,8 @@ _SIDE = 28
 
 def tutorial_loop(data_dir: Path, epochs: int, *, corrected: bool) -> float:
     """Seconds that the tutorial's loop takes, data set and loaders built before."""
-    pictures = MNIST(str(data_dir), train=True, transform=transforms.ToTensor())
-    fives = Subset(pictures, (pictures.targets == _DIGIT).nonzero().flatten().tolist())
+    mnist = MNIST(str(data_dir), train=True, transform=transforms.ToTensor())
+    fives = Subset(mnist, (mnist.targets == _DIGIT).nonzero().flatten().tolist())
     size = int(0.8 * len(fives))
     train, validation = random_split(fives, [size, len(fives) - size], generator=torch.Generator().manual_seed(1337))
     train_loader = DataLoader(train, batch_size=TUTORIAL.batch_size, shuffle=True)

@@ -85,6 +85,6 @@ def digit_files() -> dict[int, list[bytes]]:
         images = bunch.images[bunch.target == digit]
         oddity = np.square(images - images.mean(axis=0)).sum(axis=(1, 2))
         pixels = np.rint(images[np.argsort(oddity, kind="stable")] * (255 / 16)).astype(np.uint8)
-        return [encode(Image.fromarray(picture)) for picture in pixels]
+        return [encode(Image.fromarray(image)) for image in pixels]
 
     return {digit: files(digit) for digit in range(10)}

@@ -1,4 +1,4 @@
-"""Pictures to damage, and files made to do harm: what the service must refuse in good time or score in peace."""
+"""Images to damage, and files made to do harm: what the service must refuse in good time or score in peace."""
 
 import gzip
 import struct
@@ -20,7 +20,7 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
 
 
-# --- valid pictures -------------------------------------------------------------------------------------------------
+# --- valid images -------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -34,7 +34,7 @@ def seeds() -> dict[str, bytes]:
     exif[ExifTag.Orientation] = 6
     exif[ExifTag.Make] = "a camera"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    pictures: dict[str, tuple[Image.Image, str, dict[str, object]]] = {
+    images: dict[str, tuple[Image.Image, str, dict[str, object]]] = {
         "png-1": (grey.convert("1"), "PNG", {}),
         "png-L": (grey, "PNG", {"exif": exif}),
         "png-LA": (grey.convert("LA"), "PNG", {}),
@@ -71,7 +71,7 @@ def seeds() -> dict[str, bytes]:
         "webp-lossless": (colour.convert("RGBA"), "WEBP", {"lossless": True}),
         "webp-animated": (colour, "WEBP", {"save_all": True, "append_images": [colour.rotate(180)]}),
     }
-    return {name: encode(image, kind, **options) for name, (image, kind, options) in pictures.items()} | {
+    return {name: encode(image, kind, **options) for name, (image, kind, options) in images.items()} | {
         "bmp-rle8": bmp(8, 4, compression=1, pixels=b"\x08\x05\0\0" * 4 + b"\0\1"),
         "bmp-rle4": bmp(8, 4, compression=2, bits=4, pixels=b"\x08\x15\0\0" * 4 + b"\0\1"),
     }
@@ -235,8 +235,8 @@ def bmp(
 def gif(width: int, height: int, *blocks: bytes, frame: tuple[int, int] = (8, 8)) -> bytes:
     """A GIF file with one grey frame of the size ``frame``; ``blocks`` come before it."""
     palette = b"".join(bytes([level] * 3) for level in range(256))
-    picture = encode(Image.new("P", frame), "GIF")
-    pixels = picture[picture.index(b",") + 10 :]
+    image = encode(Image.new("P", frame), "GIF")
+    pixels = image[image.index(b",") + 10 :]
     place = b"," + struct.pack("<HHHHB", 0, 0, *frame, 0)
     return b"GIF89a" + struct.pack("<HHBBB", width, height, 0xF7, 0, 0) + palette + b"".join(blocks) + place + pixels
 
@@ -334,7 +334,7 @@ def corpus() -> dict[str, bytes]:
         "gif-many-comments": gif(8, 8, b"!\xfe\x01a\0" * 100_000),
         "gif-endless-comment": b"GIF89a\x08\0\x08\0\0\0\0!\xfe" + b"\xff" * 300_000,
         "gif-thousands-of-frames": raw_gif[:-1] + raw_gif[raw_gif.index(b",", 781) : -1] * 10_000 + b";",
-        "gif-without-picture": raw_gif[:781] + b";",
+        "gif-without-image": raw_gif[:781] + b";",
         "bmp-huge": bmp(2**31 - 1, 2**31 - 1),
         "bmp-negative": bmp(-8, -8, pixels=bytes(64)),
         "bmp-zero": bmp(0, 0),
@@ -374,7 +374,7 @@ def corpus() -> dict[str, bytes]:
             Image.new("RGB", (8, 8)), "WEBP", save_all=True, lossless=True,
             append_images=[Image.new("RGB", (8, 8), (i % 251, 0, 0)) for i in range(500)],
         ),
-        # no picture at all
+        # no image at all
         "empty": b"",
         "one-byte": b"\x89",
         "text": b"hello",
@@ -395,7 +395,7 @@ def _webp_with_canvas(side: int) -> bytes:
 
 
 def _many_directories(count: int) -> bytes:
-    """A chain of directories, each of which describes the same 8 × 8 picture."""
+    """A chain of directories, each of which describes the same 8 × 8 image."""
     tags = _tiff_tags(8, 8, strips=(4, 1, 8), strip_bytes=(4, 1, 64))
     entries = struct.pack("<H", len(tags)) + b"".join(
         struct.pack("<HHII", tag, *value) for tag, value in sorted(tags.items())
@@ -415,7 +415,7 @@ def _many_tags() -> bytes:
 
 
 def _tile_bomb(width: int, height: int, mebibytes: int) -> bytes:
-    """An 8 × 8 picture in one deflated tile of quite another size."""
+    """An 8 × 8 image in one deflated tile of quite another size."""
     packed = _zeros(mebibytes * _MIB)
     tags = _tiff_tags(
         8, 8, compression=(3, 1, 8), tile_width=(4, 1, width), tile_height=(4, 1, height),

@@ -1,4 +1,4 @@
-"""What tests share: tiny real bundles, pictures as files, a real server process."""
+"""What tests share: tiny real bundles, images as files, a real server process."""
 
 import base64
 import contextlib
@@ -34,7 +34,7 @@ from app.inference.bundles.manifest import (
 )
 from app.inference.bundles.store import new_version
 from app.inference.decisions.conformal import Calibration
-from app.inference.images.decoding import InputSpec, open_picture
+from app.inference.images.decoding import InputSpec, open_image
 from app.inference.images.rendering import png, to_pixels
 from tests import warm
 from training.evaluation import score_all
@@ -88,7 +88,7 @@ def _bundle(seed: int, spec: InputSpec, network: torch.nn.Module | None) -> tupl
     model = torchscript.load(archive)
     images = (torch.rand(120, *spec.shape) * 255).round() / 255
     golden = png(to_pixels(images[0]))
-    tensor = open_picture(golden, max_pixels=10**6).decode(spec).tensor
+    tensor = open_image(golden, max_pixels=10**6).decode(spec).tensor
     scores = score_all(model, tensor.unsqueeze(0))
     calibration = Calibration(score_all(model, images[:99]).score)
     files = {MODEL_FILE: archive, "report/loss.png": golden}
@@ -129,7 +129,7 @@ def encode(image: Image.Image, image_format: str = "PNG", **options: Any) -> byt
 
 
 def gradient(width: int = 8, height: int = 8) -> Image.Image:
-    """A grey picture in which no two rows or columns are alike."""
+    """A grey image in which no two rows or columns are alike."""
     values = np.add.outer(np.arange(height) * 131 % 120, np.arange(width) * 89 % 130).astype(np.uint8)
     return Image.fromarray(values)
 

@@ -55,7 +55,7 @@ def mnist() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     return images, labels
 
 
-def odd_pictures() -> dict[str, npt.NDArray[np.uint8]]:
+def odd_images() -> dict[str, npt.NDArray[np.uint8]]:
     random = np.random.default_rng(0)
     return {
         "blank": np.zeros((28, 28), np.uint8),
@@ -69,13 +69,13 @@ def odd_pictures() -> dict[str, npt.NDArray[np.uint8]]:
     }
 
 
-@pytest.mark.parametrize("name", odd_pictures())
-def test_pictures_of_nothing_are_anomalies(shipped: Server, name: str) -> None:
-    data = encode(Image.fromarray(odd_pictures()[name]))
+@pytest.mark.parametrize("name", odd_images())
+def test_images_of_nothing_are_anomalies(shipped: Server, name: str) -> None:
+    data = encode(Image.fromarray(odd_images()[name]))
     response = shipped.client.post("/score?include=", content=data, headers={"Content-Type": "image/png"})
     (result,) = response.json()["results"]
     assert result["is_anomaly"], result
-    assert any("above that of every calibration picture" in warning for warning in result["warnings"])
+    assert any("above that of every calibration image" in warning for warning in result["warnings"])
     assert any("resized" in warning for warning in result["warnings"]) is name.startswith("large")
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 
 from app.inference.errors import InferenceError
-from training.cli.interrupts import stopping_at_once
+from training.cli.interrupts import exit_on_interrupt
 from training.errors import TrainingError
 
 
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _do(words: list[str]) -> int:
-    with stopping_at_once():  # the seconds that torch takes to be read
+    with exit_on_interrupt():  # the seconds that torch takes to be read
         from training.cli import recalibrate, sign, store, train  # noqa: PLC0415
         from training.cli.parser import STORE_COMMANDS  # noqa: PLC0415
     if not words or words[0] not in STORE_COMMANDS:

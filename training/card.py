@@ -16,7 +16,7 @@ Row = tuple[str, str]
 
 
 def evaluation_rows(evaluation: Evaluation) -> list[Row]:
-    """The figures on test pictures: (what, how much); without those that need pictures there were none of."""
+    """The figures on test images: (what, how much); without those that need images there were none of."""
     rows = (
         ("AUROC", evaluation.auroc, ".4f"),
         ("average precision", evaluation.average_precision, ".4f"),
@@ -32,7 +32,7 @@ def outcome_rows(manifest: Manifest) -> list[Row]:
     return [
         ("threshold", f"{manifest.threshold:.6g}  ({manifest.scoring.rule}, n = {manifest.calibration.size:,})"),
         ("guaranteed false alarms", f"≤ {manifest.false_alarm_rate:.4g}  ({manifest.guarantee})"),
-        *(evaluation_rows(evaluation) if evaluation else [("evaluated", "no: there are no test pictures")]),
+        *(evaluation_rows(evaluation) if evaluation else [("evaluated", "no: there are no test images")]),
         *(_weakest_kinds(evaluation) if evaluation else []),
     ]
 
@@ -50,7 +50,7 @@ def all_rows(manifest: Manifest) -> list[Row]:
         ("input", f"{'grey' if spec.mode == 'L' else 'colour'}, {spec.height} × {spec.width}"),
         ("data", f"{data.source}, normal: {data.normal}; {data.unreadable:,} files unreadable"),
         (
-            "normal pictures",
+            "normal images",
             f"{split.fit:,} to fit, {len(split.validation):,} to watch, {len(split.calibration):,} to calibrate"
             f"{' at first' if manifest.recalibration else ''}; "
             f"{data.groups:,} things shown",
@@ -96,7 +96,7 @@ def _recalibration_rows(manifest: Manifest) -> list[Row]:
             f"the weights are those of {old.version}, whose threshold was {old.threshold:.6g} "
             f"({old.guarantee}, ≤ {old.false_alarm_rate:.4g}, n = {old.size:,})",
         ),
-        ("new normal pictures", f"{old.data.source}; the old threshold calls {old.flagged:.2%} of them anomalies"),
+        ("new normal images", f"{old.data.source}; the old threshold calls {old.flagged:.2%} of them anomalies"),
     ]
 
 

@@ -12,7 +12,7 @@ from app.inference.bundles.store import ModelStore
 from training.__main__ import main as train
 from training.cli.parser import Parser, add_help, one_of
 
-# The least share of false alarms that a tenth of the set can guarantee well: MNIST has 5,400 pictures of a digit or
+# The least share of false alarms that a tenth of the set can guarantee well: MNIST has 5,400 images of a digit or
 # more, scikit-learn's digits 174.
 FALSE_ALARM_RATES: Final = {"mnist": 0.01, "fashion-mnist": 0.01, "digits": 0.05}
 
@@ -52,7 +52,7 @@ def _parser() -> Parser:
                        help=", ".join(FALSE_ALARM_RATES))  # fmt: skip
     group.add_argument("--data-dir", type=Path, default=Path("data"), metavar="FOLDER", help="where sets are kept")
     group.add_argument("--store", type=Path, default=Path("demo_store"), metavar="FOLDER", help="where the models go")
-    group.add_argument("--epochs", metavar="N", help="passes over the pictures (default: the recipe's)")
+    group.add_argument("--epochs", metavar="N", help="passes over the images (default: the recipe's)")
     add_help(group)
     return parser
 

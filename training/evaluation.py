@@ -1,4 +1,4 @@
-"""Figures on labelled test pictures; nothing is chosen by them."""
+"""Figures on labelled test images; nothing is chosen by them."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -26,12 +26,12 @@ def score_all(model: ScoringModel, images: torch.Tensor) -> BatchScores:
 
 
 def evaluate(scores: Sequence[float], kinds: Sequence[str], threshold: float) -> Evaluation | None:
-    """Ranks and rates; None without test pictures.
+    """Ranks and rates; None without test images.
 
     Args:
-        scores: one per test picture.
-        kinds: ``normal`` or the kind of anomaly, one per test picture.
-        threshold: above it a picture is an anomaly.
+        scores: one per test image.
+        kinds: ``normal`` or the kind of anomaly, one per test image.
+        threshold: above it an image is an anomaly.
     """
     if not scores:
         return None

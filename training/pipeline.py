@@ -30,7 +30,7 @@ from app.inference.bundles.manifest import (
 from app.inference.bundles.signing import SigningKey
 from app.inference.bundles.store import ModelStore, new_version
 from app.inference.decisions.conformal import Calibration, Guarantee, promise
-from app.inference.images.decoding import InputSpec, open_picture
+from app.inference.images.decoding import InputSpec, open_image
 from app.inference.images.rendering import png, to_pixels
 from training import report
 from training.data.datasets import Dataset, Source, load
@@ -41,9 +41,9 @@ from training.model.autoencoders import build, parameter_count
 from training.model.fitting import Epoch, fit, pick_device
 from training.model.recipes import Recipe
 from training.model.scoring_rules import Rule, ScoredAutoencoder
-from training.report import Material
+from training.report import ReportData
 
-READING: Final = "reading the pictures"
+READING: Final = "reading the images"
 FITTING: Final = "fitting"
 PUBLISHING: Final = "publishing"
 
@@ -70,8 +70,8 @@ class Prepared:
     """Data and split of a run, before anything is learned.
 
     Attributes:
-        data: all pictures.
-        parts: which normal picture serves what.
+        data: all images.
+        parts: which normal image serves what.
         device: where the network will be fitted.
         near_duplicates: pairs that look alike, by the two parts they lie in; None for the built-in sets.
     """
@@ -102,11 +102,11 @@ class Observer:
     def prepared(self, prepared: Prepared) -> None:
         """How it was split."""
 
-    def step(self, pictures: int) -> None:
-        """So many more pictures were fitted on."""
+    def step(self, images: int) -> None:
+        """So many more images were fitted on."""
 
     def epoch(self, epoch: Epoch) -> None:
-        """All pictures were fitted on once more."""
+        """All images were fitted on once more."""
 
 
 def train(run: Run, observer: Observer | None = None) -> Published:
@@ -184,7 +184,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         calibration=CalibrationRecord(size=len(calibration), scores=calibration.scores),
     )
     observer.stage("drawing the report")
-    material = Material(
+    material = ReportData(
         normal=data.normal[list(parts.fit)],
         epochs=epochs,
         calibration=calibration.scores,
@@ -255,10 +255,10 @@ def _find_near_duplicates(data: Dataset, parts: Parts) -> dict[str, list[tuple[s
 
 
 def _golden(model: torchscript.ScoringModel, spec: InputSpec, held_out: torch.Tensor) -> Golden:
-    """The calibration picture of median score, as a PNG, with the answers it gets when read back."""
+    """The calibration image of median score, as a PNG, with the answers it gets when read back."""
     order = torch.tensor(score_all(model, held_out).score).argsort()
     data = png(to_pixels(held_out[order[len(order) // 2]]))
-    image = open_picture(data, max_pixels=spec.height * spec.width).decode(spec).tensor
+    image = open_image(data, max_pixels=spec.height * spec.width).decode(spec).tensor
     scores = score_all(model, image.unsqueeze(0))
     return Golden(image=base64.b64encode(data).decode(), mse=scores.mse[0], score=scores.score[0])
 

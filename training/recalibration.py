@@ -1,6 +1,6 @@
-"""A new threshold for weights that are there already: score new normal pictures, calibrate, publish.
+"""A new threshold for weights that are there already: score new normal images, calibrate, publish.
 
-The promise is that of any calibration: it holds for pictures drawn like the new ones, which the weights must not
+The promise is that of any calibration: it holds for images drawn like the new ones, which the weights must not
 have been fitted on.
 """
 
@@ -30,18 +30,18 @@ from training.evaluation import score_all
 
 _WITHIN: Final = "within calibration"
 _LABELLED: Final = (
-    "; the calibration pictures are those that operators labelled normal: it is worth something only if they labelled "
-    "every picture or a random sample, not just what was flagged"
+    "; the calibration images are those that operators labelled normal: it is worth something only if they labelled "
+    "every image or a random sample, not just what was flagged"
 )
 
 
 @dataclass(frozen=True)
-class NewPictures:
+class NewImages:
     """What the new threshold is set by.
 
     Attributes:
-        normal: scores of normal pictures.
-        anomalies: scores of pictures that were labelled anomalies; they decide nothing.
+        normal: scores of normal images.
+        anomalies: scores of images that were labelled anomalies; they decide nothing.
         data: where they come from.
         unreadable: files or lines that were passed over, each in a line of text.
         caveat: what must be added to the promise.
@@ -63,16 +63,16 @@ class Recalibrated:
     directory: Path
 
 
-def from_images(bundle: Bundle, folder: Path, groups: str) -> NewPictures:
-    """Scores the pictures of a folder, or of its ``normal/`` where it is laid out for training.
+def from_images(bundle: Bundle, folder: Path, groups: str) -> NewImages:
+    """Scores the images of a folder, or of its ``normal/`` where it is laid out for training.
 
     Args:
         bundle: decodes and scores them as the service does.
-        folder: normal pictures, and nothing else.
+        folder: normal images, and nothing else.
         groups: what is one thing: ``folder``, ``none`` or a regular expression.
 
     Raises:
-        TrainingError: there is no such folder, or no readable picture in it.
+        TrainingError: there is no such folder, or no readable image in it.
     """
     if not folder.is_dir():
         raise TrainingError(f"there is no folder {folder}")
@@ -87,7 +87,7 @@ def from_images(bundle: Bundle, folder: Path, groups: str) -> NewPictures:
     alike = hashes(decoded.images)
     pairs = [pair for pair in near_duplicates(alike, alike) if pair.first < pair.second]
     things = {folders.group_of(files[index].relative_to(root), groups) for index in decoded.kept}
-    return NewPictures(
+    return NewImages(
         normal=score_all(bundle.model, decoded.images).score,
         anomalies=(),
         data=Data(
@@ -102,11 +102,11 @@ def from_images(bundle: Bundle, folder: Path, groups: str) -> NewPictures:
     )
 
 
-def from_labels(store: ModelStore, bundle: Bundle, file: Path) -> NewPictures:
-    """Takes the scores of labelled pictures, given by this version or by another with the same weights.
+def from_labels(store: ModelStore, bundle: Bundle, file: Path) -> NewImages:
+    """Takes the scores of labelled images, given by this version or by another with the same weights.
 
     Raises:
-        TrainingError: the file cannot be read, or holds no picture of this model that was labelled normal.
+        TrainingError: the file cannot be read, or holds no image of this model that was labelled normal.
     """
     manifest = bundle.manifest
     try:
@@ -121,7 +121,7 @@ def from_labels(store: ModelStore, bundle: Bundle, file: Path) -> NewPictures:
             f"{file} has no label 'normal' for {manifest.name} {manifest.version} or a version with the same weights; "
             f"it has {len(found.labels):,} labels in all"
         )
-    return NewPictures(
+    return NewImages(
         normal=[each.score for each in normal],
         anomalies=[each.score for each in anomalies],
         data=Data(
@@ -138,7 +138,7 @@ def from_labels(store: ModelStore, bundle: Bundle, file: Path) -> NewPictures:
 
 
 def _versions_with_same_weights(store: ModelStore, manifest: Manifest, versions: set[str]) -> set[str]:
-    """A recalibrated version gives every picture the score that its predecessor gave it."""
+    """A recalibrated version gives every image the score that its predecessor gave it."""
     same = {manifest.version}
     for version in versions & set(store.versions(manifest.name)):
         try:
@@ -158,23 +158,23 @@ def _fingerprint(used: Sequence[Label]) -> str:
 def recalibrate(
     store: ModelStore,
     bundle: Bundle,
-    new: NewPictures,
+    new: NewImages,
     *,
     false_alarm_rate: float,
     guarantee: Guarantee,
     key: SigningKey | None,
 ) -> Recalibrated:
-    """Publishes the weights of a version with a threshold from new pictures.
+    """Publishes the weights of a version with a threshold from new images.
 
     Raises:
-        TrainingError: there are too few pictures; the text says how many it takes.
+        TrainingError: there are too few images; the text says how many it takes.
         StoreNotWritable, BundleRejected: publishing failed; the store serves what it served.
     """
     before, calibration = bundle.manifest, Calibration(new.normal)
     try:
         threshold = calibration.threshold(false_alarm_rate, guarantee)
     except UnsupportedFalseAlarmRate as error:
-        raise TrainingError(f"too few normal pictures: {error}") from error
+        raise TrainingError(f"too few normal images: {error}") from error
     draft = before.model_copy(
         update={
             "version": new_version(),
@@ -197,14 +197,14 @@ def recalibrate(
         }
     )
     kept = _files_of(store, before, [MODEL_FILE, *(f"report/{name}.png" for name in report.WITHOUT_THRESHOLD)])
-    pictures = {PurePath(name).stem: content for name, content in kept.items() if name != MODEL_FILE}
-    files = {MODEL_FILE: kept[MODEL_FILE], **report.write_recalibrated(before, draft, pictures)}
+    images = {PurePath(name).stem: content for name, content in kept.items() if name != MODEL_FILE}
+    files = {MODEL_FILE: kept[MODEL_FILE], **report.write_recalibrated(before, draft, images)}
     after = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
     return Recalibrated(before, after, store.publish(after, files, key))
 
 
 def share_above(scores: Sequence[float], threshold: float) -> float:
-    """What share of some pictures a threshold calls anomalies."""
+    """What share of some images a threshold calls anomalies."""
     return sum(score > threshold for score in scores) / len(scores)
 
 

@@ -1,6 +1,6 @@
 """The report of a training run: what went in, how it went, how it separates, where it errs.
 
-PNG pictures, and one self-contained HTML page that shows them with the figures and the settings.
+PNG images, and one self-contained HTML page that shows them with the figures and the settings.
 """
 
 import base64
@@ -37,7 +37,7 @@ _KINDS: Final = 20
 _SHOWN_FIRST: Final = "7"  # the tutorial shows a seven where there is one
 
 
-# Of a grid of pictures: its width, and what lies between them, in widths of a picture.
+# Of a grid of images: its width, and what lies between them, in widths of an image.
 _INCHES: Final = 9
 _GAP: Final = 0.06
 _LABEL: Final = 0.2
@@ -45,21 +45,21 @@ _LABEL: Final = 0.2
 
 @dataclass(frozen=True)
 class _Cell:
-    """A picture, (C, H, W), in a grid."""
+    """An image, (C, H, W), in a grid."""
 
     image: torch.Tensor
     label: str = ""
 
 
 @dataclass(frozen=True)
-class Material:
-    """What the pictures are drawn from.
+class ReportData:
+    """What the images are drawn from.
 
     Attributes:
-        normal: (N, C, H, W) pictures that were fitted on.
+        normal: (N, C, H, W) images that were fitted on.
         epochs: the training's course.
         calibration: scores of the calibration part.
-        threshold: above it a picture is an anomaly.
+        threshold: above it an image is an anomaly.
         false_alarm_rate: α of that threshold.
         test: (M, C, H, W), may be empty.
         test_kinds: M names, ``normal`` or the kind of anomaly.
@@ -77,28 +77,28 @@ class Material:
 
 
 WITHOUT_THRESHOLD: Final = ("samples", "loss", "gallery", "precision_recall")
-"""Pictures that stay true when only the threshold changes."""
+"""Images that stay true when only the threshold changes."""
 
-# Section → the pictures in it, each with what it shows for those who cannot see it.
+# Section → the images in it, each with what it shows for those who cannot see it.
 _SECTIONS: Final = {
     "How the scores separate": {
         "recalibration": "Histogram of the calibration scores, old and new, with both thresholds",
-        "histogram": "Histogram of the scores of calibration and test pictures with the threshold",
-        "roc": "ROC curve on the test pictures",
-        "precision_recall": "Precision-recall curve on the test pictures",
+        "histogram": "Histogram of the scores of calibration and test images with the threshold",
+        "roc": "ROC curve on the test images",
+        "precision_recall": "Precision-recall curve on the test images",
     },
     "What was learned": {
-        "samples": "A sample of the normal pictures",
+        "samples": "A sample of the normal images",
         "loss": "Training and validation loss by epoch",
         "reconstruction": "An anomaly, its reconstruction and the error map",
-        "gallery": "Test pictures of each kind above their reconstructions",
+        "gallery": "Test images of each kind above their reconstructions",
     },
     "Where it errs": {"worst": "The worst false alarms and the worst misses"},
 }
 
 
-def write(manifest: Manifest, material: Material) -> dict[str, bytes]:
-    """All files of the report by their name in the bundle; pictures that need test pictures only with them."""
+def write(manifest: Manifest, material: ReportData) -> dict[str, bytes]:
+    """All files of the report by their name in the bundle; images that need test images only with them."""
     return _page(manifest, draw(material))
 
 
@@ -113,21 +113,21 @@ def write_recalibrated(before: Manifest, after: Manifest, kept: Mapping[str, byt
     return _page(after, {**kept, "recalibration": _png(_histograms(before, after))})
 
 
-def _page(manifest: Manifest, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+def _page(manifest: Manifest, images: Mapping[str, bytes]) -> dict[str, bytes]:
     page = jinja2.Environment(autoescape=True).from_string(Path(__file__).with_suffix(".html").read_text("utf-8"))
-    sections = {title: [name for name in names if name in pictures] for title, names in _SECTIONS.items()}
+    sections = {title: [name for name in names if name in images] for title, names in _SECTIONS.items()}
     html = page.render(
         manifest=manifest,
         figures=evaluation_rows(manifest.evaluation) if manifest.evaluation else [],
         sections=[(title, names) for title, names in sections.items() if names],
         alternatives={name: text for names in _SECTIONS.values() for name, text in names.items()},
-        pictures={name: base64.b64encode(content).decode() for name, content in pictures.items()},
+        images={name: base64.b64encode(content).decode() for name, content in images.items()},
     )
-    files = {f"report/{name}.png": content for name, content in pictures.items()}
+    files = {f"report/{name}.png": content for name, content in images.items()}
     return {**files, "report/index.html": html.encode()}
 
 
-def draw(material: Material) -> dict[str, bytes]:
+def draw(material: ReportData) -> dict[str, bytes]:
     """PNG files by name."""
     kinds = set(material.test_kinds)
     figures = {
@@ -159,13 +159,13 @@ def _show(axes: mpl.axes.Axes, image: torch.Tensor, title: str = "") -> None:
 
 
 def _grid(title: str, cells: Mapping[tuple[int, int], _Cell], columns: int) -> Figure:
-    """Pictures of one size in rows and columns, by (row, column), the labels above.
+    """Images of one size in rows and columns, by (row, column), the labels above.
 
     All of them share one pair of axes: a pair for each would take a hundred times as long to lay out as to draw.
 
     Args:
         title: above all.
-        cells: the pictures.
+        cells: the images.
         columns: how many columns there are, empty ones included.
     """
     height = max(cell.image.shape[-2] / cell.image.shape[-1] for cell in cells.values())
@@ -188,10 +188,10 @@ def _grid(title: str, cells: Mapping[tuple[int, int], _Cell], columns: int) -> F
     return figure
 
 
-def _samples(material: Material) -> Figure:
+def _samples(material: ReportData) -> Figure:
     columns = _SAMPLES // 2
     cells = {divmod(at, columns): _Cell(image) for at, image in enumerate(material.normal[:_SAMPLES])}
-    return _grid("Normal pictures, as the model sees them", cells, columns)
+    return _grid("Normal images, as the model sees them", cells, columns)
 
 
 def _loss(epochs: Sequence[Epoch]) -> Figure:
@@ -210,7 +210,7 @@ def _loss(epochs: Sequence[Epoch]) -> Figure:
     return figure
 
 
-def _reconstruction(material: Material) -> Figure:
+def _reconstruction(material: ReportData) -> Figure:
     """One anomaly, what the model makes of it, and where they differ."""
     anomalies = [index for index, kind in enumerate(material.test_kinds) if kind != NORMAL]
     index = next((i for i in anomalies if material.test_kinds[i] == _SHOWN_FIRST), anomalies[0])
@@ -230,7 +230,7 @@ def _reconstruction(material: Material) -> Figure:
     return figure
 
 
-def _histogram(material: Material) -> Figure:
+def _histogram(material: ReportData) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     scores = np.array(material.test_scores.score)
@@ -272,7 +272,7 @@ def _histograms(before: Manifest, after: Manifest) -> Figure:
     return figure
 
 
-def _roc(material: Material) -> Figure:
+def _roc(material: ReportData) -> Figure:
     anomalous = [kind != NORMAL for kind in material.test_kinds]
     false_alarms, detections, thresholds = roc_curve(anomalous, material.test_scores.score)
     at = int(np.searchsorted(-thresholds, -material.threshold))
@@ -287,12 +287,12 @@ def _roc(material: Material) -> Figure:
         label="at the threshold",
     )
     axes.plot([0, 1], [0, 1], color="#cccccc", lw=1, zorder=0)
-    axes.set(xlabel="false-alarm rate", ylabel="detection rate", title="ROC on the test pictures")
+    axes.set(xlabel="false-alarm rate", ylabel="detection rate", title="ROC on the test images")
     axes.legend(loc="lower right")
     return figure
 
 
-def _precision_recall(material: Material) -> Figure:
+def _precision_recall(material: ReportData) -> Figure:
     anomalous = [kind != NORMAL for kind in material.test_kinds]
     precision, recall, _ = precision_recall_curve(anomalous, material.test_scores.score)
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
@@ -304,8 +304,8 @@ def _precision_recall(material: Material) -> Figure:
     return figure
 
 
-def _with_reconstructions(material: Material, indices: Sequence[int], row: int) -> dict[tuple[int, int], _Cell]:
-    """Two rows from ``row`` on: test pictures with kind and score, and what the model makes of them."""
+def _with_reconstructions(material: ReportData, indices: Sequence[int], row: int) -> dict[tuple[int, int], _Cell]:
+    """Two rows from ``row`` on: test images with kind and score, and what the model makes of them."""
     scores = material.test_scores
     cells = {}
     for column, index in enumerate(indices):
@@ -315,18 +315,18 @@ def _with_reconstructions(material: Material, indices: Sequence[int], row: int) 
     return cells
 
 
-def _gallery(material: Material) -> Figure:
-    """Two test pictures of each kind, above their reconstructions."""
+def _gallery(material: ReportData) -> Figure:
+    """Two test images of each kind, above their reconstructions."""
     kinds = sorted(set(material.test_kinds))[:_KINDS]
     shown = [index for kind in kinds for index in [i for i, k in enumerate(material.test_kinds) if k == kind][:_EACH]]
     cells: dict[tuple[int, int], _Cell] = {}
     for start in range(0, len(shown), _WIDE):
         cells |= _with_reconstructions(material, shown[start : start + _WIDE], 2 * start // _WIDE)
-    return _grid("Test pictures (above) and reconstructions (below)", cells, _WIDE)
+    return _grid("Test images (above) and reconstructions (below)", cells, _WIDE)
 
 
-def _worst(material: Material) -> Figure:
-    """The highest-scoring normal and the lowest-scoring anomalous test pictures, each above its reconstruction."""
+def _worst(material: ReportData) -> Figure:
+    """The highest-scoring normal and the lowest-scoring anomalous test images, each above its reconstruction."""
     scores = material.test_scores.score
     by_score = sorted(range(len(scores)), key=scores.__getitem__)
     normal = [index for index in reversed(by_score) if material.test_kinds[index] == NORMAL]

@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Lifespan
 from app import __version__
 from app.api import problems
 from app.api.feedback import Feedback
-from app.api.http.middleware import Accounting, Dispatch, RequireKey
+from app.api.http.middleware import Dispatch, RequestTracking, RequireKey
 from app.api.http.shutdown import Draining, draining_on_signals
-from app.api.http.uploads import Intake
+from app.api.http.uploads import BodyReader
 from app.api.openapi import document as openapi
 from app.api.routes import feedback, health, models, page
 from app.api.routes import metrics as observe
@@ -25,7 +25,7 @@ from app.api.settings import Settings
 from app.api.telemetry import logging as logs
 from app.api.telemetry.drift_monitor import Drift
 from app.api.telemetry.metrics import Metrics
-from app.api.telemetry.request_log import Ledger
+from app.api.telemetry.request_log import RequestLog
 from app.api.v2 import routes as v2
 from app.inference.bundles.store import ModelStore
 from app.inference.serving.engine import Engine
@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> ASGIApp:
     """Builds an application; models are loaded once it starts."""
     metrics, draining = Metrics(), Draining()
     drift = Drift(metrics, settings.drift_path)
-    ledger = Ledger(metrics, drift.note)
+    ledger = RequestLog(metrics, drift.note)
     engine = Engine(
         max_batch=settings.max_batch,
         queue_size=settings.queue_size,
@@ -79,13 +79,13 @@ def create_app(settings: Settings) -> ASGIApp:
             ledger.tell()
             drift.close()
 
-    intake = Intake(max_body_bytes=settings.max_body_bytes, max_files=settings.max_files)
+    intake = BodyReader(max_body_bytes=settings.max_body_bytes, max_files=settings.max_files)
     services = Services(settings, engine, registry, metrics, ledger, intake, drift, _feedback(settings), draining)
     endpoint = ScoreEndpoint(services)
     app: ASGIApp = Dispatch(endpoint.path, endpoint, _api(services, lifespan))
     if settings.api_keys:
         app = RequireKey(app, [key.get_secret_value() for key in settings.api_keys])
-    return Accounting(app, ledger, draining)
+    return RequestTracking(app, ledger, draining)
 
 
 def _api(services: Services, lifespan: Lifespan[FastAPI]) -> FastAPI:
@@ -93,7 +93,7 @@ def _api(services: Services, lifespan: Lifespan[FastAPI]) -> FastAPI:
     api = FastAPI(
         title="Anomaly service",
         version=__version__,
-        description="Says whether a picture is an anomaly, and shows why. Every error is a problem document, RFC 9457; "
+        description="Says whether an image is an anomaly, and shows why. Every error is a problem document, RFC 9457; "
         "under /v2 it is what the Open Inference Protocol says.",
         lifespan=lifespan,
         exception_handlers=problems.HANDLERS,

@@ -1,4 +1,4 @@
-"""Operators' labels: each scored picture's answer has an id, and whoever holds the id may say what the picture was.
+"""Operators' labels: each scored image's answer has an id, and whoever holds the id may say what the image was.
 
 An id carries the answer itself and a code (HMAC, RFC 2104) that only this installation can make: the scores that
 labels bring back cannot be forged, and neither memory nor a database is needed, whichever worker is asked, also after
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Scope
 
 from app.api.errors import InvalidLabel, UnknownAnswer
-from app.api.http.uploads import Intake, Upload
+from app.api.http.uploads import BodyReader, Upload
 from app.inference.bundles.labels import Answer, Label, Verdict, append
 from app.inference.errors import LabelNotKept
 
@@ -32,7 +32,7 @@ _SECRET_BYTES: Final = 32
 _CODE_BYTES: Final = 16
 _PURPOSE: Final = b"answer 1\n"
 
-Id = Annotated[str, Field(max_length=2048, description="of the scored picture, as its answer has it")]
+Id = Annotated[str, Field(max_length=2048, description="of the scored image, as its answer has it")]
 
 
 class LabelBody(BaseModel):
@@ -41,7 +41,7 @@ class LabelBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: Id
-    verdict: Verdict = Field(description="what the picture really is")
+    verdict: Verdict = Field(description="what the image really is")
     filename: str | None = Field(None, max_length=255, description="for people who read the file")
     comment: str | None = Field(None, max_length=1000, description="likewise")
 
@@ -58,7 +58,7 @@ class Feedback:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.intake = Intake(max_body_bytes=MAX_BODY_BYTES, max_files=0)
+        self.intake = BodyReader(max_body_bytes=MAX_BODY_BYTES, max_files=0)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640))
@@ -119,12 +119,12 @@ class Feedback:
 def with_ids(
     feedback: Feedback | None, scope: Scope, uploads: Sequence[Upload], body: dict[str, Any]
 ) -> dict[str, Any]:
-    """The answer to a request, with an id for each scored picture if labels are kept.
+    """The answer to a request, with an id for each scored image if labels are kept.
 
     Args:
         feedback: makes them; None: labels are not kept.
         scope: of the request.
-        uploads: the pictures.
+        uploads: the images.
         body: the answer, changed in place.
     """
     if feedback is None:

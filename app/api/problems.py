@@ -55,7 +55,7 @@ KINDS: Final[Mapping[type[Exception], Kind]] = {
     http.NotAcceptable: Kind("not-acceptable", "Accept cannot be served", 406),
     http.BodyTooLarge: Kind("body-too-large", "Request body too large", 413),
     http.TooManyFiles: Kind("too-many-files", "Too many files", 413),
-    domain.TooManyPixels: Kind("too-many-pixels", "Picture has too many pixels", 413),
+    domain.TooManyPixels: Kind("too-many-pixels", "ImageFile has too many pixels", 413),
     http.UnsupportedMediaType: Kind("unsupported-media-type", "Body is neither an image nor multipart", 415),
     domain.UnreadableImage: Kind("unreadable-image", "Not a readable image", 422),
     domain.UnsupportedFalseAlarmRate: Kind("unsupported-false-alarm-rate", "False-alarm rate not supported", 422),

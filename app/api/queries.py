@@ -23,11 +23,11 @@ class ScoreQuery(BaseModel):
         None,
         gt=0,
         lt=1,
-        description="share of normal pictures that may be called anomalies; default: the one calibrated into the model",
+        description="share of normal images that may be called anomalies; default: the one calibrated into the model",
     )
     include: tuple[Extra, ...] = Field(
         ("reconstruction",),
-        description="comma list of pictures to return, each as a PNG data URI: `input` (what the model saw), "
+        description="comma list of images to return, each as a PNG data URI: `input` (what the model saw), "
         "`reconstruction`, `error_map`; empty: numbers alone",
     )
 

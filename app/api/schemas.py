@@ -10,7 +10,7 @@ from app.api.telemetry.drift_state import State
 from app.inference.bundles.labels import Label, Verdict
 from app.inference.bundles.manifest import Data, Evaluation, FileRecord, Loss, Manifest, Recalibration, Scoring
 from app.inference.decisions.conformal import Calibration, Guarantee, finest_false_alarm_rate
-from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, LEAST_CHANCE, WINDOW, chance, limit
+from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, SMALLEST_P_VALUE, WINDOW, chance, limit
 from app.inference.images.decoding import InputSpec
 
 _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
@@ -22,7 +22,7 @@ _TRIED_RATES = (
 
 
 _LIMITS: Final = (
-    "Only scores are compared. True anomalies look like a change where they are more than about one picture in ten; "
+    "Only scores are compared. True anomalies look like a change where they are more than about one image in ten; "
     "labels would tell the two apart. A change that leaves the scores as they were is not seen."
 )
 
@@ -57,7 +57,7 @@ class ModelVersion(BaseModel):
 
 
 class ScoredImage(BaseModel):
-    """One picture with its verdict."""
+    """One image with its verdict."""
 
     status: Literal["scored"]
     filename: str | None
@@ -66,7 +66,7 @@ class ScoredImage(BaseModel):
     is_anomaly: bool = Field(description="exactly: score > threshold")
     verdict: Literal["normal", "anomaly"]
     p_value: float = Field(description="(1 + number of calibration scores ≥ score) / (n + 1)")
-    warnings: list[str] = Field(description="what was done to the picture or looks wrong")
+    warnings: list[str] = Field(description="what was done to the image or looks wrong")
     id: str | None = Field(None, description="for `POST /feedback`, where labels are kept")
     input: str | None = Field(None, description="what the model saw, PNG as a data URI, if included")
     reconstruction: str | None = Field(None, description="PNG as a data URI, if included")
@@ -229,7 +229,7 @@ class Stop(BaseModel):
     """One setting of the sensitivity."""
 
     false_alarm_rate: float = Field(description="as `/score` takes it")
-    threshold: float = Field(description="above it a picture is an anomaly at that rate")
+    threshold: float = Field(description="above it an image is an anomaly at that rate")
 
 
 class CalibrationScores(BaseModel):
@@ -238,7 +238,7 @@ class CalibrationScores(BaseModel):
     name: str
     version: str
     guarantee: Guarantee
-    scores: tuple[float, ...] = Field(description="of the calibration pictures, ascending")
+    scores: tuple[float, ...] = Field(description="of the calibration images, ascending")
     stops: list[Stop] = Field(description="from the finest rate that the scores support to a half, ascending")
 
     @classmethod
@@ -269,23 +269,23 @@ class LastWindow(BaseModel):
     statistic: float = Field(description="largest log-likelihood ratio of window against calibration, from 0")
     limit: float = Field(description="from here on a window counts as changed")
     p_value: float = Field(
-        description=f"how likely so large a statistic is without a change; at least {LEAST_CHANCE:g}"
+        description=f"how likely so large a statistic is without a change; at least {SMALLEST_P_VALUE:g}"
     )
-    mean_p_value: float = Field(description="of its pictures; about 0.5 while nothing changes, less: higher scores")
+    mean_p_value: float = Field(description="of its images; about 0.5 while nothing changes, less: higher scores")
 
 
 class DriftAnswer(BaseModel):
-    """Whether pictures still look like the calibration pictures, by their scores."""
+    """Whether images still look like the calibration images, by their scores."""
 
     name: str
     version: str
     verdict: Literal["too few pictures yet", "no change seen", "changed"] = Field(description="of the last window")
     scores: Literal["higher", "lower"] | None = Field(description="what has become of them, if they have changed")
     since: datetime | None = Field(description="the first of the changed windows, if the last is one")
-    window: int = Field(description="pictures that are compared at a time")
+    window: int = Field(description="images that are compared at a time")
     false_alarm_probability: float = Field(
         description="that a window counts as changed while nothing changes: at most this, over the draw of the "
-        "calibration pictures and of the window"
+        "calibration images and of the window"
     )
     pictures: int = Field(description="scored since the last window, by all workers")
     windows: int = Field(description="compared since this version began to serve")

@@ -8,11 +8,11 @@ from fastapi import Request
 
 from app.api.feedback import Feedback
 from app.api.http.shutdown import Draining
-from app.api.http.uploads import Intake
+from app.api.http.uploads import BodyReader
 from app.api.settings import Settings
 from app.api.telemetry.drift_monitor import Drift
 from app.api.telemetry.metrics import Metrics
-from app.api.telemetry.request_log import Ledger
+from app.api.telemetry.request_log import RequestLog
 from app.inference.serving.engine import Engine
 from app.inference.serving.registry import ModelRegistry
 
@@ -25,8 +25,8 @@ class Services:
     engine: Engine
     registry: ModelRegistry
     metrics: Metrics
-    ledger: Ledger
-    intake: Intake
+    ledger: RequestLog
+    intake: BodyReader
     drift: Drift
     feedback: Feedback | None = None
     draining: Draining = field(default_factory=Draining)

@@ -49,13 +49,13 @@ class Settings(BaseSettings):
         (), description="comma list of public keys, or a file with them: only versions that one has signed are loaded"
     )
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="largest request body, in bytes")
-    max_pixels: int = Field(25_000_000, ge=1, description="largest picture, in width × height")
+    max_pixels: int = Field(25_000_000, ge=1, description="largest image, in width × height")
     max_files: int = Field(64, ge=1, description="most image files in one request")
     max_batch: int = Field(
         0, ge=0, le=1024,
-        description="most pictures in one forward pass; 0: 64 of up to 4,096 values (64 × 64, grey), 32 of larger ones",
+        description="most images in one forward pass; 0: 64 of up to 4,096 values (64 × 64, grey), 32 of larger ones",
     )  # fmt: skip
-    queue_size: int = Field(256, ge=1, description="most pictures in work at a time, then 429")
+    queue_size: int = Field(256, ge=1, description="most images in work at a time, then 429")
     request_timeout_s: float = Field(
         30, gt=0, le=86_400, description="seconds a request may take, upload included, then 504"
     )
@@ -87,10 +87,10 @@ class Settings(BaseSettings):
     def _read_public_keys(cls, value: Any) -> Any:
         if not isinstance(value, str) or not value:
             return value or ()
-        from app.inference.bundles.signing import public_keys_in  # noqa: PLC0415  10 MB that only signatures cost
+        from app.inference.bundles.signing import parse_public_keys  # noqa: PLC0415  10 MB that only signatures cost
 
         try:
-            keys = public_keys_in(_text_of(value))
+            keys = parse_public_keys(_text_of(value))
         except UnusableKey as error:
             raise ValueError(str(error)) from error
         if not keys:
@@ -133,7 +133,7 @@ class Settings(BaseSettings):
     def _queue_holds_a_request(self) -> Self:
         if self.queue_size < self.max_files:
             raise ValueError(
-                f"{PREFIX}QUEUE_SIZE is {self.queue_size}, less than the {self.max_files} pictures "
+                f"{PREFIX}QUEUE_SIZE is {self.queue_size}, less than the {self.max_files} images "
                 f"that {PREFIX}MAX_FILES allows in one request"
             )
         return self

@@ -10,7 +10,7 @@ class UnreadableImage(InferenceError):
 
 
 class TooManyPixels(InferenceError):
-    """The picture's header announces more pixels than the limit; nothing was decoded."""
+    """The image's header announces more pixels than the limit; nothing was decoded."""
 
 
 class UnknownModel(InferenceError):

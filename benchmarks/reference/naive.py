@@ -25,9 +25,9 @@ app = FastAPI()
 
 @app.post("/score")
 async def score(request: Request) -> dict[str, Any]:
-    """Scores the picture that is the body."""
-    picture = Image.open(io.BytesIO(await request.body())).convert("L").resize(_size)
-    tensor = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None, None]
+    """Scores the image that is the body."""
+    image = Image.open(io.BytesIO(await request.body())).convert("L").resize(_size)
+    tensor = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None, None]
     with torch.no_grad():
         reconstruction, mse, score = _model(tensor)
     rebuilt = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Scores millions of stored pictures on a Ray cluster, or on all cores of one machine. ``--help`` says how."""
+"""Scores millions of stored images on a Ray cluster, or on all cores of one machine. ``--help`` says how."""
 
 import argparse
 import logging
@@ -19,18 +19,18 @@ import pyarrow.compute as pc  # noqa: E402
 import ray  # noqa: E402
 from ray.data import ActorPoolStrategy  # noqa: E402
 
-from app.inference.bundles.signing import TrustedKeys, public_keys_in  # noqa: E402
+from app.inference.bundles.signing import TrustedKeys, parse_public_keys  # noqa: E402
 from app.inference.bundles.store import ModelStore  # noqa: E402
 from app.inference.errors import InferenceError  # noqa: E402
 from bulk.errors import CannotRun  # noqa: E402
 from bulk.results import Results  # noqa: E402
 from bulk.scoring import PATH, Judge, Scorer  # noqa: E402
-from bulk.storage import find_pictures, first_line  # noqa: E402
+from bulk.storage import find_images, first_line  # noqa: E402
 
-_BLOCK: Final = 1024  # pictures that go to an actor together: a tenth of a second of work at least, a minute at most
+_BLOCK: Final = 1024  # images that go to an actor together: a tenth of a second of work at least, a minute at most
 
 _DESCRIPTION: Final = """\
-Scores stored pictures with Ray: each once, with the decoding, the model and the verdicts of the service.
+Scores stored images with Ray: each once, with the decoding, the model and the verdicts of the service.
 
   score_dataset.py photos/ --output scores/                      all cores of this machine
   score_dataset.py s3://bucket/photos --output s3://bucket/scores
@@ -39,8 +39,8 @@ Scores stored pictures with Ray: each once, with the decoding, the model and the
 """
 
 _EPILOG: Final = """\
-The output is a folder of Parquet files with one row per picture: path, status (scored, rejected), verdict (normal,
-anomaly), score, threshold, p_value, mse, false_alarm_rate, model, version, warnings, error. A picture that cannot be
+The output is a folder of Parquet files with one row per image: path, status (scored, rejected), verdict (normal,
+anomaly), score, threshold, p_value, mse, false_alarm_rate, model, version, warnings, error. An image that cannot be
 read is a row that says why. The same command goes on where an earlier run of it broke off, however it ended: let only
 one run at a time write to an output. Buckets are opened with what the environment holds (AWS_ENDPOINT_URL, …).
 
@@ -50,9 +50,9 @@ exit status: 0 done, 1 the cluster or the output failed in the middle, 2 could n
 
 @dataclass
 class Tally:
-    """What has come of this run's pictures, and how fast."""
+    """What has come of this run's images, and how fast."""
 
-    pictures: int = 0
+    images: int = 0
     anomalies: int = 0
     rejected: int = 0
     began: float = field(default_factory=time.perf_counter)
@@ -60,19 +60,19 @@ class Tally:
 
     def count(self, rows: pa.Table) -> None:
         """Takes finished rows."""
-        self.pictures += len(rows)
+        self.images += len(rows)
         self.anomalies += pc.sum(pc.equal(rows["verdict"], "anomaly")).as_py() or 0
         self.rejected += pc.sum(pc.equal(rows["status"], "rejected")).as_py() or 0
-        self.first = self.first or (self.pictures, time.perf_counter())
+        self.first = self.first or (self.images, time.perf_counter())
 
     def closing(self) -> str:
         """The figures in a line. Workers take seconds to start, so the rate counts from the first rows on."""
         now = time.perf_counter()
         ready, since = self.first or (0, self.began)
         return (
-            f"{self.pictures:,} pictures in {now - self.began:.1f} s "
-            f"({(self.pictures - ready) / (now - since):,.0f}/s once workers were ready): "
-            f"{self.pictures - self.anomalies - self.rejected:,} normal, {self.anomalies:,} anomalies, "
+            f"{self.images:,} images in {now - self.began:.1f} s "
+            f"({(self.images - ready) / (now - since):,.0f}/s once workers were ready): "
+            f"{self.images - self.anomalies - self.rejected:,} normal, {self.anomalies:,} anomalies, "
             f"{self.rejected:,} rejected"
         )
 
@@ -81,19 +81,19 @@ def main() -> int:
     """Runs the job that the command line describes; returns the exit status."""
     options = _parser().parse_args()
     try:
-        trusted = options.trusted_keys and TrustedKeys(public_keys_in(options.trusted_keys.read_text()))
+        trusted = options.trusted_keys and TrustedKeys(parse_public_keys(options.trusted_keys.read_text()))
         store = ModelStore(options.model_store, trusted)
         judge = Judge.appoint(store, options.model, options.version, options.false_alarm_rate)
         results = Results(options.output, judge, rows_per_file=options.rows_per_file)
         if options.retry_rejected:
             results.forget_rejected()
         earlier = results.earlier(mixed=options.mixed)
-        pictures = find_pictures(options.source, options.path_column)
+        images = find_images(options.source, options.path_column)
     except (InferenceError, CannotRun, OSError) as error:
         print(f"error: {first_line(error)}", file=sys.stderr)
         return 2
-    left = pictures.filter(pc.invert(pc.is_in(pictures, earlier)))
-    print(f"{len(left):,} pictures to score, {len(pictures) - len(left):,} were scored before", file=sys.stderr)
+    left = images.filter(pc.invert(pc.is_in(images, earlier)))
+    print(f"{len(left):,} images to score, {len(images) - len(left):,} were scored before", file=sys.stderr)
     if not len(left):
         return 0
     try:
@@ -108,10 +108,10 @@ def main() -> int:
     return 0
 
 
-def _run(options: argparse.Namespace, judge: Judge, pictures: pa.ChunkedArray, results: Results) -> Tally:
+def _run(options: argparse.Namespace, judge: Judge, images: pa.ChunkedArray, results: Results) -> Tally:
     tally = Tally()
     _connect()
-    blocks = list(_blocks(pictures))
+    blocks = list(_blocks(images))
     useful = max(1, min(len(blocks), int(ray.cluster_resources().get("CPU", 1))))
     least, most = options.actors or (useful, useful)
     scored = ray.data.from_arrow(blocks).map_batches(
@@ -152,9 +152,9 @@ def _connect() -> None:
         )
 
 
-def _blocks(pictures: pa.ChunkedArray) -> Iterator[pa.Table]:
-    for at in range(0, len(pictures), _BLOCK):
-        yield pa.table({PATH: pictures.slice(at, _BLOCK)})
+def _blocks(images: pa.ChunkedArray) -> Iterator[pa.Table]:
+    for at in range(0, len(images), _BLOCK):
+        yield pa.table({PATH: images.slice(at, _BLOCK)})
 
 
 def _cause(error: Exception) -> str:
@@ -201,9 +201,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RATE",
         help="between 0 and 1 (default: the one calibrated into the model)",
     )
-    add(
-        "--batch-size", type=_whole, default=32, metavar="N", help="pictures in one forward pass (default: %(default)s)"
-    )
+    add("--batch-size", type=_whole, default=32, metavar="N", help="images in one forward pass (default: %(default)s)")
     add(
         "--actors",
         type=_range,
@@ -215,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_whole,
         default=25_000_000,
         metavar="N",
-        help="largest picture, in width × height (default: %(default)s)",
+        help="largest image, in width × height (default: %(default)s)",
     )
     add("--retry-rejected", action="store_true", help="score again what could not be read before")
     add(

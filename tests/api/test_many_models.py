@@ -106,7 +106,7 @@ def test_a_flood_on_one_model_leaves_room_for_another(service: Server) -> None:
         assert set(flooded) == {200, 429}
         assert len(quiet.replies) > 10
         assert quiet.statuses().keys() == {200}
-        # A picture waits for one batch of the other model at most, not for its queue.
+        # An image waits for one batch of the other model at most, not for its queue.
         assert quiet.latency(0.5) < 0.5
 
     assert score(service, "slow") == 200

@@ -97,7 +97,7 @@ def test_paths_are_exact_and_logged_without_control_characters(server: Server) -
     assert "\0" not in server.log.read_text()
 
 
-def test_one_picture_cannot_show_two(server: Server) -> None:
+def test_one_image_cannot_show_two(server: Server) -> None:
     response = server.client.post("/score", files=[("file", PNG), ("file", PNG)], headers={"Accept": "image/png"})
     check(response, 406)
 

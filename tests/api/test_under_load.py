@@ -17,7 +17,7 @@ import torch
 from app.inference.bundles.bundle import load_bundle
 from app.inference.bundles.store import ModelStore
 from benchmarks.clients import Tally, crowd, get, post
-from benchmarks.reliability import Service, bad_clients, drained, overload, picture, swapped
+from benchmarks.reliability import Service, bad_clients, drained, image, overload, swapped
 from tests.support import SlowAutoencoder, make_bundle, running_server
 
 pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
@@ -58,7 +58,7 @@ def test_four_times_the_load_does_not_stop_the_good_answers(service: Start, smal
 
 def test_a_full_queue_refuses_before_it_reads_a_body(service: Start, small_store: Path) -> None:
     with service(small_store, model="m", queue_size=1, max_files=1) as running:
-        tally = asyncio.run(crowd(running.port, [post(picture(2000))], connections=8, seconds=2))
+        tally = asyncio.run(crowd(running.port, [post(image(2000))], connections=8, seconds=2))
     assert set(tally.statuses()) == {200, 429}
     busy = next(reply for reply in tally.replies if reply.status == 429)
     assert busy.headers["retry-after"] == "1"
@@ -91,7 +91,7 @@ def test_uploads_that_come_in_together_are_bounded_in_memory(service: Start, sma
         answers = asyncio.run(flood(running.port))
         assert answers
         assert all(answer.startswith(b"HTTP/1.1 429 ") for answer in answers)
-        assert asyncio.run(crowd(running.port, [post(picture(28))], connections=1, seconds=0.5)).statuses().keys() == {
+        assert asyncio.run(crowd(running.port, [post(image(28))], connections=1, seconds=0.5)).statuses().keys() == {
             200
         }
 
@@ -99,15 +99,15 @@ def test_uploads_that_come_in_together_are_bounded_in_memory(service: Start, sma
 def test_work_that_is_too_late_leaves_the_queue(service: Start, tmp_path: Path) -> None:
     ModelStore(tmp_path).publish(*make_bundle("slow", network=SlowAutoencoder(1200)))
     with service(tmp_path, model="slow", request_timeout_s=0.3, max_batch=1) as running:
-        tally = asyncio.run(crowd(running.port, [post(picture(8))], connections=120, seconds=1.5))
+        tally = asyncio.run(crowd(running.port, [post(image(8))], connections=120, seconds=1.5))
         assert {200, 504} <= tally.statuses().keys() <= {200, 504}
-        after = asyncio.run(crowd(running.port, [post(picture(8))], connections=1, seconds=0.5))
+        after = asyncio.run(crowd(running.port, [post(image(8))], connections=1, seconds=0.5))
         assert after.statuses().keys() == {200}
         metrics = asyncio.run(crowd(running.port, [get("/metrics")], connections=1, seconds=0.1)).replies[-1].body
         scored = _metric(metrics, 'anomaly_batch_size_sum{model="slow"}')
         late = tally.statuses()[504]
         good = tally.statuses()[200] + after.statuses()[200]
-        # A late picture that was already in its forward pass is computed, and anomalies are computed twice.
+        # A late image that was already in its forward pass is computed, and anomalies are computed twice.
         assert scored < 2 * good + late / 2
 
 
@@ -115,7 +115,7 @@ def test_work_that_is_too_late_leaves_the_queue(service: Start, tmp_path: Path) 
 def test_who_goes_away_leaves_the_queue(service: Start, tmp_path: Path, route: str) -> None:
     body = {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": [0.5] * 64}]}
     request = {
-        "score": post(picture(8)),
+        "score": post(image(8)),
         "v2": post(json.dumps(body).encode(), path="/v2/models/slow/infer", content_type="application/json"),
     }[route]
     ModelStore(tmp_path).publish(*make_bundle("slow", network=SlowAutoencoder(1200)))
@@ -134,7 +134,7 @@ def test_who_goes_away_leaves_the_queue(service: Start, tmp_path: Path, route: s
     with service(tmp_path, model="slow", max_batch=1, queue_size=200) as running:
         tally = asyncio.run(crowd_and_then_one(running.port))
     assert tally.statuses().keys() == {200}
-    assert tally.replies[0].seconds < 1.5  # not behind two hundred pictures that nobody waits for
+    assert tally.replies[0].seconds < 1.5  # not behind two hundred images that nobody waits for
 
 
 @pytest.mark.parametrize("attempt", range(3))
@@ -159,7 +159,7 @@ def test_while_it_drains_it_says_so(service: Start, small_store: Path) -> None:
             assert (health.status_code, health.json()["status"]) == (503, "draining")
             assert health.headers["connection"] == "close"
             assert client.get("/health/live").status_code == 200
-            refused = client.post("/score", content=picture(28), headers={"Content-Type": "image/png"})
+            refused = client.post("/score", content=image(28), headers={"Content-Type": "image/png"})
             assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
             assert refused.json()["title"] == "Shutting down"
         running.process.send_signal(signal.SIGTERM)  # a second signal cuts it short
@@ -175,7 +175,7 @@ def test_versions_are_swapped_without_a_failed_or_mislabelled_answer(service: St
     assert (seen.failed, seen.mislabelled) == (0, 0)
 
 
-def test_a_picture_scores_the_same_alone_and_in_a_batch(store: Path) -> None:
+def test_a_image_scores_the_same_alone_and_in_a_batch(store: Path) -> None:
     bundle = load_bundle(store / "digits-5" / ModelStore(store).current("digits-5"))
     images = torch.rand(64, *bundle.spec.shape, generator=torch.Generator().manual_seed(0))
     together = bundle.score_batch(images)
@@ -195,8 +195,8 @@ def test_workers_sum_their_metrics_and_a_killed_one_comes_back(service: Start, s
             return client.request(method, path, headers={"Connection": "close"}, **options)  # type: ignore[arg-type]
 
         scored, until = 0, time.monotonic() + 3
-        while time.monotonic() < until:  # the second worker is still starting: it takes no picture before it is ready
-            assert new_connection("POST", "/score", files={"file": picture(28)}).status_code == 200
+        while time.monotonic() < until:  # the second worker is still starting: it takes no image before it is ready
+            assert new_connection("POST", "/score", files={"file": image(28)}).status_code == 200
             scored += 1
         _wait(lambda: _images(new_connection("GET", "/metrics").content) == scored)  # each tells a moment later
         for _ in range(5):
@@ -243,7 +243,7 @@ def _wait(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 def test_the_access_line_tells_of_queue_and_compute_time(service: Start, small_store: Path, tmp_path: Path) -> None:
     with service(small_store, model="m", log_level="info", log_format="json") as running:
-        asyncio.run(crowd(running.port, [post(picture(28))], connections=1, seconds=0.2))
+        asyncio.run(crowd(running.port, [post(image(28))], connections=1, seconds=0.2))
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     scored = [line for line in lines if line.get("path") == "/score"]
     assert scored

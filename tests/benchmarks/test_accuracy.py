@@ -85,4 +85,4 @@ def test_a_folder_without_anomalies_cannot_be_measured(tmp_path: Path, capsys: p
     for i in range(60):
         (tmp_path / "normal" / f"{i}.png").write_bytes(encode(Image.new("L", (9, 9), i)))
     assert main(["folder", str(tmp_path), "--data-dir", str(tmp_path / "cache")]) == 1
-    assert "needs pictures in test/normal/" in capsys.readouterr().err
+    assert "needs images in test/normal/" in capsys.readouterr().err

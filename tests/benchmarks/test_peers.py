@@ -107,8 +107,8 @@ def test_table_shows_a_peer_that_failed_with_its_reason() -> None:
     assert "3.00 × (300 ÷ 100)" in lines[3]
 
 
-def test_pictures_differ_and_every_peer_pins_itself() -> None:
-    assert len(set(peers._pictures())) == peers._PICTURES
+def test_images_differ_and_every_peer_pins_itself() -> None:
+    assert len(set(peers._images())) == peers._IMAGES
     assert all(peers._version(name) for name in peers._PEERS)
 
 
@@ -131,9 +131,9 @@ def test_a_command_that_fails_is_quoted_in_one_line(tmp_path: Path) -> None:
 )
 def test_ours_and_itself_agree_under_load(tmp_path: Path) -> None:
     """The whole way with the real service: start, answers, load, figures."""
-    ours = peers._Bench(peers._OURS, Path(sys.executable).parent, peers._ROOT, tmp_path, peers._pictures())
+    ours = peers._Bench(peers._OURS, Path(sys.executable).parent, peers._ROOT, tmp_path, peers._images())
     expected = ours.answers()
-    assert len({answer["results"][0]["mse"] for answer in expected}) == peers._PICTURES
+    assert len({answer["results"][0]["mse"] for answer in expected}) == peers._IMAGES
     measured = ours.measure(expected, 1)
     assert measured.errors == 0
     assert measured.requests_per_s_at_32 > 10

@@ -1,4 +1,4 @@
-"""Three real instances behind a real nginx: instances die and restart under load, and every picture is answered."""
+"""Three real instances behind a real nginx: instances die and restart under load, and every image is answered."""
 
 import contextlib
 import getpass
@@ -128,11 +128,11 @@ def url(instances: list[Instance], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 class Load:
-    """Clients that each send one picture after the other and never ask twice."""
+    """Clients that each send one image after the other and never ask twice."""
 
-    def __init__(self, url: str, picture: bytes, clients: int, *, pause_s: float) -> None:
+    def __init__(self, url: str, image: bytes, clients: int, *, pause_s: float) -> None:
         self.outcomes: Counter[str] = Counter()
-        self._url, self._picture, self._pause_s = url, picture, pause_s
+        self._url, self._image, self._pause_s = url, image, pause_s
         self._end = threading.Event()
         self._threads = [threading.Thread(target=self._send) for _ in range(clients)]
 
@@ -150,7 +150,7 @@ class Load:
         with httpx.Client(base_url=self._url, timeout=50, trust_env=False) as client:
             while not self._end.is_set():
                 try:
-                    answer = client.post("/score", content=self._picture, headers={"Content-Type": "image/png"})
+                    answer = client.post("/score", content=self._image, headers={"Content-Type": "image/png"})
                     scored = answer.status_code == 200 and answer.json()["results"][0]["status"] == "scored"
                     self.outcomes["scored" if scored else f"{answer.status_code} {answer.headers}"] += 1
                 except httpx.TransportError as error:
@@ -167,13 +167,13 @@ class Load:
 
 @needs_nginx
 class TestNginx:
-    def test_no_picture_is_lost_when_an_instance_is_killed(self, instances: list[Instance], url: str) -> None:
-        """The victim is paused first, so that it dies with pictures it has taken and not answered."""
+    def test_no_image_is_lost_when_an_instance_is_killed(self, instances: list[Instance], url: str) -> None:
+        """The victim is paused first, so that it dies with images it has taken and not answered."""
         victim = instances[0]
         with Load(url, encode(gradient(64, 64)), CLIENTS, pause_s=0.01) as load:
             load.wait_for_more(50)
             victim.process.send_signal(signal.SIGSTOP)
-            time.sleep(0.7)  # the next picture for it, within some milliseconds, waits
+            time.sleep(0.7)  # the next image for it, within some milliseconds, waits
             victim.process.kill()
             victim.process.wait()
             load.wait_for_more(100)

@@ -32,7 +32,7 @@ needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason
 
 
 def send_traffic(server: Server) -> None:
-    """Answers of several sorts, good and bad pictures."""
+    """Answers of several sorts, good and bad images."""
     for _ in range(5):
         files = [("file", PNG), ("file", b"nothing")]
         assert server.client.post("/score", files=files).status_code == 200
@@ -215,5 +215,5 @@ class TestPrometheus:
         assert states.pop("AnomalyShareHigh") in {
             "inactive",
             "pending",
-        }  # an untrained network knows no normal pictures
+        }  # an untrained network knows no normal images
         assert set(states.values()) == {"inactive"}

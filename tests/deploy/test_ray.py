@@ -1,4 +1,4 @@
-"""deploy/ray: a real cluster of three nodes scores each picture once, whatever dies, and says what the service says."""
+"""deploy/ray: a real cluster of three nodes scores each image once, whatever dies, and says what the service says."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ from bulk import storage
 from bulk.errors import CannotRun
 from bulk.results import SCHEMA, Results
 from bulk.scoring import OUTCOME, Judge, Scorer
-from bulk.storage import find_pictures
+from bulk.storage import find_images
 from tests.support import ROOT, Server, encode, gradient
 
 SCRIPT = ROOT / "deploy" / "ray" / "score_dataset.py"
@@ -46,7 +46,7 @@ def table(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def ask(server: Server, files: list[bytes]) -> list[dict[str, Any]]:
-    """What the service says of pictures that it is sent together."""
+    """What the service says of images that it is sent together."""
     server_limit = 8
     results = []
     for at in range(0, len(files), server_limit):
@@ -61,9 +61,9 @@ def judge(store: Path) -> Judge:
 
 
 @pytest.fixture(scope="module")
-def pictures(digit_files: dict[int, list[bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every digit several times over, and files that are no pictures."""
-    root = tmp_path_factory.mktemp("pictures")
+def images(digit_files: dict[int, list[bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every digit several times over, and files that are no images."""
+    root = tmp_path_factory.mktemp("images")
     for digit, files in digit_files.items():
         first = root / f"{digit}-0"
         first.mkdir()
@@ -113,10 +113,10 @@ def scores_on(raylet: int) -> bool:
 @pytest.mark.cluster
 @pytest.mark.skipif(" " in sys.executable, reason="Ray starts no workers with an interpreter whose path has a space")
 def test_a_killed_job_goes_on_and_a_killed_node_is_made_up_for(
-    cluster: Cluster, pictures: Path, store: Path, server: Server, tmp_path: Path
+    cluster: Cluster, images: Path, store: Path, server: Server, tmp_path: Path
 ) -> None:
     output = tmp_path / "scores"
-    job = command(pictures, "--output", output, "--model-store", store, "--model", "digits-5")
+    job = command(images, "--output", output, "--model-store", store, "--model", "digits-5")
     job += ["--rows-per-file", "1000", "--batch-size", "4"]  # many files, slowly: there is a middle to be killed in
     environment = {**os.environ, "RAY_ADDRESS": cluster.address}
     total = 1797 * COPIES + 2
@@ -141,10 +141,10 @@ def test_a_killed_job_goes_on_and_a_killed_node_is_made_up_for(
     rows = table(output)
     assert len(rows) == total
     assert f"{len(before):,} were scored before" in log
-    assert f"{total - len(before):,} pictures in" in said
+    assert f"{total - len(before):,} images in" in said
     assert {path: rows[path] for path in before} == before
 
-    singles = sorted(pictures.glob("*-0/*.png"))
+    singles = sorted(images.glob("*-0/*.png"))
     for file, answer in zip(singles, ask(server, [file.read_bytes() for file in singles]), strict=True):
         for copy in range(COPIES):
             row = rows[str(file).replace("-0/", f"-{copy}/")]
@@ -153,7 +153,7 @@ def test_a_killed_job_goes_on_and_a_killed_node_is_made_up_for(
             assert row["p_value"] == pytest.approx(answer["p_value"], abs=0.011)  # a rank may move by one
             assert row["status"] == "scored"
     for name in ("empty.png", "cut.png"):
-        row = rows[str(pictures / name)]
+        row = rows[str(images / name)]
         assert (row["status"], row["score"], row["verdict"]) == ("rejected", None, None)
         assert row["error"]
 
@@ -173,10 +173,10 @@ def test_an_actor_gives_the_service_s_numbers_to_the_last_bit(
             assert row[name] == answer[name]
 
 
-def test_whatever_is_wrong_with_a_picture_stands_in_its_row(judge: Judge, tmp_path: Path) -> None:
+def test_whatever_is_wrong_with_a_image_stands_in_its_row(judge: Judge, tmp_path: Path) -> None:
     (tmp_path / "fine.png").write_bytes(encode(gradient()))
     (tmp_path / "wide.png").write_bytes(encode(gradient(101, 100)))
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     (tmp_path / "folder.png").mkdir()
     with (tmp_path / "huge.png").open("wb") as sparse:
         sparse.truncate(2**28 + 1)
@@ -220,17 +220,17 @@ def test_a_judge_is_what_the_store_has_verified(store: Path, judge: Judge, tmp_p
         Scorer(forged, batch_size=8, max_pixels=10_000, base=str(tmp_path))
 
 
-def test_pictures_are_found_each_once(tmp_path: Path) -> None:
+def test_images_are_found_each_once(tmp_path: Path) -> None:
     for name in ("b.PNG", "a/c.jpeg", "a/d/e.tif", "a/notes.txt", ".hidden.png", ".cache/f.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = [str(tmp_path / name) for name in ("a/c.jpeg", "a/d/e.tif", "b.PNG")]
-    assert sorted(find_pictures(str(tmp_path), "path").to_pylist()) == found
-    assert sorted(find_pictures(f"file://{tmp_path}", "path").to_pylist()) == found
-    assert sorted(find_pictures(f"local://{tmp_path}", "path").to_pylist()) == [f"local://{name}" for name in found]
+    assert sorted(find_images(str(tmp_path), "path").to_pylist()) == found
+    assert sorted(find_images(f"file://{tmp_path}", "path").to_pylist()) == found
+    assert sorted(find_images(f"local://{tmp_path}", "path").to_pylist()) == [f"local://{name}" for name in found]
     listed = tmp_path / "listed.parquet"
     pq.write_table(pa.table({"path": ["x.png", None, "s3://bucket/y.png", "x.png"], "size": [1, 2, 3, 4]}), listed)
-    assert find_pictures(str(listed), "path").to_pylist() == ["x.png", "s3://bucket/y.png"]
+    assert find_images(str(listed), "path").to_pylist() == ["x.png", "s3://bucket/y.png"]
     assert set(IMAGE_SUFFIXES) == set(storage.IMAGE_SUFFIXES)
 
 
@@ -238,11 +238,11 @@ def test_pictures_are_found_each_once(tmp_path: Path) -> None:
     ("source", "column", "complaint"),
     [
         ("nowhere", "path", "nowhere cannot be read"),
-        ("bare", "path", "bare holds no pictures"),
+        ("bare", "path", "bare holds no images"),
         ("listed.parquet", "url", "has no column 'url', only path, size"),
         ("listed.parquet", "size", "is int64, not text"),
         ("damaged.parquet", "path", "damaged.parquet cannot be read"),
-        ("empty.parquet", "path", "empty.parquet lists no pictures"),
+        ("empty.parquet", "path", "empty.parquet lists no images"),
         ("nothing://bucket", "path", "nothing:// cannot be read"),
     ],
 )
@@ -255,7 +255,7 @@ def test_a_source_that_leads_nowhere_is_refused_in_a_line(
     pq.write_table(pa.table({"path": pa.array([], pa.string())}), "empty.parquet")
     Path("damaged.parquet").write_bytes(b"PAR1")
     with pytest.raises(CannotRun) as refusal:
-        find_pictures(source, column)
+        find_images(source, column)
     assert complaint in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -286,7 +286,7 @@ def test_results_are_whole_files_with_the_columns_of_the_client(results: Results
     assert not list(Path(results.folder).glob(".*"))
 
 
-def test_rejected_pictures_can_be_tried_again(results: Results) -> None:
+def test_rejected_images_can_be_tried_again(results: Results) -> None:
     results.add(outcomes("a"))
     results.add(outcomes("b", status="rejected"))
     results.flush()
@@ -331,7 +331,7 @@ def test_a_store_that_does_not_verify_stops_the_job_in_a_line(store: Path, tmp_p
     shutil.copytree(store, tmp_path / "store")
     model = next((tmp_path / "store" / "digits-5").glob("*/model.pt"))
     model.write_bytes(model.read_bytes()[:-1] + b"x")
-    (tmp_path / "picture.png").write_bytes(encode(gradient()))
+    (tmp_path / "image.png").write_bytes(encode(gradient()))
     job = command(tmp_path, "--output", tmp_path / "out", "--model-store", tmp_path / "store", "--model", "digits-5")
     done = subprocess.run(job, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

@@ -56,7 +56,7 @@ def test_it_tells_fives_from_other_digits(trained: Published) -> None:
     assert set(trained.manifest.evaluation.kinds) == {"normal", *"012346789"}
 
 
-def test_the_report_has_every_picture(trained: Published) -> None:
+def test_the_report_has_every_image(trained: Published) -> None:
     names = {path.stem for path in (trained.directory / "report").iterdir()}
     assert names == {
         "samples",
@@ -101,7 +101,7 @@ def test_the_tutorial_recipe_runs(tmp_path: Path) -> None:
     assert published.manifest.training.recipe["name"] == "tutorial"
 
 
-def test_an_image_folder_without_test_pictures_gets_a_model(tmp_path: Path) -> None:
+def test_an_image_folder_without_test_images_gets_a_model(tmp_path: Path) -> None:
     (tmp_path / "parts" / "normal").mkdir(parents=True)
     for i in range(60):
         (tmp_path / "parts" / "normal" / f"{i}.png").write_bytes(encode(gradient(20 + i % 7, 20)))
@@ -118,16 +118,14 @@ def test_an_image_folder_without_test_pictures_gets_a_model(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("recipe", "rule"), [(CONV, "local"), (LINEAR, "local-relative"), (DEFAULT, "relative")])
-def test_coloured_pictures_of_any_size_with_every_recipe(tmp_path: Path, recipe: Recipe, rule: str) -> None:
+def test_coloured_images_of_any_size_with_every_recipe(tmp_path: Path, recipe: Recipe, rule: str) -> None:
     for name, count, hue in (("normal/a", 30, 0), ("normal/b", 20, 0), ("normal", 30, 0), ("test/anomaly/dyed", 9, 90)):
         folder = tmp_path / "parts" / name
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            picture = Image.merge(
-                "HSV", [Image.new("L", (30, 20), hue), Image.new("L", (30, 20), 200), gradient(30, 20)]
-            )
-            picture.putpixel((i % 30, 3), (0, 0, 0))
-            (folder / f"{i}.png").write_bytes(encode(picture.convert("RGB")))
+            image = Image.merge("HSV", [Image.new("L", (30, 20), hue), Image.new("L", (30, 20), 200), gradient(30, 20)])
+            image.putpixel((i % 30, 3), (0, 0, 0))
+            (folder / f"{i}.png").write_bytes(encode(image.convert("RGB")))
     run = dataclasses.replace(
         digits_run(tmp_path / "store"),
         source=Source(str(tmp_path / "parts"), data_dir=tmp_path / "data", size=(33, 20)),

@@ -10,7 +10,7 @@ import pytest
 from app.inference.bundles.manifest import Manifest
 from app.inference.bundles.store import ModelStore
 from app.inference.decisions.conformal import Calibration
-from app.inference.images.decoding import open_picture
+from app.inference.images.decoding import open_image
 from tests.support import running_server
 from training.__main__ import main
 from training.evaluation import score_all
@@ -39,15 +39,15 @@ def run(capsys: pytest.CaptureFixture[str], store: ModelStore, *words: object) -
 
 def scores_of(store: ModelStore, files: list[bytes]) -> list[float]:
     bundle = store.load("digits-5", store.current("digits-5"))
-    pictures = [open_picture(file, max_pixels=10**6).decode(bundle.spec).tensor.unsqueeze(0) for file in files]
-    return [score_all(bundle.model, picture).score[0] for picture in pictures]
+    images = [open_image(file, max_pixels=10**6).decode(bundle.spec).tensor.unsqueeze(0) for file in files]
+    return [score_all(bundle.model, image).score[0] for image in images]
 
 
 def new_threshold(scores: list[float], rate: float) -> float:
     return Calibration(scores).threshold(rate)
 
 
-def test_a_folder_of_new_pictures(
+def test_a_folder_of_new_images(
     trained: Published, store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -65,8 +65,8 @@ def test_a_folder_of_new_pictures(
     assert new.read_bytes() == old.read_bytes()
     assert after.calibration.scores == pytest.approx(sorted(scores), rel=1e-5)
     assert after.threshold == new_threshold(list(after.calibration.scores), 0.05)
-    assert "60 calibration pictures" in after.promise
-    assert store.load("digits-5", after.version).manifest == after  # golden picture, checksums, all of it
+    assert "60 calibration images" in after.promise
+    assert store.load("digits-5", after.version).manifest == after  # golden image, checksums, all of it
 
     lineage = after.recalibration
     assert lineage is not None
@@ -99,8 +99,8 @@ def test_figures_of_the_old_threshold_are_not_carried_over(
     assert (after.evaluation.detection_rate, after.evaluation.false_alarm_rate, after.evaluation.kinds) == (
         None, None, {}
     )  # fmt: skip
-    pictures = {Path(name).stem for name in after.files if name.endswith(".png")}
-    assert pictures == {"samples", "loss", "gallery", "precision_recall", "recalibration"}
+    images = {Path(name).stem for name in after.files if name.endswith(".png")}
+    assert images == {"samples", "loss", "gallery", "precision_recall", "recalibration"}
     page = store.file(after, "report/index.html").decode()
     assert f"{after.threshold:.5g}" in page
     assert f"Recalibrated: the weights are those of version {before.version}" in page
@@ -121,7 +121,7 @@ def test_another_promise(
     assert after.recalibration.data.groups == 1
 
 
-def test_of_a_folder_for_training_only_the_normal_pictures_are_taken(
+def test_of_a_folder_for_training_only_the_normal_images_are_taken(
     store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder_of(tmp_path / "parts" / "normal", digit_files[5][:25])
@@ -133,13 +133,13 @@ def test_of_a_folder_for_training_only_the_normal_pictures_are_taken(
 @pytest.mark.parametrize(
     ("count", "words", "message"),
     [
-        (18, (), "too few normal pictures: a marginal false alarm rate of 0.05 needs at least 19 calibration images, "
+        (18, (), "too few normal images: a marginal false alarm rate of 0.05 needs at least 19 calibration images, "
                  "there are 18"),
         (18, ("--guarantee", "strict"), "needs at least 59 calibration images"),
         (0, (), "holds no images"),
     ],
 )  # fmt: skip
-def test_too_few_pictures_publish_nothing(
+def test_too_few_images_publish_nothing(
     count: int, words: tuple[str, ...], message: str, store: ModelStore, tmp_path: Path,
     digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -187,13 +187,13 @@ def test_labels_given_to_a_running_service(
     """Operators call thirty fives normal and five threes anomalies, and change their mind on one; twice over."""
     file = tmp_path / "feedback" / "labels.jsonl"
     first = store.manifest("digits-5")
-    pictures = [(content, "normal") for content in digit_files[5][:30]]
-    pictures += [(content, "anomaly") for content in digit_files[3][:5]] + [(digit_files[5][0], "anomaly")]
+    images = [(content, "normal") for content in digit_files[5][:30]]
+    images += [(content, "anomaly") for content in digit_files[3][:5]] + [(digit_files[5][0], "anomaly")]
     with running_server(store.root, tmp_path / "log", model="digits-5", feedback_path=file) as server:
         answer = server.client.post(
-            "/score", params={"include": ""}, files=[("file", content) for content, _ in pictures]
+            "/score", params={"include": ""}, files=[("file", content) for content, _ in images]
         ).json()
-        for result, (_, verdict) in zip(answer["results"], pictures, strict=True):
+        for result, (_, verdict) in zip(answer["results"], images, strict=True):
             said = server.client.post("/feedback", json={"id": result["id"], "verdict": verdict})
             assert said.status_code == 201
     status, out, err = run(capsys, store, "--feedback", file)

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 @contextmanager
-def stopping_at_once() -> Iterator[None]:
+def exit_on_interrupt() -> Iterator[None]:
     """For the time of imports, Ctrl-C ends the process here and now, with its one line."""
     before = signal.signal(signal.SIGINT, _stop)
     try:

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from app.inference.bundles.signing import SigningKey, TrustedKeys, public_keys_in
+from app.inference.bundles.signing import SigningKey, TrustedKeys, parse_public_keys
 from app.inference.errors import UnusableKey
 from training.errors import TrainingError
 
@@ -45,7 +45,7 @@ def trusted_keys(text: str) -> TrustedKeys:
     """An argparse type: public keys, as a file or a comma list."""
     try:
         path = Path(text)
-        return TrustedKeys(public_keys_in(path.read_text("utf-8") if path.is_file() else text))
+        return TrustedKeys(parse_public_keys(path.read_text("utf-8") if path.is_file() else text))
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be read") from error
     except UnusableKey as error:

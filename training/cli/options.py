@@ -10,12 +10,12 @@ import torch
 
 from app.inference.bundles.manifest import NAME_PATTERN
 from app.inference.images.decoding import SIDES
-from training.cli.interrupts import stopping_at_once
+from training.cli.interrupts import exit_on_interrupt
 from training.cli.key_files import signing_key
 from training.cli.parser import PROGRAM, STORE, STORE_COMMANDS, Parser, add_help, one_of
 from training.data.datasets import BUILT_IN, Source
 from training.model.recipes import DEFAULT, RECIPES
-from training.model.scoring_rules import DEFAULT_RULE, RULES
+from training.model.scoring_rules import DEFAULT_SCORING_RULE, RULES
 
 if TYPE_CHECKING:
     from training.pipeline import Run
@@ -24,14 +24,14 @@ _USAGE: Final = """%(prog)s [--data SOURCE] [--name NAME] [options]
        %(prog)s {list,show,activate,verify,keygen,sign,recalibrate} …"""
 
 _DESCRIPTION: Final = """\
-Learns from normal pictures what is normal, calibrates a threshold with a
+Learns from normal images what is normal, calibrates a threshold with a
 guaranteed false-alarm rate, and publishes the model; a running service picks it
 up by itself.
 
 examples:
   python -m training --data digits             in seconds, with no download
   python -m training --data mnist --normal 5   the model that ships: fives
-  python -m training --data parts              pictures of your own
+  python -m training --data parts              images of your own
   python -m training --data parts --recipe linear --score local-relative
                                                textured surfaces
   python -m training --recipe tutorial         the classic, 784-512-256-128
@@ -46,7 +46,7 @@ the store:
   python -m training recalibrate NAME --images FOLDER
                                                a new threshold, the same weights
 
-a folder of pictures, of any size and format, grey or colour:
+a folder of images, of any size and format, grey or colour:
   parts/normal/              to learn from; a sub-folder is a group, never split
   parts/test/normal/         to evaluate on, if there are any
   parts/test/anomaly/KIND/   likewise, by kind of anomaly"""
@@ -55,7 +55,7 @@ a folder of pictures, of any size and format, grey or colour:
 def parse(arguments: list[str]) -> "Run":
     """The run that the options describe; what cannot be one ends the process with one line and status 2."""
     options = _parser().parse(arguments)
-    with stopping_at_once():  # seconds that help and usage errors need not wait
+    with exit_on_interrupt():  # seconds that help and usage errors need not wait
         from training.pipeline import Run  # noqa: PLC0415
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
     recipe = dataclasses.replace(
@@ -95,10 +95,10 @@ def _parser() -> Parser:
         metavar="FOLDER",
         type=Path,
         default=Path("data"),
-        help="where downloaded sets and decoded pictures are kept",
+        help="where downloaded sets and decoded images are kept",
     )
     what.add_argument(
-        "--size", type=_size, help="what folders' pictures are brought to, SIDE or HEIGHTxWIDTH (default: the recipe's)"
+        "--size", type=_size, help="what folders' images are brought to, SIDE or HEIGHTxWIDTH (default: the recipe's)"
     )
     what.add_argument(
         "--mode", type=one_of("mode", ["auto", "L", "RGB"]), default="auto", help="L (grey) or RGB, for folders"
@@ -108,7 +108,7 @@ def _parser() -> Parser:
         metavar="RULE",
         type=groups_rule,
         default="folder",
-        help="pictures of one thing, which no split tears apart, share a folder of normal/, a match of a regular "
+        help="images of one thing, which no split tears apart, share a folder of normal/, a match of a regular "
         "expression in their path, or nothing (none)",
     )
     where = parser.add_argument_group("where it goes")
@@ -126,7 +126,7 @@ def _parser() -> Parser:
         metavar="RATE",
         type=rate,
         default=0.01,
-        help="share of normal pictures that may alarm; 0.01 takes at least 132 normal pictures, 0.05 takes 26",
+        help="share of normal images that may alarm; 0.01 takes at least 132 normal images, 0.05 takes 26",
     )
     promise.add_argument(
         "--guarantee",
@@ -138,7 +138,7 @@ def _parser() -> Parser:
         "--score",
         metavar="RULE",
         type=one_of("scoring rule", RULES),
-        default=DEFAULT_RULE,
+        default=DEFAULT_SCORING_RULE,
         help=f"the error that decides: {', '.join(RULES)}; docs/scoring.md says when to use which",
     )
     how = parser.add_argument_group("how to learn")
@@ -146,13 +146,11 @@ def _parser() -> Parser:
         "--recipe",
         type=one_of("recipe", RECIPES),
         default=DEFAULT.name,
-        help="settings that belong together; default: for small pictures; conv: for larger and coloured ones; "
+        help="settings that belong together; default: for small images; conv: for larger and coloured ones; "
         "linear: for textured surfaces, solved at once; tutorial: the classic",
     )
     how.add_argument("--epochs", metavar="N", type=_positive(int), help=_of_recipe("passes over the data", "epochs"))
-    how.add_argument(
-        "--batch-size", metavar="N", type=_positive(int), help=_of_recipe("pictures per step", "batch_size")
-    )
+    how.add_argument("--batch-size", metavar="N", type=_positive(int), help=_of_recipe("images per step", "batch_size"))
     how.add_argument(
         "--learning-rate",
         metavar="RATE",
@@ -196,7 +194,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def groups_rule(text: str) -> str:
-    """An argparse type: what pictures of one thing have in common."""
+    """An argparse type: what images of one thing have in common."""
     try:
         re.compile(text)
     except re.error as error:

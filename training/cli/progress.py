@@ -83,25 +83,25 @@ class Display(Observer):
         self._some("skipped", [f"{path}: {reason}" for path, reason in data.unreadable])
 
     def prepared(self, prepared: Prepared) -> None:
-        """Shows the split, and pictures that look alike across it."""
+        """Shows the split, and images that look alike across it."""
         data, parts, run = prepared.data, prepared.parts, self._run
         self._fitted_on = len(parts.fit)
         groups = len(set(data.groups))
         shown = "" if groups == len(data.groups) else f" of {groups:,} things"
         self._print(
-            f"{len(data.normal):,} normal pictures{shown}: {len(parts.fit):,} to fit, {len(parts.validation):,} to "
+            f"{len(data.normal):,} normal images{shown}: {len(parts.fit):,} to fit, {len(parts.validation):,} to "
             f"watch, {len(parts.calibration):,} to calibrate"
         )
         normal = data.test_kinds.count(NORMAL)
-        self._print(f"{len(data.test):,} pictures to test: {normal:,} normal, {len(data.test) - normal:,} anomalies")
+        self._print(f"{len(data.test):,} images to test: {normal:,} normal, {len(data.test) - normal:,} anomalies")
         self._print(f"recipe {run.recipe.name}, score {run.rule.name}, seed {run.seed}, on {prepared.device.type}")
         for where, pairs in (prepared.near_duplicates or {}).items():
             self._some(f"look alike across {where}", [f"{one} ~ {other}" for one, other in pairs])
         self._print("")
 
-    def step(self, pictures: int) -> None:
+    def step(self, images: int) -> None:
         """Moves the bar."""
-        self._progress.advance(self._task, pictures)
+        self._progress.advance(self._task, images)
 
     def epoch(self, epoch: Epoch) -> None:
         """Adds a line."""
@@ -109,7 +109,7 @@ class Display(Observer):
         validation = "" if epoch.validation_loss is None else f"  validation {epoch.validation_loss:.5f}"
         self._print(
             f"epoch {epoch.number:>3}/{self._run.recipe.epochs}  train {epoch.train_loss:.5f}{validation}"
-            f"  {epoch.seconds:5.2f} s  {self._fitted_on / max(epoch.seconds, 1e-9):,.0f} pictures/s"
+            f"  {epoch.seconds:5.2f} s  {self._fitted_on / max(epoch.seconds, 1e-9):,.0f} images/s"
             f"{'' if self._animated else self._left(epoch.number)}{'  pruned' if epoch.pruned else ''}"
         )
 
@@ -127,7 +127,7 @@ class Display(Observer):
         self._print("")
         for label, path in (
             ("bundle", directory),
-            ("pictures", directory / "report"),
+            ("images", directory / "report"),
             ("report", directory / "report" / "index.html"),
         ):
             self._print(f"[cyan]{label:<10}[/]{escape(str(path))}")
@@ -164,10 +164,10 @@ def _duration(seconds: float) -> str:
 
 
 class _Rate(ProgressColumn):
-    """Pictures per second, once they move."""
+    """Images per second, once they move."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} pictures/s" if task.total and task.speed else "")
+        return Text(f"{task.speed:,.0f} images/s" if task.total and task.speed else "")
 
 
 class _Left(ProgressColumn):

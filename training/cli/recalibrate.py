@@ -12,7 +12,7 @@ from rich.table import Table
 
 from app.inference.bundles.signing import TrustedKeys
 from app.inference.bundles.store import ModelStore
-from training.cli.interrupts import stopping_at_once
+from training.cli.interrupts import exit_on_interrupt
 from training.cli.key_files import signing_key
 from training.cli.options import groups_rule, rate
 from training.cli.parser import command, console, one_of
@@ -20,21 +20,21 @@ from training.cli.store_parser import StoreParser
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
-    from training.recalibration import NewPictures, Recalibrated
+    from training.recalibration import NewImages, Recalibrated
 
 _SHOWN = 10
 
 
 def run(arguments: list[str]) -> None:
-    """Scores new normal pictures, publishes a version with the threshold that they give, shows old and new.
+    """Scores new normal images, publishes a version with the threshold that they give, shows old and new.
 
     Raises:
         TrainingError, InferenceError: it cannot be done; the text says what would help.
     """
     options = _parser().read(arguments)
     if (options.images is None) is (options.feedback is None):
-        raise TrainingError("say where the normal pictures come from: either --images FOLDER or --feedback FILE")
-    with stopping_at_once():
+        raise TrainingError("say where the normal images come from: either --images FOLDER or --feedback FILE")
+    with exit_on_interrupt():
         from training.recalibration import from_images, from_labels, recalibrate  # noqa: PLC0415
     store = _store(options)
     bundle = store.load(options.name, store.current(options.name))
@@ -61,16 +61,16 @@ def _parser() -> StoreParser:
         "recalibrate",
         ["NAME"],
         "Publishes a new version with the weights of the current one and a threshold from\n"
-        "new pictures of what is normal: after a new camera, other light, a changed\n"
-        "product. They must be pictures that the weights were not fitted on. Instead of\n"
-        "--images, --feedback takes the scores of pictures that operators labelled.",
+        "new images of what is normal: after a new camera, other light, a changed\n"
+        "product. They must be images that the weights were not fitted on. Instead of\n"
+        "--images, --feedback takes the scores of images that operators labelled.",
         "--images FOLDER",
     )
     parser.how.add_argument(
         "--images",
         metavar="FOLDER",
         type=Path,
-        help="normal pictures, or a folder for training, of which normal/ is taken",
+        help="normal images, or a folder for training, of which normal/ is taken",
     )
     parser.how.add_argument(
         "--feedback", metavar="FILE", type=Path, help="labels that operators gave the service (ANOMALY_FEEDBACK_PATH)"
@@ -101,7 +101,7 @@ def _store(options: argparse.Namespace) -> ModelStore:
     trusted: TrustedKeys | None = options.trusted_keys
     if options.sign_key is not None:
         own = options.sign_key.public
-        trusted = trusted.and_also(own) if trusted else TrustedKeys([own])
+        trusted = trusted.with_key(own) if trusted else TrustedKeys([own])
     return ModelStore(options.store, trusted)
 
 
@@ -112,7 +112,7 @@ def _show_unreadable(out: Console, lines: Sequence[str]) -> None:
         out.print(f"[yellow]skipped[/] {len(lines) - _SHOWN:,} more")
 
 
-def _show(out: Console, new: "NewPictures", done: "Recalibrated", store: Path) -> None:
+def _show(out: Console, new: "NewImages", done: "Recalibrated", store: Path) -> None:
     before, after = done.before, done.after
     out.print(f"[bold green]published[/] [bold]{after.name} {after.version}[/]\n", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
@@ -144,13 +144,13 @@ def _flagged(scores: Sequence[float], threshold: float) -> str:
     return f"{count:,} ({count / len(scores):.2%})"
 
 
-def _effect(new: "NewPictures", done: "Recalibrated") -> list[str]:
+def _effect(new: "NewImages", done: "Recalibrated") -> list[str]:
     """What to expect, in sentences."""
     before, after = done.before, done.after
     old = after.recalibration.flagged if after.recalibration else 0.0
     broken = "more than" if old > before.false_alarm_rate else "within"
     lines = [
-        f"expected effect: of pictures like the new ones the old threshold calls {old:.2%} anomalies, {broken} the "
+        f"expected effect: of images like the new ones the old threshold calls {old:.2%} anomalies, {broken} the "
         f"{before.false_alarm_rate:.2%} that it promised; the new one promises at most {after.false_alarm_rate:.2%}."
     ]
     if after.threshold != before.threshold:
@@ -159,11 +159,11 @@ def _effect(new: "NewPictures", done: "Recalibrated") -> list[str]:
             f"the threshold is {'higher' if more == 'fewer' else 'lower'}: {more} anomalies will be found, too."
         )
     if before.evaluation is not None:
-        lines.append("the rates that were measured on test pictures at the old threshold are not carried over.")
+        lines.append("the rates that were measured on test images at the old threshold are not carried over.")
     if after.recalibration and (pairs := sum((after.recalibration.data.near_duplicates or {}).values())):
-        lines.append(f"{pairs:,} pairs of the new pictures look alike: where they show one thing they count for less.")
+        lines.append(f"{pairs:,} pairs of the new images look alike: where they show one thing they count for less.")
     if new.caveat:
         lines.append(
-            "the labels must be of every picture or of a random sample: of flagged pictures alone they promise nothing."
+            "the labels must be of every image or of a random sample: of flagged images alone they promise nothing."
         )
     return lines

@@ -118,7 +118,7 @@ def verify(arguments: list[str]) -> None:
         ["[NAME]", "[VERSION]"],
         "Checks each version as a service does before it serves it: the signature, if\n"
         "keys are given, the manifest's seal, the SHA-256 of every file, and what the\n"
-        "model answers to probe pictures. Ends with status 1 if anything is broken.",
+        "model answers to probe images. Ends with status 1 if anything is broken.",
     )
     parser.add_trusted_keys()
     options = parser.read(arguments)
@@ -193,7 +193,7 @@ def _summary(each: Version) -> dict[str, Any]:
 
 
 def _card(manifest: Manifest) -> dict[str, Any]:
-    """The manifest without its bulk: single scores, indices of pictures, the golden picture."""
+    """The manifest without its bulk: single scores, indices of images, the golden image."""
     return manifest.model_dump(
         mode="json", exclude={"calibration": {"scores"}, "training": {"split"}, "golden": {"image"}}
     )

@@ -6,7 +6,7 @@ import torch
 
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import InferenceError
-from training.cli.interrupts import stopping_at_once
+from training.cli.interrupts import exit_on_interrupt
 from training.cli.options import parse
 from training.cli.parser import command, console
 from training.errors import TrainingError
@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> int:
         TrainingError, InferenceError: the run is refused; the text says why.
         KeyboardInterrupt: it was stopped; the text says what became of the store.
     """
-    with stopping_at_once():
+    with exit_on_interrupt():
         wanted = parse(arguments)
         # Seconds that help and usage errors need not wait.
         from training.cli.progress import Display  # noqa: PLC0415
@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
         if not _out_of_memory(error):
             raise
         raise TrainingError(
-            f"memory is too small for recipe {wanted.recipe.name} on such pictures: "
+            f"memory is too small for recipe {wanted.recipe.name} on such images: "
             "ask for a smaller --size or --batch-size, or for --recipe conv"
         ) from error
     return 0

@@ -1,7 +1,7 @@
-"""Where pictures come from: MNIST and its kin, scikit-learn's digits, or a folder of the user's own.
+"""Where images come from: MNIST and its kin, scikit-learn's digits, or a folder of the user's own.
 
 Every source ends as one float32 tensor in [0, 1] in memory. Image files go through the decode path of the service,
-and the built-in sets hold 8-bit values / 255: a picture gets the same tensor in training and serving.
+and the built-in sets hold 8-bit values / 255: an image gets the same tensor in training and serving.
 """
 
 import gzip
@@ -52,14 +52,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures to learn what is normal from, and labelled ones to evaluate on.
+    """Images to learn what is normal from, and labelled ones to evaluate on.
 
     Attributes:
         source: name of the set or folder, no path.
-        normal_label: which pictures count as normal, for people.
-        spec: size and mode that all pictures were brought to.
+        normal_label: which images count as normal, for people.
+        spec: size and mode that all images were brought to.
         normal: (N, C, H, W) float32 in [0, 1].
-        groups: N names; pictures of one group are pictures of one thing.
+        groups: N names; images of one group are images of one thing.
         test: (M, C, H, W) likewise; may be empty.
         test_kinds: M names, ``normal`` or the kind of anomaly.
         normal_files: N paths below the folder; empty for the built-in sets.
@@ -80,7 +80,7 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the normal pictures as the model sees them."""
+        """SHA-256 of the normal images as the model sees them."""
         return hashlib.sha256(np.ascontiguousarray(self.normal.numpy()).tobytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Near-duplicates: pictures that look alike in parts that should be independent.
+"""Near-duplicates: images that look alike in parts that should be independent.
 
 A photograph taken twice, once in the fit and once in the calibration part, makes the calibration scores too good
 and the threshold too low. Perceptual hashes (DCT, 64 bits) that differ in few bits find such pairs.
@@ -21,7 +21,7 @@ _ROWS: Final = 1024
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures that look alike.
+    """Two images that look alike.
 
     Attributes:
         first: index into the first part.

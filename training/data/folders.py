@@ -1,7 +1,7 @@
 """Image folders: which files, which groups, decoded once in parallel and cached.
 
-Pictures of one thing must stay together in every split: a model that has seen five photographs of a tile rebuilds
-the sixth well, and a threshold from such pictures is too low for tiles to come.
+Images of one thing must stay together in every split: a model that has seen five photographs of a tile rebuilds
+the sixth well, and a threshold from such images is too low for tiles to come.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from app.inference.errors import InferenceError
-from app.inference.images.decoding import InputSpec, open_picture
+from app.inference.images.decoding import InputSpec, open_image
 from training.errors import TrainingError
 
 Mode = Literal["auto", "L", "RGB"]
@@ -35,7 +35,7 @@ _DECODER: Final = 1  # raise when decoding changes, so that no stale cache is re
 
 @dataclass(frozen=True)
 class Decoded:
-    """The pictures of a list of files.
+    """The images of a list of files.
 
     Attributes:
         images: (K, C, H, W) float32 in [0, 1], those that could be read.
@@ -56,7 +56,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def normal_files(root: Path) -> list[Path]:
-    """The pictures to learn from.
+    """The images to learn from.
 
     Raises:
         TrainingError: there are none; the text says what is missing.
@@ -64,7 +64,7 @@ def normal_files(root: Path) -> list[Path]:
     if not (root / NORMAL).is_dir():
         loose = sum(path.suffix.lower() in _IMAGE_SUFFIXES for path in root.iterdir())
         found = f"; move the {loose:,} images that lie in {root} itself there" if loose else ""
-        raise TrainingError(f"{root} has no folder {NORMAL}/ with the pictures to learn from{found}")
+        raise TrainingError(f"{root} has no folder {NORMAL}/ with the images to learn from{found}")
     files = image_files(root / NORMAL)
     if not files:
         raise TrainingError(f"{root / NORMAL} holds no images ({', '.join(sorted(_IMAGE_SUFFIXES))})")
@@ -72,7 +72,7 @@ def normal_files(root: Path) -> list[Path]:
 
 
 def test_files(root: Path) -> list[tuple[Path, str]]:
-    """The pictures to evaluate on, each with ``normal`` or its kind of anomaly; there may be none."""
+    """The images to evaluate on, each with ``normal`` or its kind of anomaly; there may be none."""
     anomalies = root / "test" / "anomaly"
     kinds = sorted(path for path in anomalies.iterdir() if path.is_dir()) if anomalies.is_dir() else []
     return [(path, NORMAL) for path in image_files(root / "test" / NORMAL)] + [
@@ -81,11 +81,11 @@ def test_files(root: Path) -> list[tuple[Path, str]]:
 
 
 def group_of(path: Path, rule: str) -> str:
-    """The name of the thing that a picture shows.
+    """The name of the thing that an image shows.
 
     Args:
         path: the file, relative to ``normal/``.
-        rule: ``folder``: its sub-folder, a picture outside any stands alone; ``none``: every picture stands alone;
+        rule: ``folder``: its sub-folder, an image outside any stands alone; ``none``: every image stands alone;
             else a regular expression whose first group (or whole match) in the path is the name.
     """
     text = path.as_posix()
@@ -97,7 +97,7 @@ def group_of(path: Path, rule: str) -> str:
 
 
 def guess_mode(files: Sequence[Path]) -> Literal["L", "RGB"]:
-    """RGB if any of a sample of pictures has noticeable colour."""
+    """RGB if any of a sample of images has noticeable colour."""
     spec = InputSpec(mode="RGB", height=_PIXELS_TO_GUESS_COLOUR, width=_PIXELS_TO_GUESS_COLOUR)
     sample = decode(files[:: max(1, len(files) // _SAMPLE_TO_GUESS_COLOUR)], spec, cache=None).images
     spread = sample.amax(dim=1) - sample.amin(dim=1)
@@ -110,7 +110,7 @@ def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> Dec
     Args:
         files: image files.
         spec: size and mode to bring them to.
-        cache: folder for decoded pictures; None: do not keep them.
+        cache: folder for decoded images; None: do not keep them.
     """
     kept_file = cache and cache / f"{_cache_key(files, spec)}.npz"
     if kept_file and kept_file.is_file():
@@ -152,7 +152,7 @@ def _keep(
 
 def _decode(path: Path, spec: InputSpec) -> torch.Tensor | str:
     try:
-        return open_picture(path.read_bytes(), max_pixels=_MAX_PIXELS).decode(spec).tensor
+        return open_image(path.read_bytes(), max_pixels=_MAX_PIXELS).decode(spec).tensor
     except (InferenceError, OSError) as error:
         return " ".join(str(error).split())
 

@@ -15,7 +15,7 @@ _LEAST_TO_FIT = 0.25
 
 @dataclass(frozen=True)
 class Parts:
-    """Disjoint, ascending indices into the normal pictures; together all of them."""
+    """Disjoint, ascending indices into the normal images; together all of them."""
 
     fit: tuple[int, ...]
     validation: tuple[int, ...]
@@ -30,19 +30,19 @@ def split(
     guarantee: Guarantee = "marginal",
     seed: int,
 ) -> Parts:
-    """Splits normal pictures; those with equal group names stay together.
+    """Splits normal images; those with equal group names stay together.
 
     The calibration part takes its share, or more where α needs more and a quarter still is left to fit on.
 
     Args:
-        groups: one name per picture; a name of its own for a picture that stands alone.
+        groups: one name per image; a name of its own for an image that stands alone.
         recipe: gives the shares.
         false_alarm_rate: α that the calibration part must support.
         guarantee: what α promises.
         seed: of the shuffle.
 
     Raises:
-        TrainingError: there are too few pictures or groups for α; the text says how many it takes.
+        TrainingError: there are too few images or groups for α; the text says how many it takes.
     """
     count = len(groups)
     required = required_calibration_size(false_alarm_rate, guarantee)
@@ -59,7 +59,7 @@ def split(
     random.Random(seed).shuffle(left)  # noqa: S311  a reproducible shuffle is the point
 
     def take(target: int) -> tuple[int, ...]:
-        """At least so many pictures: the next groups that fit in, then the smallest to fill up."""
+        """At least so many images: the next groups that fit in, then the smallest to fill up."""
         taken: list[int] = []
         for group in left.copy():
             if len(taken) + len(members[group]) <= target:

@@ -1,4 +1,4 @@
-"""The networks that learn to compress and rebuild normal pictures.
+"""The networks that learn to compress and rebuild normal images.
 
 All take (N, C, H, W) float32 in [0, 1] and return a reconstruction of that very shape, in [0, 1].
 """
@@ -15,10 +15,10 @@ from training.model.recipes import Recipe
 
 
 class DenseAutoencoder(nn.Module):
-    """Fully connected and mirrored: for small pictures.
+    """Fully connected and mirrored: for small images.
 
     Args:
-        shape: (C, H, W) of one picture.
+        shape: (C, H, W) of one image.
         hidden: widths from the input's side on, e.g. (512, 256).
         code: width of the bottleneck.
         linear_code: no ReLU after the code layer.
@@ -45,10 +45,10 @@ def _layers(widths: Sequence[int]) -> list[nn.Module]:
 
 
 class ConvAutoencoder(nn.Module):
-    """Convolutions that halve the picture, a dense code, and the way back: for larger and coloured pictures.
+    """Convolutions that halve the image, a dense code, and the way back: for larger and coloured images.
 
     Args:
-        shape: (C, H, W) of one picture, of any size.
+        shape: (C, H, W) of one image, of any size.
         channels: of each halving, e.g. (32, 64, 64).
         code: width of the dense bottleneck.
     """
@@ -77,7 +77,7 @@ class LinearAutoencoder(nn.Module):
     """One linear layer each way: the best of these is the projection on principal components.
 
     Args:
-        shape: (C, H, W) of one picture.
+        shape: (C, H, W) of one image.
         code: width of the bottleneck.
     """
 
@@ -93,7 +93,7 @@ class LinearAutoencoder(nn.Module):
 
     @torch.no_grad()
     def solve(self, images: torch.Tensor, *, seed: int) -> None:
-        """Sets the weights that rebuild (N, C, H, W) pictures with the least squared error, N > code.
+        """Sets the weights that rebuild (N, C, H, W) images with the least squared error, N > code.
 
         No gradient descent finds better ones: Baldi and Hornik, "Neural networks and principal component
         analysis: learning from examples without local minima", 1989.
@@ -107,16 +107,16 @@ class LinearAutoencoder(nn.Module):
         self.decoder.bias.copy_(mean)
 
 
-def build(recipe: Recipe, shape: tuple[int, int, int], pictures: int) -> nn.Module:
-    """The recipe's network for pictures of a shape, its weights drawn from torch's generator.
+def build(recipe: Recipe, shape: tuple[int, int, int], images: int) -> nn.Module:
+    """The recipe's network for images of a shape, its weights drawn from torch's generator.
 
     Args:
         recipe: which network, how wide.
-        shape: (C, H, W) of one picture.
-        pictures: how many there are to fit on; a linear code can be no wider than that less one.
+        shape: (C, H, W) of one image.
+        images: how many there are to fit on; a linear code can be no wider than that less one.
     """
     if recipe.network == "linear":
-        return LinearAutoencoder(shape, max(1, min(recipe.code, pictures - 1, math.prod(shape))))
+        return LinearAutoencoder(shape, max(1, min(recipe.code, images - 1, math.prod(shape))))
     if recipe.network == "conv":
         return ConvAutoencoder(shape, recipe.hidden, recipe.code)
     return DenseAutoencoder(shape, recipe.hidden, recipe.code, linear_code=recipe.linear_code)

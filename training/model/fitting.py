@@ -29,7 +29,7 @@ class Epoch:
     Attributes:
         number: from 1.
         train_loss: mean squared error while fitting, on corrupted input if the recipe corrupts.
-        validation_loss: mean squared error on clean validation pictures; None without any.
+        validation_loss: mean squared error on clean validation images; None without any.
         seconds: wall time.
         pruned: whether the network had been pruned before.
     """
@@ -73,7 +73,7 @@ def fit(
         seed: of shuffling and corruption; equal seeds on one machine give equal weights.
         device: where to compute.
         on_epoch: called after each epoch.
-        on_step: called after each step with the number of pictures it took.
+        on_step: called after each step with the number of images it took.
 
     Raises:
         TrainingError: the loss is no number any more.
@@ -144,7 +144,7 @@ def _solve(network: LinearAutoencoder, images: torch.Tensor, validation: torch.T
 
 
 def _jitter(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
-    """Turns, scales, shears and moves each picture a little: normal pictures vary so, and the rare ones gain most."""
+    """Turns, scales, shears and moves each image a little: normal images vary so, and the rare ones gain most."""
     if recipe.jitter == 0:
         return images
     extent = recipe.jitter * torch.tensor(_JITTER, device=images.device)

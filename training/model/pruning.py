@@ -12,9 +12,9 @@ from training.model.autoencoders import DenseAutoencoder
 
 @torch.no_grad()
 def prune(network: DenseAutoencoder, images: torch.Tensor, share: float) -> None:
-    """Keeps a share of the units of each hidden layer, in place; the code and the picture keep all theirs.
+    """Keeps a share of the units of each hidden layer, in place; the code and the image keep all theirs.
 
-    A unit matters by how much its output varies from picture to picture, times how much the next layer makes of it.
+    A unit matters by how much its output varies from image to image, times how much the next layer makes of it.
 
     Args:
         network: on the device of the images.

@@ -9,11 +9,11 @@ from typing import Final, Literal
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. Shares are of the normal pictures; what they leave is fitted on."""
+    """How to train. Shares are of the normal images; what they leave is fitted on."""
 
     name: str
     network: Literal["dense", "conv", "linear"]
-    """dense: every pixel with every other, for small pictures; conv: for larger and coloured ones; linear: solved in
+    """dense: every pixel with every other, for small images; conv: for larger and coloured ones; linear: solved in
     closed form, so that the knobs of the loop rest, for surfaces."""
     hidden: tuple[int, ...]
     """Layer widths (dense) or channels (conv) from the input's side on; the decoder mirrors them."""
@@ -21,15 +21,15 @@ class Recipe:
     """Of the hidden units of a dense network, what is left for the last quarter of the epochs; 1: all. Nothing is taken
     where there are fewer than three epochs."""
     code: int
-    """Width of the bottleneck: how many numbers a picture is compressed to."""
+    """Width of the bottleneck: how many numbers an image is compressed to."""
     linear_code: bool
     """No ReLU on the code: half of a rectified code is dead weight."""
     jitter: float
-    """How far pictures are turned, stretched, sheared and moved while fitting; 1: up to 8°, 8 %, 12 % and a 28th."""
+    """How far images are turned, stretched, sheared and moved while fitting; 1: up to 8°, 8 %, 12 % and a 28th."""
     noise: float
-    """Standard deviation of the corruption added to the input, while the clean picture stays the target."""
+    """Standard deviation of the corruption added to the input, while the clean image stays the target."""
     noise_varies: bool
-    """Each picture draws its own level up to ``noise``: clean and faintly corrupted input must be rebuilt too."""
+    """Each image draws its own level up to ``noise``: clean and faintly corrupted input must be rebuilt too."""
     noise_cell: int
     """Pixels per side that share one noise draw before bilinear enlargement: blobs, not grain."""
     epochs: int
@@ -59,7 +59,7 @@ class Recipe:
         if self.validation_share < 0 or self.validation_share + self.calibration_share >= 1:
             raise ValueError(
                 f"validation_share {self.validation_share} and calibration_share {self.calibration_share} "
-                "must leave pictures to fit on"
+                "must leave images to fit on"
             )
 
 
@@ -86,7 +86,7 @@ TUTORIAL: Final = Recipe(
     folder_size=(28, 28),
 )
 
-# Rebuilding clean pictures from blob-wise corrupted ones teaches what normal looks like rather than how to copy.
+# Rebuilding clean images from blob-wise corrupted ones teaches what normal looks like rather than how to copy.
 # docs/scoring.md argues each knob with a row of a table.
 DEFAULT: Final = Recipe(
     name="default",

@@ -1,4 +1,4 @@
-"""Scoring rules: from a picture and its reconstruction to the error that decides.
+"""Scoring rules: from an image and its reconstruction to the error that decides.
 
 Each is a small module that travels inside the bundle; docs/scoring.md says when to use which, with the evidence.
 """
@@ -9,12 +9,12 @@ from typing import Final
 import torch
 from torch import nn
 
-# The mean square, ink or outline below which a picture counts as empty: white on 1 % of it. Without a floor an empty
-# picture would divide rounding errors by nothing; on MNIST any floor from 0.001 to 0.05 gives the same figures.
+# The mean square, ink or outline below which an image counts as empty: white on 1 % of it. Without a floor an empty
+# image would divide rounding errors by nothing; on MNIST any floor from 0.001 to 0.05 gives the same figures.
 FLOOR: Final = 0.01
-# A defect should about fill its window: an eighth of the picture's side.
+# A defect should about fill its window: an eighth of the image's side.
 WINDOW_SHARE: Final = 8
-# The MSE of a picture rebuilt to one grey level in 100: below it, where the error gathers says nothing.
+# The MSE of an image rebuilt to one grey level in 100: below it, where the error gathers says nothing.
 MSE_FLOOR: Final = 1e-4
 
 
@@ -22,7 +22,7 @@ def squared_error(images: torch.Tensor, reconstructions: torch.Tensor) -> torch.
     """Per-value squared error; refuses to broadcast.
 
     ``nn.MSELoss`` only warns when (B, 1, 28, 28) meets (B, 28, 28), expands the pair to (B, B, 28, 28) and so
-    trains towards the mean picture.
+    trains towards the mean image.
 
     Raises:
         ValueError: the shapes differ (``torch.jit.Error`` once scripted).
@@ -53,7 +53,7 @@ def _extent(images: torch.Tensor, reconstructions: torch.Tensor, floor: float) -
 def _neighbourhood_mean(values: torch.Tensor) -> torch.Tensor:
     """(N, C, H, W): the mean over 3 × 3 pixels; at the border, where a row or column is missing, over what there is.
 
-    Written as additions, it costs a seventh of average pooling for a batch of small pictures.
+    Written as additions, it costs a seventh of average pooling for a batch of small images.
     """
     rows = values.clone()
     rows[:, :, :, 1:] += values[:, :, :, :-1]
@@ -91,7 +91,7 @@ class Mse(nn.Module):
 
 
 class Relative(nn.Module):
-    """MSE over the larger of the picture's and the reconstruction's mean square."""
+    """MSE over the larger of the image's and the reconstruction's mean square."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Smoothed(nn.Module):
 
 
 class SmoothedRelative(nn.Module):
-    """The smoothed error over the larger of the picture's and the reconstruction's mean square."""
+    """The smoothed error over the larger of the image's and the reconstruction's mean square."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class SmoothedRelative(nn.Module):
 class SmoothedExtent(nn.Module):
     """The smoothed error over the extent of what is drawn: the ink times the root of the outline's length.
 
-    Normal pictures with more ink and longer outlines are rebuilt with larger errors. The reconstruction has its say in
+    Normal images with more ink and longer outlines are rebuilt with larger errors. The reconstruction has its say in
     the outline, because noise has long ones that its reconstruction lacks, and must not gain by them.
     """
 
@@ -142,7 +142,7 @@ class SmoothedExtent(nn.Module):
 
 
 class Local(nn.Module):
-    """The largest mean of the squared error in any square window of an eighth of the picture's shorter side."""
+    """The largest mean of the squared error in any square window of an eighth of the image's shorter side."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ RULES: Final = {
 }
 
 
-DEFAULT_RULE: Final = "smoothed-extent"
+DEFAULT_SCORING_RULE: Final = "smoothed-extent"
 
 
 class ScoredAutoencoder(nn.Module):

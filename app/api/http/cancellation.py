@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 
 
-class CutOff(ABC):
+class CancelScope(ABC):
     """Cancels the body of a ``with`` when :meth:`cut` is called, and raises an error instead.
 
     It does for any event what asyncio.timeout does for time, and costs less: every request pays for it, twice.

@@ -4,10 +4,10 @@ import asyncio
 from types import TracebackType
 
 from app.api.errors import RequestTimedOut
-from app.api.http.cancellation import CutOff
+from app.api.http.cancellation import CancelScope
 
 
-class deadline(CutOff):  # noqa: N801  reads like asyncio.timeout
+class deadline(CancelScope):  # noqa: N801  reads like asyncio.timeout
     """Cuts the body of a ``with`` off when the time is up.
 
     Raises:

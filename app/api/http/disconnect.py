@@ -7,16 +7,16 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from app.api.http.cancellation import CutOff
+from app.api.http.cancellation import CancelScope
 
-DEPARTURE: Final = "anomaly.departure"
+DISCONNECT_EXTENSION: Final = "anomaly.departure"
 """ASGI extension: a set of what is to be called when the client goes away. Waiting for ASGI's own message of that takes
-a task for each request, as much as scoring a small picture."""
+a task for each request, as much as scoring a small image."""
 
-Departure = set[Callable[[], None]]
+DisconnectCallbacks = set[Callable[[], None]]
 
 
-class while_client_waits(CutOff):  # noqa: N801  reads like asyncio.timeout
+class cancelled_on_disconnect(CancelScope):  # noqa: N801  reads like asyncio.timeout
     """Cuts the body of a ``with`` off when the client goes away. Servers that do not tell have clients that stay.
 
     Raises:
@@ -25,7 +25,7 @@ class while_client_waits(CutOff):  # noqa: N801  reads like asyncio.timeout
 
     def __init__(self, scope: Scope) -> None:
         super().__init__()
-        self._departure: Departure = scope.get("extensions", {}).get(DEPARTURE, set())
+        self._departure: DisconnectCallbacks = scope.get("extensions", {}).get(DISCONNECT_EXTENSION, set())
 
     def __enter__(self) -> None:
         """From here on."""

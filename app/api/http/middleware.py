@@ -14,17 +14,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api import problems
 from app.api.errors import Unauthorized
 from app.api.http.shutdown import Draining
-from app.api.telemetry.request_log import Ledger
+from app.api.telemetry.request_log import RequestLog
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 _REQUEST_ID: Final = REQUEST_ID_HEADER.lower().encode()
 _GOOD_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 
 
-class Accounting:
+class RequestTracking:
     """Gives each request an id (the client's ``X-Request-ID`` if it is a decent one) and notes how it ended."""
 
-    def __init__(self, app: ASGIApp, ledger: Ledger, draining: Draining) -> None:
+    def __init__(self, app: ASGIApp, ledger: RequestLog, draining: Draining) -> None:
         self.app = app
         self.ledger = ledger
         self.draining = draining

@@ -12,7 +12,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api import problems
-from app.api.http.disconnect import DEPARTURE, Departure
+from app.api.http.disconnect import DISCONNECT_EXTENSION, DisconnectCallbacks
 from app.api.http.middleware import REQUEST_ID_HEADER
 from app.api.problems import Kind
 
@@ -46,7 +46,7 @@ class Protocol(HttpToolsProtocol):
         self._chunk = self._first_chunk = 0  # bytes that are being parsed, and of those in which the head began
         self._head_since: float | None = None
         self._watch: asyncio.TimerHandle | None = None
-        self._departure: Departure = set()
+        self._departure: DisconnectCallbacks = set()
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -97,7 +97,7 @@ class Protocol(HttpToolsProtocol):
         self._upgrading = self.parser.should_upgrade()
         if not self._upgrading:
             super().on_headers_complete()
-            self.cycle.scope["extensions"] = {DEPARTURE: self._departure}  # type: ignore[dict-item]
+            self.cycle.scope["extensions"] = {DISCONNECT_EXTENSION: self._departure}  # type: ignore[dict-item]
             if self.cycle.scope["method"] != "HEAD":  # of its answer there is nothing but a head
                 self.cycle.transport = _OneWrite(self.transport)
 

@@ -1,6 +1,6 @@
 """The end of a process, in the order that loses no request.
 
-On SIGTERM or SIGINT readiness turns 503 and new pictures are refused, while the server still listens: balancers
+On SIGTERM or SIGINT readiness turns 503 and new images are refused, while the server still listens: balancers
 see it and look elsewhere. After a moment the server's own handler takes over: it closes its listener, answers
 what it has accepted and ends.
 """

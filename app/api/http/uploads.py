@@ -45,7 +45,7 @@ class Upload(NamedTuple):
     data: bytes
 
 
-class Intake:
+class BodyReader:
     """What all requests of a process may hold in memory of bodies that are still coming in.
 
     Without it, clients that upload slowly could fill the memory, however small each body.
@@ -93,11 +93,11 @@ class Intake:
             self.room += size
 
 
-async def read_uploads(headers: Headers, receive: Receive, intake: Intake) -> list[Upload]:
+async def read_uploads(headers: Headers, receive: Receive, intake: BodyReader) -> list[Upload]:
     """Reads a multipart body's file parts, or a raw image body.
 
     Raises:
-        UnsupportedMediaType, MalformedMultipart, TooManyFiles, NoImage: as they are named; as :class:`Intake`.
+        UnsupportedMediaType, MalformedMultipart, TooManyFiles, NoImage: as they are named; as :class:`BodyReader`.
     """
     media_type, parameters = _content_type(headers.get("content-type"))
     is_multipart = media_type == b"multipart/form-data"

@@ -22,7 +22,7 @@ _PIXEL: Final = "data:image/png;base64,iVBORw0KGgo…"
 
 
 TAGS: Final = [
-    {"name": "scoring", "description": "Is this picture an anomaly, and why?"},
+    {"name": "scoring", "description": "Is this image an anomaly, and why?"},
     {
         "name": "models",
         "description": "What is known of the models in the store.",
@@ -114,7 +114,7 @@ _SCORE_REQUEST: Final[dict[str, Any]] = {
 
 _SCORE_RESPONSES: Final[Responses] = {
     200: {
-        "description": "At least one picture was scored",
+        "description": "At least one image was scored",
         "content": {
             "application/json": {
                 "example": {
@@ -147,7 +147,7 @@ _SCORE_RESPONSES: Final[Responses] = {
         (http.NotAcceptable, "this answer comes as application/json or image/png, not as text/csv"),
         (http.BodyTooLarge, "the body has more than 16777216 bytes"),
         (http.TooManyFiles, "one request may carry 64 files, this one has more"),
-        (domain.TooManyPixels, "the picture has 30000 × 30000 = 900,000,000 pixels, more than 25,000,000"),
+        (domain.TooManyPixels, "the image has 30000 × 30000 = 900,000,000 pixels, more than 25,000,000"),
         (http.UnsupportedMediaType, "send multipart/form-data or an image/* body, not text/plain"),
         (domain.UnreadableImage, "not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF"),
         (
@@ -157,7 +157,7 @@ _SCORE_RESPONSES: Final[Responses] = {
         ),
         (http.InvalidParameter, "include: 'heatmap' is none of input, reconstruction, error_map"),
         (domain.NonFiniteScore, "the model returned an MSE of nan and a score of nan"),
-        (domain.Overloaded, "256 pictures are in work, 256 is the limit"),
+        (domain.Overloaded, "256 images are in work, 256 is the limit"),
         (domain.ModelUnavailable, "the model is being loaded"),
         (http.ShuttingDown, "the service is shutting down"),
         (http.RequestTimedOut, "the request took longer than 30 s, upload included"),
@@ -190,15 +190,15 @@ _scoring = APIRouter(tags=["scoring"])
 
 @_scoring.post(
     "/score",
-    summary="Score pictures",
+    summary="Score images",
     responses=_SCORE_RESPONSES,
     openapi_extra=_SCORE_REQUEST,
 )
 async def score(query: Annotated[ScoreQuery, Query()]) -> ScoreAnswer:
-    """Says of each picture whether it is an anomaly, and shows why.
+    """Says of each image whether it is an anomaly, and shows why.
 
-    Send one or many files as `multipart/form-data` under the name `file` or `files`, or one picture as the raw
-    body with its `image/*` type. `Accept: image/png` answers, for one picture, with what the model saw, the
+    Send one or many files as `multipart/form-data` under the name `file` or `files`, or one image as the raw
+    body with its `image/*` type. `Accept: image/png` answers, for one image, with what the model saw, the
     reconstruction and the error map side by side.
     """
     raise NotImplementedError  # app.api.routes.score answers

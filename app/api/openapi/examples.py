@@ -38,7 +38,7 @@ CARD: Final[dict[str, Any]] = {
     "threshold": 0.32096996903419495,
     "false_alarm_rate": 0.01,
     "guarantee": "marginal",
-    "promise": "a further normal picture is called an anomaly with probability at most 0.01, …",
+    "promise": "a further normal image is called an anomaly with probability at most 0.01, …",
     "calibration": {
         "size": 1085,
         "finest_false_alarm_rate": 0.0009208103130755065,

@@ -1,4 +1,4 @@
-"""POST /feedback: what an operator says of a scored picture."""
+"""POST /feedback: what an operator says of a scored image."""
 
 import asyncio
 from typing import Annotated
@@ -17,16 +17,16 @@ router = APIRouter(tags=["scoring"])
 @router.post(
     "/feedback",
     status_code=201,
-    summary="Label a scored picture",
+    summary="Label a scored image",
     responses=openapi.LABEL_RESPONSES,
     openapi_extra=openapi.LABEL_REQUEST,
 )
 async def feedback(request: Request, parts: Annotated[Services, Depends(services)]) -> KeptLabel:
-    """Says what a picture really is: `normal` or `anomaly`.
+    """Says what an image really is: `normal` or `anomaly`.
 
-    `id` is that of the picture in the answer of `POST /score`, which has it when labels are kept
+    `id` is that of the image in the answer of `POST /score`, which has it when labels are kept
     (`ANOMALY_FEEDBACK_PATH`). Labels change no verdict; `python -m training recalibrate --feedback` sets a threshold by
-    them. Of several labels for one picture the last counts.
+    them. Of several labels for one image the last counts.
     """
     if parts.feedback is None:
         raise FeedbackOff("labels are not kept here: ANOMALY_FEEDBACK_PATH is not set")

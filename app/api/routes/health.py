@@ -73,7 +73,7 @@ async def live() -> Liveness:
     return Liveness()
 
 
-@router.get("/ready", summary="Whether pictures can be scored", response_model_exclude_none=True,
+@router.get("/ready", summary="Whether images can be scored", response_model_exclude_none=True,
             responses=_answers(Readiness, examples.READY, examples.NOT_READY))  # fmt: skip
 async def ready(response: Response, parts: Parts) -> Readiness:
     """200 or 503: send traffic while this is 200."""

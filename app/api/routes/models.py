@@ -21,7 +21,7 @@ Parts = Annotated[Services, Depends(services)]
 _REPORT_TYPES: Final = {".html": "text/html; charset=utf-8", ".png": "image/png"}
 _REPORT_HEADERS: Final = {
     "Cache-Control": "no-cache",
-    # The report came with the model: it may show its pictures, and do nothing else.
+    # The report came with the model: it may show its images, and do nothing else.
     "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
 }
@@ -62,18 +62,18 @@ async def model(name: str, parts: Parts) -> ModelCard:
 async def calibration(name: str, parts: Parts) -> CalibrationScores:
     """The calibration scores, ascending, and the threshold of each false-alarm rate that is worth trying.
 
-    With them a client decides scored pictures anew at another sensitivity: anomaly is exactly `score > threshold`.
+    With them a client decides scored images anew at another sensitivity: anomaly is exactly `score > threshold`.
     """
     return await asyncio.to_thread(lambda: CalibrationScores.of(parts.registry.card(name)))
 
 
 @router.get(
     "/{name}/drift",
-    summary="Whether pictures have changed",
-    responses={200: openapi.answer("The last window of pictures", examples.DRIFT), **openapi.MODEL_RESPONSES},
+    summary="Whether images have changed",
+    responses={200: openapi.answer("The last window of images", examples.DRIFT), **openapi.MODEL_RESPONSES},
 )
 async def drift(name: str, parts: Parts) -> DriftAnswer:
-    """Compares the scores of every window of pictures with the calibration scores.
+    """Compares the scores of every window of images with the calibration scores.
 
     Of all workers of this service together; what the others have seen may be two seconds old.
     """
@@ -90,7 +90,7 @@ async def drift(name: str, parts: Parts) -> DriftAnswer:
     responses=openapi.REPORT_RESPONSES,
 )
 async def report(name: str, file: str, request: Request, parts: Parts) -> Response:
-    """`index.html`, or one of its pictures: the names under `report/` in the model card's `files`.
+    """`index.html`, or one of its images: the names under `report/` in the model card's `files`.
 
     Each is compared with its SHA-256 before it leaves; the `ETag` is that SHA-256.
     """

@@ -28,7 +28,7 @@ _HEADERS: Final = {
 
 @router.api_route("/", methods=_READING)
 async def page(request: Request) -> Response:
-    """Draw or drop pictures, and see what the model makes of them."""
+    """Draw or drop images, and see what the model makes of them."""
     return await _file(request, "index.html")
 
 
@@ -42,7 +42,7 @@ async def docs(request: Request) -> Response:
 
 @router.api_route("/static/{path:path}", methods=_READING)
 async def static(request: Request, path: str) -> Response:
-    """Scripts, styles and sample pictures."""
+    """Scripts, styles and sample images."""
     return await _file(request, path)
 
 

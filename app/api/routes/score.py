@@ -1,6 +1,6 @@
-"""POST /score: pictures in, verdicts out.
+"""POST /score: images in, verdicts out.
 
-A plain ASGI endpoint: FastAPI's own machinery would cost more than decoding a small picture and scoring it.
+A plain ASGI endpoint: FastAPI's own machinery would cost more than decoding a small image and scoring it.
 ``app.api.openapi.document`` documents it with the very models that parse and describe it.
 """
 
@@ -19,7 +19,7 @@ from app.api import problems
 from app.api.errors import AllRejected, NotAcceptable, Rejection, ShuttingDown
 from app.api.feedback import with_ids
 from app.api.http.deadline import deadline
-from app.api.http.disconnect import while_client_waits
+from app.api.http.disconnect import cancelled_on_disconnect
 from app.api.http.negotiation import best_type
 from app.api.http.uploads import Upload, read_uploads
 from app.api.problems import describe
@@ -39,7 +39,7 @@ _PNG: Final = "image/png"
 
 
 class ScoreEndpoint:
-    """Says of each picture whether it is an anomaly, and shows why."""
+    """Says of each image whether it is an anomaly, and shows why."""
 
     path: Final = "/score"
 
@@ -83,9 +83,9 @@ class ScoreEndpoint:
         parts.engine.require_room(served)
         uploads = await read_uploads(headers, receive, parts.intake)
         if media_type == _PNG and len(uploads) > 1:
-            raise NotAcceptable(f"{_PNG} shows one picture, {len(uploads)} were sent; ask for {_JSON}")
+            raise NotAcceptable(f"{_PNG} shows one image, {len(uploads)} were sent; ask for {_JSON}")
         with parts.engine.admit(served, len(uploads)):
-            with while_client_waits(scope):
+            with cancelled_on_disconnect(scope):
                 outcomes = await parts.engine.score_files(
                     served, [upload.data for upload in uploads], encode="reconstruction" in query.include
                 )
@@ -93,7 +93,7 @@ class ScoreEndpoint:
             _require_one_scored(uploads, outcomes)
             pixels = len(outcomes) * manifest.input.height * manifest.input.width
             if media_type == _PNG:
-                return await parts.engine.render(pixels, lambda: _picture(served, threshold, outcomes[0]))
+                return await parts.engine.render(pixels, lambda: _image(served, threshold, outcomes[0]))
             body = await parts.engine.render(
                 pixels,
                 lambda: orjson.dumps(
@@ -172,7 +172,7 @@ def _rejected(upload: Upload, refusal: InferenceError) -> dict[str, Any]:
     return {"status": "rejected", "filename": upload.filename, "error": describe(refusal)}
 
 
-def _picture(served: ServedModel, threshold: float, scored: Scored | InferenceError) -> Response:
+def _image(served: ServedModel, threshold: float, scored: Scored | InferenceError) -> Response:
     assert isinstance(scored, Scored)  # noqa: S101  _require_one_scored saw to it
     manifest = served.bundle.manifest
     return Response(

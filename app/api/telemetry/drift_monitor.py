@@ -1,6 +1,6 @@
-"""Watches, per model, whether the pictures that are scored still look like the calibration pictures.
+"""Watches, per model, whether the images that are scored still look like the calibration images.
 
-Fed by the ledger, off the path that scores: a picture is one number in a list. A full window goes to a thread that
+Fed by the ledger, off the path that scores: an image is one number in a list. A full window goes to a thread that
 compares it; memory is a window per model. What is known is kept in a file, if there is a folder for it: the one that
 the settings name, or the one that the workers of this service share.
 """
@@ -91,7 +91,7 @@ class Drift:
             self._metrics.show_drift(model, changed=state.last is not None and state.last.changed)
 
     def note(self, scoring: Scoring) -> None:
-        """Takes the pictures of a request in. On the event loop."""
+        """Takes the images of a request in. On the event loop."""
         watch, calibration = self._watches.get(scoring.model), scoring.calibration
         if watch is None or watch.version != scoring.version:  # another calibration: nothing of before counts
             watch = _Watch(State(version=scoring.version, calibration_size=len(calibration)))
@@ -130,7 +130,7 @@ class Drift:
             return  # another version has come meanwhile
         self._metrics.count_window(model, changed=state.last.changed)
         if state.last.changed and state.since == state.last.at:
-            _log.warning("the pictures have changed", model=model, version=watch.version, window=WINDOW,
+            _log.warning("the images have changed", model=model, version=watch.version, window=WINDOW,
                          scores="higher" if state.last.higher else "lower")  # fmt: skip
 
     def _write(self) -> None:

@@ -40,7 +40,7 @@ class State(_Part):
 
     version: str
     calibration_size: int = Field(ge=1)
-    ranks: tuple[int, ...] = Field((), max_length=WINDOW - 1, description="of the pictures since the last window")
+    ranks: tuple[int, ...] = Field((), max_length=WINDOW - 1, description="of the images since the last window")
     windows: int = Field(0, ge=0)
     alarms: int = Field(0, ge=0)
     since: datetime | None = Field(None, description="first of the alarms without a quiet window between")

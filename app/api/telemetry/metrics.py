@@ -25,7 +25,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from app.api.settings import SHARED_METRICS
 from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, WINDOW
-from app.inference.serving.batch_queue import BatchDone
+from app.inference.serving.batch_queue import CompletedBatch
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -59,7 +59,7 @@ class Metrics:
         self.rejected = Counter("anomaly_rejected", "Images and requests refused", ["reason"], registry=register)
         self.mse = Histogram("anomaly_mse", "Reconstruction MSE", ["model"], buckets=_ERRORS, registry=register)
         self.p_value = Histogram(
-            "anomaly_p_value", "Conformal p-values; uniform while pictures are normal", ["model"],
+            "anomaly_p_value", "Conformal p-values; uniform while images are normal", ["model"],
             buckets=_P_VALUES, registry=register,
         )  # fmt: skip
         self.batch_size = Histogram(
@@ -84,17 +84,17 @@ class Metrics:
             registry=register, multiprocess_mode="livemax",
         )  # fmt: skip
         self.drift_windows = Counter(
-            "anomaly_drift_windows", f"Windows of {WINDOW} pictures compared with the calibration pictures", ["model"],
+            "anomaly_drift_windows", f"Windows of {WINDOW} images compared with the calibration images", ["model"],
             registry=register,
         )  # fmt: skip
         self.drift_alarms = Counter(
             "anomaly_drift_alarms",
-            f"Windows unlike the calibration pictures; while nothing changes one in {1 / FALSE_ALARM_PROBABILITY:.0f}",
+            f"Windows unlike the calibration images; while nothing changes one in {1 / FALSE_ALARM_PROBABILITY:.0f}",
             ["model"],
             registry=register,
         )
         self.drift_changed = Gauge(
-            "anomaly_drift_changed", "1: the last window was unlike the calibration pictures; 0: it was not", ["model"],
+            "anomaly_drift_changed", "1: the last window was unlike the calibration images; 0: it was not", ["model"],
             registry=register, multiprocess_mode="livemostrecent",
         )  # fmt: skip
         self.memory = Gauge(
@@ -133,13 +133,13 @@ class Metrics:
             if images:
                 self._of_verdict(model, verdict).inc(images)
 
-    def count_batch(self, batch: BatchDone) -> None:
+    def count_batch(self, batch: CompletedBatch) -> None:
         """One forward pass."""
         self.batch_size.labels(batch.model).observe(batch.size)
         self.compute.labels(batch.model).observe(batch.compute_s)
 
     def count_window(self, model: str, *, changed: bool) -> None:
-        """One window of pictures, compared with the calibration pictures."""
+        """One window of images, compared with the calibration images."""
         self.drift_windows.labels(model).inc()
         self.drift_alarms.labels(model).inc(changed)
         self.drift_changed.labels(model).set(changed)

@@ -1,6 +1,6 @@
 """What happened, for the metrics and the log.
 
-Counting a request and telling of it costs as much as decoding its picture when it is done between two requests, and
+Counting a request and telling of it costs as much as decoding its image when it is done between two requests, and
 a fraction of that in a row. Requests are therefore noted, and told of together a moment later.
 """
 
@@ -25,10 +25,10 @@ class Scoring(NamedTuple):
 
     Attributes:
         calibration: what the model decides by.
-        anomalies: how many of the scored pictures are called that.
-        mses, scores, p_values: one per scored picture.
+        anomalies: how many of the scored images are called that.
+        mses, scores, p_values: one per scored image.
         rejected: the sort of problem of every rejected one.
-        queue_s, compute_s: of the picture that took longest.
+        queue_s, compute_s: of the image that took longest.
     """
 
     model: str
@@ -49,7 +49,7 @@ class _Request(NamedTuple):
     seconds: float
 
 
-class Ledger:
+class RequestLog:
     """Notes requests, and tells of them.
 
     Args:
@@ -106,12 +106,12 @@ def _line(request: _Request) -> dict[str, Any]:
         "path": scope["raw_path"].decode("ascii", "backslashreplace"),
         "status": request.status,
         "ms": _ms(request.seconds),
-        **(_pictures(scoring) if scoring else {}),
+        **(_images(scoring) if scoring else {}),
     }
 
 
-def _pictures(scoring: Scoring) -> dict[str, Any]:
-    """What a request's line says of its pictures."""
+def _images(scoring: Scoring) -> dict[str, Any]:
+    """What a request's line says of its images."""
     return {
         "model": scoring.model,
         "version": scoring.version,

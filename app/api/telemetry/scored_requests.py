@@ -11,7 +11,7 @@ from app.inference.serving.batch_scorer import Scored
 
 
 def verdict(scored: Scored, threshold: float) -> Literal["anomaly", "normal"]:
-    """What is said of a picture."""
+    """What is said of an image."""
     return "anomaly" if scored.score > threshold else "normal"
 
 

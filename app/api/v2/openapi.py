@@ -69,7 +69,7 @@ MODEL_READY: Final = {**_answers("The model can score", {"name": "mnist-5", "rea
 
 _INFER_RESPONSES: Final[Responses] = {
     200: {
-        "description": "Every picture was scored",
+        "description": "Every image was scored",
         "content": {
             "application/json": {
                 "example": {
@@ -97,9 +97,9 @@ _INFER_RESPONSES: Final[Responses] = {
         _UNAUTHORIZED,
         *_UNKNOWN,
         (http.BodyTooLarge, "the body has more than 16777216 bytes"),
-        (http.TooManyFiles, "one request may carry 64 pictures, this one has 65"),
+        (http.TooManyFiles, "one request may carry 64 images, this one has 65"),
         (http.UnsupportedMediaType, "send the body as it is, without the Content-Encoding gzip"),
-        (domain.Overloaded, "256 pictures are in work, 256 is the limit"),
+        (domain.Overloaded, "256 images are in work, 256 is the limit"),
         *_NOT_READY,
         (http.RequestTimedOut, "the request took longer than 30 s, upload included"),
     ),
@@ -141,7 +141,7 @@ Request = Annotated[InferenceRequest, Body(examples=[_EXAMPLE])]
 
 @ROUTES.post(
     "/models/{name}/infer",
-    summary="Score pictures that are tensors already",
+    summary="Score images that are tensors already",
     responses=_INFER_RESPONSES,
     openapi_extra=_INFER_REQUEST,
 )
@@ -149,7 +149,7 @@ async def model_infer(request: Request, name: str) -> InferenceResponse:
     """Open Inference Protocol: `image` in; `reconstruction`, `mse`, `score`, `p_value` and `is_anomaly` out.
 
     Without `outputs` all of them come. `mse`, `score` and `p_value` are FP64 and equal to the last bit what
-    `POST /score` says of the same picture. With the binary tensor extension tensors stand behind the JSON object, in
+    `POST /score` says of the same image. With the binary tensor extension tensors stand behind the JSON object, in
     the request, in the answer or in both.
     """
     raise NotImplementedError  # app.api.v2.routes answers
@@ -157,7 +157,7 @@ async def model_infer(request: Request, name: str) -> InferenceResponse:
 
 @ROUTES.post(
     "/models/{name}/versions/{version}/infer",
-    summary="Score pictures that are tensors already, by one version of a model",
+    summary="Score images that are tensors already, by one version of a model",
     responses=_INFER_RESPONSES,
     openapi_extra=_INFER_REQUEST,
 )

@@ -1,6 +1,6 @@
 """/v2: the Open Inference Protocol (KServe, Triton and others), for clients and platforms that speak it already.
 
-Pictures come as tensors of the model's own size and are not decoded, but for that they go the way of ``POST /score``.
+Images come as tensors of the model's own size and are not decoded, but for that they go the way of ``POST /score``.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from app import __version__
 from app.api.errors import ShuttingDown
 from app.api.http.deadline import deadline
-from app.api.http.disconnect import while_client_waits
+from app.api.http.disconnect import cancelled_on_disconnect
 from app.api.services import Services, services
 from app.api.telemetry.scored_requests import account
 from app.api.v2 import openapi as document
@@ -26,7 +26,7 @@ from app.api.v2.schemas import (
     ServerReady,
     TensorMetadata,
 )
-from app.api.v2.tensors import JSON_LENGTH_HEADER, OUTPUTS, read_pictures, read_request, write_answer
+from app.api.v2.tensors import JSON_LENGTH_HEADER, OUTPUTS, read_images, read_request, write_answer
 from app.inference.bundles.manifest import Manifest
 from app.inference.errors import InferenceError, ModelUnavailable, UnknownVersion
 from app.inference.images.decoding import Decoded
@@ -47,7 +47,7 @@ async def live() -> ServerLive:
     return ServerLive(live=True)
 
 
-@router.get("/health/ready", summary="Whether pictures can be scored", responses=document.READY)
+@router.get("/health/ready", summary="Whether images can be scored", responses=document.READY)
 async def ready(parts: Parts) -> ServerReady:
     """200 while the default model can score."""
     _require_open(parts)
@@ -88,7 +88,7 @@ async def version_ready(parts: Parts, name: str, version: str) -> ModelReady:
 
 @router.post(_MODEL + "/infer", include_in_schema=False)
 async def model_infer(request: Request, parts: Parts, name: str) -> Response:
-    """Scores the pictures of one tensor; ``app.api.v2.openapi`` describes it."""
+    """Scores the images of one tensor; ``app.api.v2.openapi`` describes it."""
     return await _infer(request, parts, name)
 
 
@@ -141,14 +141,14 @@ async def _answer(request: Request, parts: Services, served: ServedModel) -> tup
     """The answer's body, and how much of it is JSON if there is more."""
     parts.engine.require_room(served)
     body = await parts.intake.read_body(request.headers, request.receive)
-    manifest, max_pictures = served.bundle.manifest, parts.intake.max_files
-    asked, behind = read_request(request.headers, body, manifest.input, max_pictures)
+    manifest, max_images = served.bundle.manifest, parts.intake.max_files
+    asked, behind = read_request(request.headers, body, manifest.input, max_images)
     rate = asked.parameters.false_alarm_rate or manifest.false_alarm_rate
     threshold = served.bundle.calibration.threshold(rate, manifest.guarantee)
-    pictures = read_pictures(asked, behind, manifest.input, max_pictures)
-    with parts.engine.admit(served, len(pictures)):
-        with while_client_waits(request.scope):
-            outcomes = await served.run(Decoded(picture, ()) for picture in pictures)
+    images = read_images(asked, behind, manifest.input, max_images)
+    with parts.engine.admit(served, len(images)):
+        with cancelled_on_disconnect(request.scope):
+            outcomes = await served.run(Decoded(image, ()) for image in images)
         request.scope["state"]["scoring"] = account(served, threshold, outcomes)
         scored = _all_scored(outcomes)
         members = {
@@ -157,11 +157,11 @@ async def _answer(request: Request, parts: Services, served: ServedModel) -> tup
             **({} if asked.id is None else {"id": asked.id}),
             "parameters": {"threshold": threshold, "false_alarm_rate": rate},
         }
-        return await parts.engine.render(pictures.numel(), lambda: write_answer(asked, scored, threshold, members))
+        return await parts.engine.render(images.numel(), lambda: write_answer(asked, scored, threshold, members))
 
 
 def _all_scored(outcomes: Sequence[Scored | InferenceError]) -> list[Scored]:
-    """A tensor has no place to say that one of its pictures has failed: then the request has."""
+    """A tensor has no place to say that one of its images has failed: then the request has."""
     for outcome in outcomes:
         if isinstance(outcome, InferenceError):
             raise outcome

@@ -28,10 +28,10 @@ class InputParameters(_Message):
 
 
 class InputTensor(_Message):
-    """Pictures, at the size and in the colour mode of the model."""
+    """Images, at the size and in the colour mode of the model."""
 
     name: Literal["image"]
-    shape: _Shape = Field(description="pictures, channels, height, width")
+    shape: _Shape = Field(description="images, channels, height, width")
     datatype: Literal["FP32", "UINT8"] = Field(description="FP32: values in [0, 1]; UINT8: from 0 to 255")
     parameters: InputParameters = InputParameters(binary_data_size=None)
     data: _Data = Field(None, description="row-major values, nested or flat; absent where the tensor is binary")
@@ -57,13 +57,13 @@ class RequestParameters(_Message):
         None,
         gt=0,
         lt=1,
-        description="share of normal pictures that may be called anomalies; default: the one calibrated into the model",
+        description="share of normal images that may be called anomalies; default: the one calibrated into the model",
     )
     binary_data_output: bool = Field(False, description="whether outputs shall be binary that do not say otherwise")
 
 
 class InferenceRequest(_Message):
-    """Pictures as one tensor."""
+    """Images as one tensor."""
 
     id: str | None = Field(None, description="comes back in the answer")
     parameters: RequestParameters = RequestParameters(false_alarm_rate=None, binary_data_output=False)
@@ -80,7 +80,7 @@ class BinarySize(BaseModel):
 
 
 class OutputTensor(BaseModel):
-    """One value or picture for each picture."""
+    """One value or image for each image."""
 
     name: OutputName
     datatype: Literal["FP32", "FP64", "BOOL"]
@@ -97,7 +97,7 @@ class AnswerParameters(BaseModel):
 
 
 class InferenceResponse(BaseModel):
-    """What the model made of the pictures."""
+    """What the model made of the images."""
 
     model_name: str
     model_version: str
@@ -119,7 +119,7 @@ class ServerLive(BaseModel):
 
 
 class ServerReady(BaseModel):
-    """Pictures can be scored."""
+    """Images can be scored."""
 
     ready: bool
 
@@ -140,7 +140,7 @@ class ServerMetadata(BaseModel):
 
 
 class TensorMetadata(BaseModel):
-    """A tensor that goes in or comes out; -1 stands for the number of pictures."""
+    """A tensor that goes in or comes out; -1 stands for the number of images."""
 
     name: str
     datatype: str

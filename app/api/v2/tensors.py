@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol: JSON and binary bodies → torch, and scored pictures → JSON and binary bodies.
+"""Tensors of the Open Inference Protocol: JSON and binary bodies → torch, and scored images → JSON and binary bodies.
 
 The binary tensor extension puts tensors behind the JSON object, little-endian and row-major, in the order in which
 the object names them; a header says where the object ends.
@@ -26,13 +26,13 @@ JSON_LENGTH_HEADER: Final = "Inference-Header-Content-Length"
 _INPUT_TYPES: Final[Mapping[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 _NUMBERS: Final[Mapping[str, set[type]]] = {"FP32": {int, float}, "UINT8": {int}}
 _BRIGHTEST: Final = 255
-# Millions of empty lists would take seconds to make, and a gigabyte. So many may there be beside the pictures' own.
+# Millions of empty lists would take seconds to make, and a gigabyte. So many may there be beside the images' own.
 _FURTHER_LISTS: Final = 1000
 
 
 @dataclass(frozen=True)
 class Output:
-    """An output that the model has: its data type, its shape for each picture, where its values come from."""
+    """An output that the model has: its data type, its shape for each image, where its values come from."""
 
     datatype: str
     dtype: np.dtype[Any]
@@ -61,14 +61,14 @@ OUTPUTS: Final[Mapping[OutputName, Output]] = {
 }
 
 
-def read_request(headers: Headers, body: bytes, spec: InputSpec, max_pictures: int) -> tuple[InferenceRequest, bytes]:
+def read_request(headers: Headers, body: bytes, spec: InputSpec, max_images: int) -> tuple[InferenceRequest, bytes]:
     """The request's JSON object, and the bytes behind it.
 
     Args:
         headers: the request's.
         body: the whole of it.
         spec: what the model takes.
-        max_pictures: the most in one request.
+        max_images: the most in one request.
 
     Raises:
         InvalidInference: the body, or the header that says where the object ends, makes no sense.
@@ -79,8 +79,8 @@ def read_request(headers: Headers, body: bytes, spec: InputSpec, max_pictures: i
     length = _json_length(headers.get(JSON_LENGTH_HEADER), len(body))
     text, behind = body[:length], body[length:]
     channels, height, _ = spec.shape
-    if text.count(b"[") + text.count(b"{") > _FURTHER_LISTS + max_pictures * (1 + channels * (1 + height)):
-        raise InvalidInference("the request has more lists and objects than pictures can need")
+    if text.count(b"[") + text.count(b"{") > _FURTHER_LISTS + max_images * (1 + channels * (1 + height)):
+        raise InvalidInference("the request has more lists and objects than images can need")
     try:
         return InferenceRequest.model_validate(orjson.loads(text)), behind
     except orjson.JSONDecodeError as error:
@@ -101,28 +101,28 @@ def _json_length(announced: str | None, body_length: int) -> int:
     return int(announced)
 
 
-def read_pictures(request: InferenceRequest, behind: bytes, spec: InputSpec, max_pictures: int) -> torch.Tensor:
-    """The pictures as the model takes them.
+def read_images(request: InferenceRequest, behind: bytes, spec: InputSpec, max_images: int) -> torch.Tensor:
+    """The images as the model takes them.
 
     Args:
         request: whose one input they are.
         behind: the bytes behind its JSON object.
         spec: what the model takes.
-        max_pictures: the most in one request.
+        max_images: the most in one request.
 
     Returns:
         (N, C, H, W) float32 in [0, 1].
 
     Raises:
         InvalidInference: a shape, a size or a value that does not fit the model or the request's own words.
-        TooManyFiles: more pictures than one request may carry.
+        TooManyFiles: more images than one request may carry.
     """
     tensor = request.inputs[0]
     count, *shape = tensor.shape
     if tuple(shape) != spec.shape:
         raise InvalidInference(f"{INPUT} has the shape {tensor.shape}, the model takes {[-1, *spec.shape]}")
-    if count > max_pictures:
-        raise TooManyFiles(f"one request may carry {max_pictures} pictures, this one has {count}")
+    if count > max_images:
+        raise TooManyFiles(f"one request may carry {max_images} images, this one has {count}")
     values = _listed(tensor) if tensor.parameters.binary_data_size is None else _binary(tensor, behind)
     if tensor.parameters.binary_data_size is None and behind:
         raise InvalidInference(f"{len(behind)} bytes follow the JSON object, and no input has a binary_data_size")
@@ -175,7 +175,7 @@ def write_answer(
 
     Args:
         request: which outputs it wants, and how.
-        scored: what the model made of the pictures.
+        scored: what the model made of the images.
         threshold: above which a score makes an anomaly.
         members: what the JSON object says besides.
     """

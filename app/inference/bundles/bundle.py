@@ -15,7 +15,7 @@ from app.inference.bundles import torchscript
 from app.inference.bundles.manifest import FileRecord, Manifest
 from app.inference.decisions.conformal import Calibration
 from app.inference.errors import BundleRejected, InferenceError
-from app.inference.images.decoding import InputSpec, open_picture, stack
+from app.inference.images.decoding import InputSpec, open_image, stack
 
 if TYPE_CHECKING:
     from app.inference.bundles.signing import TrustedKeys
@@ -56,7 +56,7 @@ class Bundle:
 
     @property
     def spec(self) -> InputSpec:
-        """What pictures are made into for this model."""
+        """What images are made into for this model."""
         return self.manifest.input
 
     def score_batch(self, images: torch.Tensor) -> BatchScores:
@@ -196,7 +196,7 @@ def _check_golden(bundle: Bundle) -> None:
     golden = bundle.manifest.golden
     try:
         data = base64.b64decode(golden.image, validate=True)
-        decoded = open_picture(data, max_pixels=_GOLDEN_MAX_PIXELS).decode(bundle.spec)
+        decoded = open_image(data, max_pixels=_GOLDEN_MAX_PIXELS).decode(bundle.spec)
     except (binascii.Error, InferenceError) as error:
         raise BundleRejected(f"manifest.json holds a golden image that cannot be read: {error}") from error
     for size in (1, 2):  # alone and in a batch, which other kernels work on

@@ -1,4 +1,4 @@
-"""Labels: what an operator says of a scored picture, joined with its score, as JSON Lines on disk.
+"""Labels: what an operator says of a scored image, joined with its score, as JSON Lines on disk.
 
 The service writes them and training reads them. Every line goes to the file in one append, so that several processes
 may write to one file without a lock, and a line is whole or, on a full disk, cut short and passed over by readers.
@@ -22,7 +22,7 @@ MAX_FILE_BYTES: Final = 2**30  # a million labels or so; clients must not be abl
 
 
 class Answer(BaseModel):
-    """What the service said of one picture."""
+    """What the service said of one image."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,13 +31,13 @@ class Answer(BaseModel):
     mse: FiniteFloat
     score: FiniteFloat
     threshold: FiniteFloat = Field(description="of the request: its verdict was `anomaly` if the score was higher")
-    picture: str = Field(pattern=r"^[0-9a-f]{32}$", description="of the file's bytes: the same picture has the same")
+    picture: str = Field(pattern=r"^[0-9a-f]{32}$", description="of the file's bytes: the same image has the same")
     request_id: str = Field(max_length=128)
-    index: int = Field(ge=0, description="place among the pictures of the request")
+    index: int = Field(ge=0, description="place among the images of the request")
 
 
 class Label(Answer):
-    """One line: the answer, and what a person says of the picture."""
+    """One line: the answer, and what a person says of the image."""
 
     labelled_at: datetime
     verdict: Verdict = Field(description="the person's")
@@ -50,7 +50,7 @@ class Labels:
     """What a file holds.
 
     Attributes:
-        labels: one per picture and version, the last that was given, in the order of the first ones.
+        labels: one per image and version, the last that was given, in the order of the first ones.
         unreadable: lines that are none.
     """
 
@@ -80,7 +80,7 @@ def append(path: Path, label: Label) -> None:
 
 
 def read(path: Path) -> Labels:
-    """All labels of a file; of several for one picture by one version the last counts.
+    """All labels of a file; of several for one image by one version the last counts.
 
     Raises:
         OSError: it cannot be read.

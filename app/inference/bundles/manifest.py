@@ -32,14 +32,14 @@ class _Part(BaseModel):
 
 
 class Scoring(_Part):
-    """The rule that turns a picture and its reconstruction into the score that decides."""
+    """The rule that turns an image and its reconstruction into the score that decides."""
 
     rule: str = Field(description="name of the scoring rule; `mse`: the score is the MSE itself")
     formula: str = Field(description="the rule in one line of mathematics")
 
 
 class CalibrationRecord(_Part):
-    """The scores of normal pictures that neither fitting nor model selection has seen."""
+    """The scores of normal images that neither fitting nor model selection has seen."""
 
     size: int = Field(ge=1)
     scores: tuple[FiniteFloat, ...] = Field(description="ascending")
@@ -54,7 +54,7 @@ class CalibrationRecord(_Part):
 
 
 class KindFigures(_Part):
-    """How one kind of test picture fared at the threshold."""
+    """How one kind of test image fared at the threshold."""
 
     count: int
     flagged: Rate = Field(description="share with a score above the threshold")
@@ -62,28 +62,28 @@ class KindFigures(_Part):
 
 
 class Evaluation(_Part):
-    """Figures on labelled test pictures. Nothing was chosen by them."""
+    """Figures on labelled test images. Nothing was chosen by them."""
 
     normal: int = Field(ge=0)
     anomalies: int = Field(ge=0)
-    false_alarm_rate: Rate | None = Field(description="share of normal test pictures above the threshold")
-    detection_rate: Rate | None = Field(description="share of anomalous test pictures above the threshold")
+    false_alarm_rate: Rate | None = Field(description="share of normal test images above the threshold")
+    detection_rate: Rate | None = Field(description="share of anomalous test images above the threshold")
     auroc: Rate | None
     average_precision: Rate | None
     kinds: dict[str, KindFigures]
 
 
 class Split(_Part):
-    """Which normal picture served what. Indices count the data set's normal pictures in their order."""
+    """Which normal image served what. Indices count the data set's normal images in their order."""
 
-    fit: int = Field(ge=1, description="pictures that the weights were fitted on: all that are not listed here")
+    fit: int = Field(ge=1, description="images that the weights were fitted on: all that are not listed here")
     validation: tuple[int, ...] = Field(description="watched during training, decided nothing")
     calibration: tuple[int, ...] = Field(description="decided the threshold and nothing else")
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
         if set(self.validation) & set(self.calibration):
-            raise ValueError("validation and calibration share pictures")
+            raise ValueError("validation and calibration share images")
         return self
 
 
@@ -111,17 +111,17 @@ class Data(_Part):
     """What was learned from."""
 
     source: str = Field(description="name of the data set, or of the image folder")
-    normal: str = Field(description="which pictures of it are normal")
-    fingerprint: Sha256 = Field(description="of the normal pictures as the model saw them")
-    groups: int = Field(ge=1, description="things that the normal pictures show; no split tears one apart")
+    normal: str = Field(description="which images of it are normal")
+    fingerprint: Sha256 = Field(description="of the normal images as the model saw them")
+    groups: int = Field(ge=1, description="things that the normal images show; no split tears one apart")
     unreadable: int = Field(ge=0, description="files that were skipped")
     near_duplicates: dict[str, int] | None = Field(
-        description="pairs of pictures that look alike across parts that should be independent; None: not looked for"
+        description="pairs of images that look alike across parts that should be independent; None: not looked for"
     )
 
 
 class Recalibration(_Part):
-    """How a threshold was set anew for weights that were there already, and what the old one makes of the pictures."""
+    """How a threshold was set anew for weights that were there already, and what the old one makes of the images."""
 
     version: str = Field(
         pattern=VERSION_PATTERN, description="whose weights these are; what follows is of that version"
@@ -129,9 +129,9 @@ class Recalibration(_Part):
     threshold: FiniteFloat
     false_alarm_rate: float = Field(gt=0, lt=1)
     guarantee: Guarantee
-    size: int = Field(ge=1, description="calibration pictures")
-    flagged: Rate = Field(description="share of the new calibration pictures above the old threshold")
-    data: Data = Field(description="the new calibration pictures; of labels the fingerprint is that of their lines")
+    size: int = Field(ge=1, description="calibration images")
+    flagged: Rate = Field(description="share of the new calibration images above the old threshold")
+    data: Data = Field(description="the new calibration images; of labels the fingerprint is that of their lines")
 
 
 class FileRecord(_Part):
@@ -142,7 +142,7 @@ class FileRecord(_Part):
 
 
 class Golden(_Part):
-    """A picture with the answers that the model gave when it was made; loading checks them again."""
+    """An image with the answers that the model gave when it was made; loading checks them again."""
 
     image: str = Field(description="PNG, base64")
     mse: FiniteFloat

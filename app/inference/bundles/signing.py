@@ -40,7 +40,7 @@ def _key_id(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
 
 
-def public_keys_in(text: str) -> tuple[str, ...]:
+def parse_public_keys(text: str) -> tuple[str, ...]:
     """The keys of a comma list or a file, one a line: PEM, or the line of base64 that PEM puts between its armour.
 
     Raises:
@@ -69,7 +69,7 @@ class TrustedKeys:
     """The public keys whose signatures count.
 
     Args:
-        keys: at least one, as :func:`public_keys_in` gives them.
+        keys: at least one, as :func:`parse_public_keys` gives them.
 
     Raises:
         UnusableKey: one is no Ed25519 public key, or there is none.
@@ -81,7 +81,7 @@ class TrustedKeys:
         self._texts = tuple(keys)
         self._keys = {_key_id(key): key for key in map(_public_key, keys)}
 
-    def and_also(self, key: str) -> "TrustedKeys":
+    def with_key(self, key: str) -> "TrustedKeys":
         """These keys and another."""
         return TrustedKeys((*self._texts, key))
 

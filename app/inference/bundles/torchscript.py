@@ -17,7 +17,7 @@ import torch
 _FIXED_TIME: Final = (1980, 1, 1, 0, 0, 0)
 _MEASURED_ON: Final = ("x86_64", "AMD64")
 _CONVOLUTIONS: Final = ("aten::conv1d", "aten::conv2d", "aten::conv_transpose2d", "aten::_convolution")
-_BATCH: Final = 32  # pictures that the layout is best for; it serves all
+_BATCH: Final = 32  # images that the layout is best for; it serves all
 
 
 class ScoringModel(Protocol):
@@ -72,7 +72,7 @@ def load(archive: bytes) -> ScoringModel:
 
 
 class _OneOrMany:
-    """A dense network in two forms, each faster than the other: for one picture, and for batches."""
+    """A dense network in two forms, each faster than the other: for one image, and for batches."""
 
     def __init__(self, one: ScoringModel, many: ScoringModel) -> None:
         self._one = one

@@ -1,16 +1,16 @@
 """Split-conformal decisions: from calibration scores to a threshold and p-values.
 
-The threshold is an order statistic of the scores of n normal pictures that neither fitting nor model selection
-has seen. Two guarantees are on offer, for any model and any score, as long as the pictures to come are drawn like
-the calibration pictures:
+The threshold is an order statistic of the scores of n normal images that neither fitting nor model selection
+has seen. Two guarantees are on offer, for any model and any score, as long as the images to come are drawn like
+the calibration images:
 
-- ``marginal``: the ⌈(n+1)(1-α)⌉-th smallest score. A further normal picture exceeds it with probability at most α,
+- ``marginal``: the ⌈(n+1)(1-α)⌉-th smallest score. A further normal image exceeds it with probability at most α,
   on average over calibration draws.
 - ``strict``: the smallest order statistic under which, with 95 % confidence over the calibration draw, at most the
-  share α of all normal pictures to come exceeds it. The share above the r-th largest of n scores is Beta(r, n+1-r)
+  share α of all normal images to come exceeds it. The share above the r-th largest of n scores is Beta(r, n+1-r)
   distributed, so r is the largest number with P(Binomial(n, α) ≥ r) ≥ 0.95.
 
-Neither says anything of pictures from another source: a new camera, other light, a changed product.
+Neither says anything of images from another source: a new camera, other light, a changed product.
 
 Sources: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005, and, for the strict guarantee,
 Vovk, "Conditional validity of inductive conformal predictors", 2012; Wilks, "Determination of sample sizes for
@@ -49,7 +49,7 @@ def _exact(false_alarm_rate: float) -> Fraction:
 
 
 def required_calibration_size(false_alarm_rate: float, guarantee: Guarantee = "marginal") -> int:
-    """The fewest calibration pictures that can guarantee a rate.
+    """The fewest calibration images that can guarantee a rate.
 
     Args:
         false_alarm_rate: α, strictly between 0 and 1.
@@ -65,7 +65,7 @@ def required_calibration_size(false_alarm_rate: float, guarantee: Guarantee = "m
 
 
 def finest_false_alarm_rate(size: int, guarantee: Guarantee = "marginal") -> float:
-    """The least rate that so many calibration pictures can guarantee."""
+    """The least rate that so many calibration images can guarantee."""
     return 1 / (size + 1) if guarantee == "marginal" else -math.expm1(math.log1p(-CONFIDENCE) / size)
 
 
@@ -103,28 +103,28 @@ def promise(false_alarm_rate: float, guarantee: Guarantee, size: int) -> str:
     Args:
         false_alarm_rate: α.
         guarantee: what α promises.
-        size: number of calibration pictures.
+        size: number of calibration images.
     """
     drawn = (
-        "as long as pictures are drawn like the calibration pictures; "
+        "as long as images are drawn like the calibration images; "
         "a new camera, other light or a changed product void it"
     )
     if guarantee == "strict":
         return (
-            f"with {CONFIDENCE:.0%} confidence over the draw of the {size:,} calibration pictures, at most "
-            f"{false_alarm_rate:.4g} of all normal pictures are called anomalies, {drawn}"
+            f"with {CONFIDENCE:.0%} confidence over the draw of the {size:,} calibration images, at most "
+            f"{false_alarm_rate:.4g} of all normal images are called anomalies, {drawn}"
         )
     return (
-        f"a further normal picture is called an anomaly with probability at most {false_alarm_rate:.4g}, on average "
-        f"over draws of the {size:,} calibration pictures, {drawn}"
+        f"a further normal image is called an anomaly with probability at most {false_alarm_rate:.4g}, on average "
+        f"over draws of the {size:,} calibration images, {drawn}"
     )
 
 
 class Calibration:
-    """The sorted scores of normal pictures held out for calibration.
+    """The sorted scores of normal images held out for calibration.
 
     Args:
-        scores: finite scores, one per calibration picture, in any order; at least one.
+        scores: finite scores, one per calibration image, in any order; at least one.
 
     Raises:
         ValueError: there is no score, or one is not finite.
@@ -141,7 +141,7 @@ class Calibration:
         return len(self.scores)
 
     def threshold(self, false_alarm_rate: float, guarantee: Guarantee = "marginal") -> float:
-        """The order statistic above which a picture is an anomaly.
+        """The order statistic above which an image is an anomaly.
 
         Args:
             false_alarm_rate: α, strictly between 0 and 1.
@@ -149,7 +149,7 @@ class Calibration:
 
         Raises:
             UnsupportedFalseAlarmRate: α is outside (0, 1) or finer than the scores can guarantee; the text says
-                how many calibration pictures it would take.
+                how many calibration images it would take.
         """
         rank = _rank_from_top(len(self), false_alarm_rate, guarantee)
         if rank == 0:

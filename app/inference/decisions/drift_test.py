@@ -1,9 +1,9 @@
-"""Have the pictures changed? The scores of a window of pictures against the scores of the calibration pictures.
+"""Have the images changed? The scores of a window of images against the scores of the calibration images.
 
-m scores of a window and n calibration scores are put in one order. While pictures are drawn like the calibration
-pictures, each of the C(n+m, m) ways in which the two can be interleaved is equally likely, whatever the scores: no
+m scores of a window and n calibration scores are put in one order. While images are drawn like the calibration
+images, each of the C(n+m, m) ways in which the two can be interleaved is equally likely, whatever the scores: no
 approximation, and n need not be large. A comparison of p-values with the uniform distribution would alarm too often,
-for the calibration pictures are a sample too.
+for the calibration images are a sample too.
 
 At a cut of the order, w window scores and x calibration scores lie below. The log-likelihood ratio of that 2 × 2 table
 says how much the window leans to one side; the statistic is its largest value over all cuts that have at most
@@ -26,12 +26,12 @@ import numpy as np
 import numpy.typing as npt
 
 WINDOW: Final = 200
-"""Pictures that are compared at a time."""
+"""Images that are compared at a time."""
 
 FALSE_ALARM_PROBABILITY: Final = 0.001
-"""At most this, over the draw of the calibration pictures and of a window: that an unchanged window alarms."""
+"""At most this, over the draw of the calibration images and of a window: that an unchanged window alarms."""
 
-LEAST_CHANCE: Final = 1e-9
+SMALLEST_P_VALUE: Final = 1e-9
 """Probabilities below cannot be told from it: the count of paths is a difference from one."""
 
 _LOOKED_AT: Final = 0.8
@@ -47,7 +47,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         statistic: the largest log-likelihood ratio, from 0.
-        higher: at the cut where it was found, fewer pictures than expected lie below: scores have risen.
+        higher: at the cut where it was found, fewer images than expected lie below: scores have risen.
     """
 
     statistic: float
@@ -58,13 +58,13 @@ def compare(ranks: Sequence[int], size: int) -> Comparison:
     """Compares a window with the calibration.
 
     Args:
-        ranks: how many calibration scores lie below each picture's, from 0 to ``size``, in any order.
+        ranks: how many calibration scores lie below each image's, from 0 to ``size``, in any order.
         size: n, how many calibration scores there are.
     """
     below, window, last = np.sort(np.asarray(ranks, np.int64)), len(ranks), _last_cut(size)
     seen = below[: np.searchsorted(below, last, "right")]
     counted = np.arange(len(seen))
-    # Between two pictures of the window the ratio is convex: it is largest just before or just after a picture.
+    # Between two images of the window the ratio is convex: it is largest just before or just after an image.
     cuts = np.concatenate((seen, seen, [last]))
     under = np.concatenate((counted, counted + 1, [len(seen)]))
     ratios = _log_likelihood_ratio(under, cuts, window, size)
@@ -96,26 +96,26 @@ def chance(statistic: float, window: int, size: int) -> float:
 
     Args:
         statistic: as :func:`compare` gives it.
-        window: m, pictures in the window.
+        window: m, images in the window.
         size: n, calibration scores.
 
     Returns:
-        From ``LEAST_CHANCE`` to 1.
+        From ``SMALLEST_P_VALUE`` to 1.
     """
     lowest, highest = _bounds(statistic, window, size)
     if (lowest > highest).any():
         return 1.0
     ways, scale = np.ones(highest[0] - lowest[0] + 1), 0.0
-    for picture in range(1, window):
-        # ways[i]: so many paths on which the picture has lowest + i calibration scores below, times e^-scale.
+    for image in range(1, window):
+        # ways[i]: so many paths on which the image has lowest + i calibration scores below, times e^-scale.
         reached = np.cumsum(ways)
-        kept = reached[lowest[picture] - lowest[picture - 1] : highest[picture] - lowest[picture - 1] + 1]
-        ways = np.full(highest[picture] - lowest[picture] + 1, reached[-1])
+        kept = reached[lowest[image] - lowest[image - 1] : highest[image] - lowest[image - 1] + 1]
+        ways = np.full(highest[image] - lowest[image] + 1, reached[-1])
         ways[: len(kept)] = kept
         scale += math.log(ways[-1])
         ways /= ways[-1]
     all_paths = math.lgamma(size + window + 1) - math.lgamma(size + 1) - math.lgamma(window + 1)
-    return min(max(-math.expm1(math.log(ways.sum()) + scale - all_paths), LEAST_CHANCE), 1.0)
+    return min(max(-math.expm1(math.log(ways.sum()) + scale - all_paths), SMALLEST_P_VALUE), 1.0)
 
 
 def _last_cut(size: int) -> int:
@@ -123,12 +123,12 @@ def _last_cut(size: int) -> int:
 
 
 def _bounds(statistic: float, window: int, size: int) -> tuple[_Counts, _Counts]:
-    """Between which ranks each picture of a window, by its place, stays below a statistic at every cut looked at."""
-    pictures, last = np.arange(window + 1), _last_cut(size)
-    expected = -(-pictures * size // window)  # from here on the pictures lie too high, if anything
+    """Between which ranks each image of a window, by its place, stays below a statistic at every cut looked at."""
+    images, last = np.arange(window + 1), _last_cut(size)
+    expected = -(-images * size // window)  # from here on the images lie too high, if anything
 
     def is_below(cuts: _Counts) -> _Truths:
-        return _log_likelihood_ratio(pictures, np.clip(cuts, 0, size), window, size) < statistic - _SAME
+        return _log_likelihood_ratio(images, np.clip(cuts, 0, size), window, size) < statistic - _SAME
 
     first = _bisect(np.full(window + 1, -1), expected, is_below)
     beyond = _bisect(expected - 1, np.full(window + 1, size + 1), lambda cuts: ~is_below(cuts))

@@ -1,4 +1,4 @@
-"""Untrusted bytes → picture → tensor. The one decode path of serving and of training on image folders.
+"""Untrusted bytes → image → tensor. The one decode path of serving and of training on image folders.
 
 Opening reads the header alone and checks it against the limits; decoding turns the pixels into the
 float32 tensor that a model eats. Both may be called from any thread.
@@ -26,10 +26,10 @@ SIDES: Final = (4, 2048)
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 # Pillow's own bomb guard is a process-wide constant that knows nothing of our setting, and it warns where
-# we must refuse. open_picture() compares every header with the caller's limit before a pixel is decoded.
+# we must refuse. open_image() compares every header with the caller's limit before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
-# Pillow reads uncompressed TIFF pictures strip by strip in Python: a file of four million strips takes it half a
+# Pillow reads uncompressed TIFF images strip by strip in Python: a file of four million strips takes it half a
 # minute and a gigabyte. libtiff, which reads the compressed ones anyway, takes a second.
 TiffImagePlugin.READ_LIBTIFF = True
 
@@ -58,13 +58,13 @@ _JPEG_END: Final = b"\xd9"
 # hundred bytes; those made of crumbs are given up in a few seconds, however large they are.
 _MAX_READS: Final = 2_000_000
 _WHITE: Final = np.float32(255)
-_NOTICEABLE_COLOUR: Final = 8  # grey pictures saved as JPEG have channels that differ by a few levels
+_NOTICEABLE_COLOUR: Final = 8  # grey images saved as JPEG have channels that differ by a few levels
 
 
 class InputSpec(BaseModel):
-    """What a picture is made into before a model sees it: (channels, height, width), float32 in [0, 1].
+    """What an image is made into before a model sees it: (channels, height, width), float32 in [0, 1].
 
-    Grey models see ITU-R 601 luma. Pictures of another size are resampled with an antialiased bilinear
+    Grey models see ITU-R 601 luma. Images of another size are resampled with an antialiased bilinear
     filter to exactly height × width; proportions are not kept.
     """
 
@@ -86,16 +86,16 @@ class InputSpec(BaseModel):
 
     @property
     def levels_shape(self) -> tuple[int, ...]:
-        """Of a picture's levels of eight bits: (height, width) or (height, width, 3)."""
+        """Of an image's levels of eight bits: (height, width) or (height, width, 3)."""
         return (self.height, self.width) if self.mode == "L" else (self.height, self.width, 3)
 
 
 class Decoded(NamedTuple):
-    """A picture as the model sees it.
+    """An image as the model sees it.
 
     Attributes:
         pixels: (H, W) or (H, W, 3) levels of eight bits, for one channel or three; or (C, H, W) float32 in [0, 1].
-        warnings: short sentences on what was done to the picture on the way.
+        warnings: short sentences on what was done to the image on the way.
     """
 
     pixels: NDArray[np.uint8] | torch.Tensor
@@ -107,11 +107,11 @@ class Decoded(NamedTuple):
         return self.pixels if isinstance(self.pixels, torch.Tensor) else _scaled(self.pixels[None])[0]
 
 
-def stack(pictures: Sequence[Decoded]) -> torch.Tensor:
-    """Pictures of one size as a batch: (N, C, H, W) float32 in [0, 1]."""
-    levels = [picture.pixels for picture in pictures if isinstance(picture.pixels, np.ndarray)]
-    if len(levels) < len(pictures):
-        return torch.stack([picture.tensor for picture in pictures])
+def stack(images: Sequence[Decoded]) -> torch.Tensor:
+    """Images of one size as a batch: (N, C, H, W) float32 in [0, 1]."""
+    levels = [image.pixels for image in images if isinstance(image.pixels, np.ndarray)]
+    if len(levels) < len(images):
+        return torch.stack([image.tensor for image in images])
     # At once: one by one, their way into tensors would take as long as their decoding.
     return _scaled(np.concatenate(levels).reshape(len(levels), *levels[0].shape))
 
@@ -128,7 +128,7 @@ def _scaled(levels: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(channels)
 
 
-class Picture:
+class ImageFile:
     """An image file whose header is read and within the limits, its pixels not yet decoded.
 
     Args:
@@ -140,7 +140,7 @@ class Picture:
 
     @property
     def pixels(self) -> int:
-        """Width × height of the file's picture."""
+        """Width × height of the file's image."""
         if isinstance(self._source, np.ndarray):
             height, width, *_ = self._source.shape
             return int(height * width)
@@ -163,10 +163,10 @@ class Picture:
             raise
         # Hostile files make Pillow's parsers raise almost anything; whatever it was, it is the file's fault.
         except Exception as error:
-            raise UnreadableImage(f"the picture cannot be decoded: {_reason(error)}") from error
+            raise UnreadableImage(f"the image cannot be decoded: {_reason(error)}") from error
 
 
-def open_picture(data: bytes, *, max_pixels: int) -> Picture:
+def open_image(data: bytes, *, max_pixels: int) -> ImageFile:
     """Reads an image file's header: PNG, JPEG, WebP, BMP, GIF or TIFF, told by content, not by name.
 
     Args:
@@ -181,21 +181,21 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
         raise UnreadableImage("the file is empty")
     (plain,) = read_plain_pngs([data], max_pixels=max_pixels)
     if plain is not None:
-        return Picture(plain)
+        return ImageFile(plain)
     try:
         image = Image.open(_file(data), formats=FORMATS)
         width, height = _announced_size(image)
-    except Exception as error:  # as in Picture.decode
+    except Exception as error:  # as in ImageFile.decode
         raise UnreadableImage(f"not a readable image of the formats {', '.join(FORMATS)}") from error
     if width * height > max_pixels:
-        raise TooManyPixels(f"the picture has {width} × {height} = {width * height:,} pixels, more than {max_pixels:,}")
+        raise TooManyPixels(f"the image has {width} × {height} = {width * height:,} pixels, more than {max_pixels:,}")
     if image.format == "PNG" and data.rfind(_PNG_END) < 0:  # it stands at the end of sound files
-        raise UnreadableImage("the picture is truncated: its end is missing")
+        raise UnreadableImage("the image is truncated: its end is missing")
     if image.width * image.height == 0:
-        raise UnreadableImage(f"the picture is {image.width} × {image.height} pixels: there is nothing to see")
+        raise UnreadableImage(f"the image is {image.width} × {image.height} pixels: there is nothing to see")
     if image.format in {"JPEG", "MPO"} and _has_too_many_scans(data):
-        raise UnreadableImage(f"the picture is coded in more than {_MAX_SCANS} scans")
-    return Picture(image)
+        raise UnreadableImage(f"the image is coded in more than {_MAX_SCANS} scans")
+    return ImageFile(image)
 
 
 def _file(data: bytes) -> io.BytesIO:
@@ -215,14 +215,14 @@ class _RationedFile(io.BytesIO):
 
 
 def _announced_size(image: Image.Image) -> tuple[int, int]:
-    """What the header asks memory for: the picture, or one tile of a TIFF where that is larger."""
+    """What the header asks memory for: the image, or one tile of a TIFF where that is larger."""
     tags = getattr(image, "tag_v2", {})
     tile = (tags.get(TiffImagePlugin.TILEWIDTH, 0), tags.get(TiffImagePlugin.TILELENGTH, 0))
     return max(image.size, tile, key=math.prod)
 
 
 def _has_too_many_scans(jpeg: bytes) -> bool:
-    """Counts the scans up to the picture's end, segment by segment: what lies inside of one is not looked at."""
+    """Counts the scans up to the image's end, segment by segment: what lies inside of one is not looked at."""
     scans, at = 0, 2
     while scans <= _MAX_SCANS and (marker := _JPEG_MARKER.search(jpeg, at)) and marker[1] != _JPEG_END:
         scans += marker[1] == _JPEG_SCAN
@@ -231,7 +231,7 @@ def _has_too_many_scans(jpeg: bytes) -> bool:
 
 
 class _Conversion:
-    """One picture's way to a tensor; collects what is worth telling."""
+    """One image's way to a tensor; collects what is worth telling."""
 
     def __init__(self, spec: InputSpec) -> None:
         self.spec = spec
@@ -253,11 +253,11 @@ class _Conversion:
         return self.run_plain(self._flatten(image, bits))
 
     def run_plain(self, image: Image.Image) -> Decoded:
-        """An upright, opaque picture of mode L, RGB or F."""
+        """An upright, opaque image of mode L, RGB or F."""
         return Decoded(self._pixels(self._resize(image)), tuple(self.warnings))
 
     def _flatten(self, image: Image.Image, bits: int) -> Image.Image:
-        """Any Pillow mode → an opaque L, RGB or F (grey, already in [0, 1]) picture of the same size."""
+        """Any Pillow mode → an opaque L, RGB or F (grey, already in [0, 1]) image of the same size."""
         if image.mode.startswith("I") or image.mode == "F":
             return self._flatten_deep(image, bits)
         if image.has_transparency_data:
@@ -278,7 +278,7 @@ class _Conversion:
         values = np.asarray(image)
         if values.dtype.kind == "f":
             if not np.isfinite(values).all():
-                raise UnreadableImage("the picture holds values that are not finite numbers")
+                raise UnreadableImage("the image holds values that are not finite numbers")
             if values.min() < 0 or values.max() > 1:
                 self.warnings.append("floating-point values outside [0, 1] were clipped")
             grey = np.clip(values, 0, 1)
@@ -288,7 +288,7 @@ class _Conversion:
             grey /= 2**bits - 1
             np.clip(grey, 0, 1, out=grey)
             if getattr(image, "tag_v2", {}).get(ExifTag.PhotometricInterpretation) == _WHITE_IS_ZERO:
-                grey = 1 - grey  # Pillow turns such TIFF pictures round for 8 bits alone
+                grey = 1 - grey  # Pillow turns such TIFF images round for 8 bits alone
             key = image.info.get("transparency")
             if isinstance(key, int) and (values == key).any():
                 self.warnings.append("transparency was flattened onto black")
@@ -322,15 +322,15 @@ def _channel_range(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[n
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; damaged EXIF data says nothing and is no reason to refuse the picture."""
+    """The EXIF orientation; damaged EXIF data says nothing and is no reason to refuse the image."""
     try:
         return int(image.getexif().get(ExifTag.Orientation, _UPRIGHT))
-    except Exception:  # as in Picture.decode
+    except Exception:  # as in ImageFile.decode
         return _UPRIGHT
 
 
 def _integer_bits(image: Image.Image) -> int:
-    """Bits per sample of a deep grey picture; Pillow's mode alone does not say."""
+    """Bits per sample of a deep grey image; Pillow's mode alone does not say."""
     samples = getattr(image, "tag_v2", {}).get(ExifTag.BitsPerSample, (16,))
     return int(max(samples))
 

@@ -2,7 +2,7 @@
 
 Pillow reads them like every PNG, one at a time and chunk by chunk through its registries. For many at once, what has
 to be done costs less than half: check the chunks, inflate the rows with ISA-L, and hand the rows of all files of one
-size to Pillow's decoder as one tall picture. Whatever is not plain, or not quite right, is left to Pillow, whose word
+size to Pillow's decoder as one tall image. Whatever is not plain, or not quite right, is left to Pillow, whose word
 counts.
 """
 
@@ -34,7 +34,7 @@ class _Layout(NamedTuple):
     """What a file's header says of its rows, each of which has a byte for its filter in front.
 
     Attributes:
-        at_once: how many such pictures are painted together.
+        at_once: how many such images are painted together.
     """
 
     mode: str
@@ -61,13 +61,13 @@ def read_plain_pngs(files: Sequence[bytes], *, max_pixels: int) -> list[NDArray[
         layout = _layout(data[:_HEAD_BYTES])
         if layout is not None and layout.width * layout.height <= max_pixels:
             alike[layout].append(index)
-    pictures: list[NDArray[np.uint8] | None] = [None] * len(files)
+    images: list[NDArray[np.uint8] | None] = [None] * len(files)
     for layout, indices in alike.items():
         for begin in range(0, len(indices), layout.at_once):
             some = indices[begin : begin + layout.at_once]
-            for index, picture in zip(some, _pictures(layout, [files[index] for index in some]), strict=True):
-                pictures[index] = picture
-    return pictures
+            for index, image in zip(some, _images(layout, [files[index] for index in some]), strict=True):
+                images[index] = image
+    return images
 
 
 @lru_cache(maxsize=256)
@@ -89,28 +89,28 @@ def _layout(head: bytes) -> _Layout | None:
     return _Layout(mode, pixel_bytes, width, height, row_bytes, at_once) if at_once else None
 
 
-def _pictures(layout: _Layout, files: Sequence[bytes]) -> list[NDArray[np.uint8] | None]:
+def _images(layout: _Layout, files: Sequence[bytes]) -> list[NDArray[np.uint8] | None]:
     rows = [_rows(data, layout) for data in files]
     try:
         painted = iter(_paint(layout, [each for each in rows if each is not None]))
     except ValueError:  # one of them has a filter that does not exist
-        return [None] if len(files) == 1 else [_pictures(layout, [data])[0] for data in files]
+        return [None] if len(files) == 1 else [_images(layout, [data])[0] for data in files]
     return [None if each is None else next(painted) for each in rows]
 
 
-def _paint(layout: _Layout, pictures: Sequence[bytes]) -> NDArray[np.uint8]:
-    """(N, H, W) or (N, H, W, 3) pixels from the rows of N pictures.
+def _paint(layout: _Layout, images: Sequence[bytes]) -> NDArray[np.uint8]:
+    """(N, H, W) or (N, H, W, 3) pixels from the rows of N images.
 
-    A row's filter may refer to the row above, and above a picture's first row are zeros: an empty row parts them.
+    A row's filter may refer to the row above, and above an image's first row are zeros: an empty row parts them.
 
     Raises:
         ValueError: Pillow does not know a row's filter.
     """
     height = 1 + layout.height
-    rows = bytes(layout.row_bytes).join((*pictures, b""))
-    size = (layout.width, height * len(pictures))
+    rows = bytes(layout.row_bytes).join((*images, b""))
+    size = (layout.width, height * len(images))
     image = Image.frombytes(layout.mode, size, _stored(rows), "zip", layout.mode, 0)
-    shape = (len(pictures), height, layout.width, layout.pixel_bytes)
+    shape = (len(images), height, layout.width, layout.pixel_bytes)
     pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(shape)[:, : layout.height]
     return pixels[..., 0] if layout.pixel_bytes == 1 else pixels
 

@@ -1,6 +1,6 @@
-"""Tensors → pictures that a person can look at: reconstruction, error map, the three side by side.
+"""Tensors → images that a person can look at: reconstruction, error map, the three side by side.
 
-The error map's colours have a fixed scale, the same for every picture and model: the position on the scale
+The error map's colours have a fixed scale, the same for every image and model: the position on the scale
 is the square root of a pixel's squared error (mean over channels), 0 black … 0.25 purple … 0.5 red …
 0.75 orange … 1 pale yellow. The root keeps faint errors visible.
 """
@@ -33,7 +33,7 @@ def to_pixels(values: torch.Tensor) -> NDArray[np.uint8]:
     """Floats in [0, 1] → 8-bit pixels; values outside are clipped.
 
     Args:
-        values: (…, 1|3, H, W): one picture or a whole batch.
+        values: (…, 1|3, H, W): one image or a whole batch.
 
     Returns:
         (…, H, W) for grey, (…, H, W, 3) for colour.
@@ -45,7 +45,7 @@ def to_pixels(values: torch.Tensor) -> NDArray[np.uint8]:
 
 
 def to_image(values: torch.Tensor) -> Image.Image:
-    """(1|3, H, W) floats in [0, 1] → a picture of mode L or RGB."""
+    """(1|3, H, W) floats in [0, 1] → an image of mode L or RGB."""
     return Image.fromarray(np.ascontiguousarray(to_pixels(values)))
 
 
@@ -62,8 +62,8 @@ def error_map(original: torch.Tensor, reconstruction: torch.Tensor) -> NDArray[n
 
 def side_by_side(original: torch.Tensor, reconstruction: torch.Tensor) -> NDArray[np.uint8]:
     """(H, 3·W, 3) pixels: what the model saw, its reconstruction, the error map."""
-    pictures = [to_pixels(part.expand(3, -1, -1)) for part in (original, reconstruction)]
-    return np.concatenate([*pictures, error_map(original, reconstruction)], axis=1)
+    images = [to_pixels(part.expand(3, -1, -1)) for part in (original, reconstruction)]
+    return np.concatenate([*images, error_map(original, reconstruction)], axis=1)
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
@@ -79,7 +79,7 @@ def pngs(pixels: NDArray[np.uint8]) -> list[bytes]:
     """
     count, height, width, *channels = pixels.shape
     rows = pixels.reshape(count, height, -1)
-    # Each row is stored as its difference to the row above, which compresses smooth pictures best.
+    # Each row is stored as its difference to the row above, which compresses smooth images best.
     filtered = np.empty((count, height, rows.shape[2] + 1), dtype=np.uint8)
     filtered[..., 0] = _FILTER_UP
     filtered[:, 0, 1:] = rows[:, 0]

@@ -28,7 +28,7 @@ Compute: TypeAlias = Callable[[Callable[[], list[Outcome]]], Awaitable[list[Outc
 
 
 @dataclass(frozen=True)
-class BatchDone:
+class CompletedBatch:
     """Told to the engine's observer after each batch."""
 
     model: str
@@ -37,7 +37,7 @@ class BatchDone:
 
 
 class _Group:
-    """Pictures that are answered together. They go through batches in order, so their outcomes come in order."""
+    """Images that are answered together. They go through batches in order, so their outcomes come in order."""
 
     def __init__(self, contents: Sequence[bytes | Decoded], *, encode: bool) -> None:
         self.encode = encode
@@ -49,16 +49,16 @@ class _Group:
 
     @property
     def left(self) -> int:
-        """How many of its pictures no batch has taken yet."""
+        """How many of its images no batch has taken yet."""
         return len(self._contents) - self._taken
 
     def take(self, most: int) -> Sequence[bytes | Decoded]:
-        """Its next pictures for a batch."""
+        """Its next images for a batch."""
         begin, self._taken = self._taken, min(self._taken + most, len(self._contents))
         return self._contents[begin : self._taken]
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
-        """Of the pictures that were taken."""
+        """Of the images that were taken."""
         self._outcomes += outcomes
         if len(self._outcomes) == len(self._contents) and not self.done.done():
             self.done.set_result(self._outcomes)
@@ -81,8 +81,8 @@ class ServedModel(Used):
 
     Args:
         scorer: works on its batches.
-        max_batch: pictures in one forward pass at most.
-        large_at_once: how many large pictures of it are decoded at a time.
+        max_batch: images in one forward pass at most.
+        large_at_once: how many large images of it are decoded at a time.
         light: whether a full batch is a matter of a few milliseconds.
         compute: where batches that are not light are worked on.
         observe: called on the event loop after every forward pass.
@@ -90,8 +90,8 @@ class ServedModel(Used):
     Attributes:
         bundle: what serves.
         users: requests that use it, from finding the model to the answer.
-        admitted: pictures of it that are in work.
-        large_turns: taken while a large picture of it is decoded.
+        admitted: images of it that are in work.
+        large_turns: taken while a large image of it is decoded.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class ServedModel(Used):
         large_at_once: int,
         light: bool,
         compute: Compute,
-        observe: Callable[[BatchDone], None],
+        observe: Callable[[CompletedBatch], None],
     ) -> None:
         super().__init__()
         self.bundle = scorer.bundle
@@ -114,11 +114,11 @@ class ServedModel(Used):
         self._compute = compute
         self._observe = observe
         self._waiting: deque[_Group] = deque()
-        self._untaken = 0  # pictures in them
+        self._untaken = 0  # images in them
         self._drain: asyncio.Task[None] | None = None
 
     async def run(self, contents: Iterable[bytes | Decoded], *, encode: bool = False) -> list[Outcome]:
-        """Queues pictures for the next batches; cancelling drops those that still wait.
+        """Queues images for the next batches; cancelling drops those that still wait.
 
         Args:
             contents: image files, or what was decoded before.
@@ -127,10 +127,10 @@ class ServedModel(Used):
         Returns:
             In the same order, what the model made of each, or why it was refused.
         """
-        pictures = list(contents)
-        if not pictures:
+        images = list(contents)
+        if not images:
             return []
-        group = _Group(pictures, encode=encode)
+        group = _Group(images, encode=encode)
         self._waiting.append(group)
         self._untaken += group.left
         if self._drain is None:
@@ -189,7 +189,7 @@ class ServedModel(Used):
             begin = end
         scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
         if scored:
-            self._observe(BatchDone(self.bundle.manifest.name, len(scored), scored[0].compute_s))
+            self._observe(CompletedBatch(self.bundle.manifest.name, len(scored), scored[0].compute_s))
 
     def _is_light(self, batch: list[_Share]) -> bool:
         size = 0

@@ -1,4 +1,4 @@
-"""A batch of pictures from files to answers: decoded, one forward pass, judged and encoded, each in one tight loop.
+"""A batch of images from files to answers: decoded, one forward pass, judged and encoded, each in one tight loop.
 
 That costs a fraction of the same work strewn between requests.
 """
@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 
 from app.inference.bundles.bundle import Bundle
 from app.inference.errors import InferenceError, NonFiniteScore
-from app.inference.images.decoding import Decoded, Picture, open_picture, stack
+from app.inference.images.decoding import Decoded, ImageFile, open_image, stack
 from app.inference.images.plain_png import read_plain_pngs
 from app.inference.images.rendering import png, pngs, to_pixels
 
-# Up to these sizes pictures are decoded and encoded with their batch: larger ones would hold it up.
+# Up to these sizes images are decoded and encoded with their batch: larger ones would hold it up.
 _SMALL_BYTES: Final = 64 * 1024
 SMALL_PIXELS: Final = 256 * 256
 
-_BELOW_ALL: Final = "the score lies below that of every calibration picture: emptier or simpler than what was learned"
-_ABOVE_ALL: Final = "the score lies above that of every calibration picture"
+_BELOW_ALL: Final = "the score lies below that of every calibration image: emptier or simpler than what was learned"
+_ABOVE_ALL: Final = "the score lies above that of every calibration image"
 
 
 class Scored(NamedTuple):
-    """What the model made of one picture.
+    """What the model made of one image.
 
     Attributes:
         images: (N, C, H, W) float32 in [0, 1], the batch that it was scored in.
@@ -37,8 +37,8 @@ class Scored(NamedTuple):
         mse: mean squared difference of the two over channels and pixels.
         score: the error that the verdict is decided on.
         p_value: conformal p-value of the score, in (0, 1].
-        warnings: what was done to the picture before, or looks wrong.
-        queue_s: how long the picture waited for its batch.
+        warnings: what was done to the image before, or looks wrong.
+        queue_s: how long the image waited for its batch.
         compute_s: how long its batch was worked on.
     """
 
@@ -68,12 +68,12 @@ class Scored(NamedTuple):
         return self.png or png(to_pixels(self.reconstruction))
 
 
-class NotSmall(InferenceError):
-    """A large picture: it cannot be decoded with its batch."""
+class Large(InferenceError):
+    """A large image: it cannot be decoded with its batch."""
 
 
 Outcome: TypeAlias = Scored | InferenceError
-"""What a model made of a picture, or why it was refused."""
+"""What a model made of an image, or why it was refused."""
 
 
 class Scorer:
@@ -119,9 +119,9 @@ class Scorer:
         return [next(scored) if isinstance(outcome, Decoded) else outcome for outcome in outcomes]
 
     def _scored(
-        self, pictures: Sequence[Decoded], encode: Sequence[bool], since: Sequence[float], began: float
+        self, decoded: Sequence[Decoded], encode: Sequence[bool], since: Sequence[float], began: float
     ) -> list[Outcome]:
-        images = stack(pictures)
+        images = stack(decoded)
         scores = self.bundle.score_batch(images)
         calibration, rebuilt = self.bundle.calibration, scores.reconstruction
         lowest, highest = calibration.scores[0], calibration.scores[-1]
@@ -129,13 +129,13 @@ class Scorer:
         files = iter(pngs(to_pixels(rebuilt if len(shown) == len(rebuilt) else rebuilt[shown])) if shown else ())
         compute_s = time.perf_counter() - began
         outcomes: list[Outcome] = []
-        rows = enumerate(zip(pictures, encode, since, scores.mse, scores.score, strict=True))
-        for row, (picture, wanted, start, mse, score) in rows:
+        rows = enumerate(zip(decoded, encode, since, scores.mse, scores.score, strict=True))
+        for row, (image, wanted, start, mse, score) in rows:
             file = next(files) if wanted else None
             if not (isfinite(mse) and isfinite(score)):
                 outcomes.append(NonFiniteScore(f"the model returned an MSE of {mse} and a score of {score}"))
                 continue
-            warnings = picture.warnings
+            warnings = image.warnings
             if not lowest <= score <= highest:
                 warnings += (_BELOW_ALL if score < lowest else _ABOVE_ALL,)
             p_value, queue_s = calibration.p_value(score), began - start
@@ -148,7 +148,7 @@ class Scorer:
         return [
             content
             if isinstance(content, Decoded)
-            else NotSmall()
+            else Large()
             if len(content) > _SMALL_BYTES
             else self._decoded_file(content, next(plain))
             for content in contents
@@ -159,7 +159,7 @@ class Scorer:
         if plain is not None and plain.shape == self._levels_shape:
             return Decoded(plain, ())
         try:
-            picture = open_picture(file, max_pixels=self._max_pixels) if plain is None else Picture(plain)
-            return picture.decode(self.bundle.spec) if picture.pixels <= SMALL_PIXELS else NotSmall()
+            image = open_image(file, max_pixels=self._max_pixels) if plain is None else ImageFile(plain)
+            return image.decode(self.bundle.spec) if image.pixels <= SMALL_PIXELS else Large()
         except InferenceError as refusal:
             return refusal

@@ -1,4 +1,4 @@
-"""The engine, which the models of a process share: it admits pictures, decodes large ones aside, has the threads."""
+"""The engine, which the models of a process share: it admits images, decodes large ones aside, has the threads."""
 
 import asyncio
 import math
@@ -11,16 +11,16 @@ import torch
 
 from app.inference.bundles.bundle import Bundle
 from app.inference.errors import InferenceError, Overloaded
-from app.inference.images.decoding import Decoded, open_picture
-from app.inference.serving.batch_queue import LIGHT_S, BatchDone, ServedModel
-from app.inference.serving.batch_scorer import SMALL_PIXELS, NotSmall, Outcome, Scored, Scorer
+from app.inference.images.decoding import Decoded, open_image
+from app.inference.serving.batch_queue import LIGHT_S, CompletedBatch, ServedModel
+from app.inference.serving.batch_scorer import SMALL_PIXELS, Large, Outcome, Scored, Scorer
 
-# A picture whose negative has less than half its error was probably taken dark on light instead of light on dark.
+# An image whose negative has less than half its error was probably taken dark on light instead of light on dark.
 _MUCH_LOWER: Final = 0.5
 
 _WARM_UP_RUNS: Final = 3  # TorchScript's executor profiles and then optimises its first calls
 
-# Small pictures share what a forward pass costs beside them, the more the better; of large ones, which cost far more
+# Small images share what a forward pass costs beside them, the more the better; of large ones, which cost far more
 # themselves, every further one takes memory.
 SMALL_BATCH, LARGE_BATCH = 64, 32
 _SMALL_VALUES: Final = 64 * 64
@@ -31,26 +31,26 @@ _T = TypeVar("_T")
 class Admission:
     """Places in the engine's queue, held by a ``with`` block."""
 
-    def __init__(self, engine: "Engine", model: ServedModel, pictures: int) -> None:
+    def __init__(self, engine: "Engine", model: ServedModel, images: int) -> None:
         self._engine = engine
         self._model = model
-        self._pictures = pictures
+        self._images = images
 
     def __enter__(self) -> None:
-        self._engine.take(self._model, self._pictures)
+        self._engine.take(self._model, self._images)
 
     def __exit__(self, *_: object) -> None:
-        self._engine.take(self._model, -self._pictures)
+        self._engine.take(self._model, -self._images)
 
 
 class Engine:
     """Shared by all models of a process.
 
     Args:
-        max_batch: pictures in one forward pass at most; 0: as many as pay for pictures of the model's size.
-        queue_size: pictures admitted at a time; one more is refused. See :meth:`admit` for several models.
+        max_batch: images in one forward pass at most; 0: as many as pay for images of the model's size.
+        queue_size: images admitted at a time; one more is refused. See :meth:`admit` for several models.
         max_pixels: the largest width × height that is decoded.
-        decode_threads: how many large pictures are decoded at once.
+        decode_threads: how many large images are decoded at once.
         observe: called on the event loop after every forward pass.
     """
 
@@ -61,7 +61,7 @@ class Engine:
         queue_size: int,
         max_pixels: int,
         decode_threads: int = 2,
-        observe: Callable[[BatchDone], None] = lambda _: None,
+        observe: Callable[[CompletedBatch], None] = lambda _: None,
     ) -> None:
         self.max_batch = max_batch
         self.queue_size = queue_size
@@ -71,37 +71,37 @@ class Engine:
         self._decode_threads = decode_threads
         self._busy: set[ServedModel] = set()
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="forward")
-        self._pictures = ThreadPoolExecutor(decode_threads, thread_name_prefix="picture")
+        self._images = ThreadPoolExecutor(decode_threads, thread_name_prefix="image")
 
-    def require_room(self, model: ServedModel, pictures: int = 1) -> None:
+    def require_room(self, model: ServedModel, images: int = 1) -> None:
         """Refuses early, before a body is read, what would be refused anyway.
 
         Raises:
             Overloaded: as :meth:`admit`.
         """
-        if self.admitted + pictures <= self.queue_size:
+        if self.admitted + images <= self.queue_size:
             return
         share = self.queue_size // len(self._busy | {model})
-        if self.admitted > model.admitted and (not model.admitted or model.admitted + pictures <= share):
+        if self.admitted > model.admitted and (not model.admitted or model.admitted + images <= share):
             return
-        raise Overloaded(f"{self.admitted} pictures are in work, {self.queue_size} is the limit")
+        raise Overloaded(f"{self.admitted} images are in work, {self.queue_size} is the limit")
 
-    def admit(self, model: ServedModel, pictures: int) -> "Admission":
-        """Places for a request's pictures, held by a ``with`` block while they are decoded, scored and answered.
+    def admit(self, model: ServedModel, images: int) -> "Admission":
+        """Places for a request's images, held by a ``with`` block while they are decoded, scored and answered.
 
         One model alone may fill the queue. Where others have filled it, a model still finds room up to its equal share
-        of the places, and for one request in any case: who came first gives way as its own pictures are done.
+        of the places, and for one request in any case: who came first gives way as its own images are done.
 
         Raises:
             Overloaded: the places left do not suffice; nothing was started.
         """
-        self.require_room(model, pictures)
-        return Admission(self, model, pictures)
+        self.require_room(model, images)
+        return Admission(self, model, images)
 
-    def take(self, model: ServedModel, pictures: int) -> None:
-        """Notes that so many pictures more are in work."""
-        self.admitted += pictures
-        model.admitted += pictures
+    def take(self, model: ServedModel, images: int) -> None:
+        """Notes that so many images more are in work."""
+        self.admitted += images
+        model.admitted += images
         if model.admitted:
             self._busy.add(model)
         else:
@@ -110,7 +110,7 @@ class Engine:
     async def score_files(self, model: ServedModel, files: Sequence[bytes], *, encode: bool = False) -> list[Outcome]:
         """Scores image files; the answers stand in the files' order, a refused one as its exception."""
         outcomes = await model.run(files, encode=encode)
-        large = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, NotSmall)]
+        large = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Large)]
         if large:
             await self._score_large(model, files, outcomes, large)
         threshold = model.bundle.manifest.threshold
@@ -126,10 +126,10 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._compute, work)
 
     async def render(self, pixels: int, work: Callable[[], _T]) -> _T:
-        """Makes pictures of results: here when they are small, in a thread when large."""
+        """Makes images of results: here when they are small, in a thread when large."""
         if pixels <= SMALL_PIXELS:
             return work()
-        return await asyncio.get_running_loop().run_in_executor(self._pictures, work)
+        return await asyncio.get_running_loop().run_in_executor(self._images, work)
 
     async def serve(self, bundle: Bundle) -> ServedModel:
         """Warms a bundle up, for every batch size that matters, and gives it a queue."""
@@ -158,28 +158,28 @@ class Engine:
     def close(self) -> None:
         """Lets the threads go; queued work is dropped."""
         self._compute.shutdown(wait=False, cancel_futures=True)
-        self._pictures.shutdown(wait=False, cancel_futures=True)
+        self._images.shutdown(wait=False, cancel_futures=True)
 
     async def _score_large(
         self, model: ServedModel, files: Sequence[bytes], outcomes: list[Outcome], large: list[int]
     ) -> None:
-        """Decodes large pictures in threads of their own, then scores them with the others."""
+        """Decodes large images in threads of their own, then scores them with the others."""
 
         def decode(file: bytes) -> Decoded | InferenceError:
             try:
-                return open_picture(file, max_pixels=self.max_pixels).decode(model.bundle.spec)
+                return open_image(file, max_pixels=self.max_pixels).decode(model.bundle.spec)
             except InferenceError as refusal:
                 return refusal
 
         async def in_turn(file: bytes) -> Decoded | InferenceError:
-            async with model.large_turns:  # one model's pictures do not fill the threads' queue before another's
-                return await asyncio.get_running_loop().run_in_executor(self._pictures, decode, file)
+            async with model.large_turns:  # one model's images do not fill the threads' queue before another's
+                return await asyncio.get_running_loop().run_in_executor(self._images, decode, file)
 
-        pictures = await _all_of([asyncio.ensure_future(in_turn(files[index])) for index in large])
-        decoded = [picture for picture in pictures if isinstance(picture, Decoded)]
+        images = await _all_of([asyncio.ensure_future(in_turn(files[index])) for index in large])
+        decoded = [image for image in images if isinstance(image, Decoded)]
         scored = iter(await model.run(decoded))
-        for index, picture in zip(large, pictures, strict=True):
-            outcomes[index] = next(scored) if isinstance(picture, Decoded) else picture
+        for index, image in zip(large, images, strict=True):
+            outcomes[index] = next(scored) if isinstance(image, Decoded) else image
 
 
 async def _look_at_negatives(model: ServedModel, outcomes: list[Outcome], suspects: list[int]) -> None:

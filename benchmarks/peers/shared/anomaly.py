@@ -1,6 +1,6 @@
-"""The part of a peer's server that is the same for all of them: picture to tensor, one forward pass, answer.
+"""The part of a peer's server that is the same for all of them: image to tensor, one forward pass, answer.
 
-It gives the answer of our ``POST /score`` for the pictures of this benchmark, and leaves out what they do not need:
+It gives the answer of our ``POST /score`` for the images of this benchmark, and leaves out what they do not need:
 limits, formats, colour and size warnings, reasons for refusals. That spares the peers work that our service does.
 """
 
@@ -38,7 +38,7 @@ class Model:
         return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
 
     def score(self, images: list[torch.Tensor]) -> list[dict]:
-        """One forward pass, one answer per picture."""
+        """One forward pass, one answer per image."""
         with torch.inference_mode():
             reconstruction, mse, score = self.network(torch.stack(images))
         pixels = (reconstruction.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
@@ -73,7 +73,7 @@ class Model:
 
     def _warnings(self, score: float) -> list[str]:
         if score < self.calibration[0]:
-            return ["the score lies below that of every calibration picture: emptier or simpler than what was learned"]
+            return ["the score lies below that of every calibration image: emptier or simpler than what was learned"]
         if score > self.calibration[-1]:
-            return ["the score lies above that of every calibration picture"]
+            return ["the score lies above that of every calibration image"]
         return []

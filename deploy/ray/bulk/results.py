@@ -35,7 +35,7 @@ SCHEMA: Final = pa.schema(
         "error": pa.string(),
     }
 )
-"""One row per picture: the columns of ``app.client``, in their order."""
+"""One row per image: the columns of ``app.client``, in their order."""
 
 _SAME: Final = ("model", "version", "false_alarm_rate")
 _INCOMING: Final = ".incoming"  # hidden, and no Parquet by its name: whatever reads the folder passes over it
@@ -83,7 +83,7 @@ class Results:
         return pa.chunked_array(paths, pa.large_string())
 
     def forget_rejected(self) -> None:
-        """Takes the rows of pictures that could not be scored out, so that they are tried again."""
+        """Takes the rows of images that could not be scored out, so that they are tried again."""
         for name in self._parts():
             rows = self._read(name, SCHEMA.names)
             if pc.any(pc.equal(rows["status"], "rejected")).as_py():
@@ -143,7 +143,7 @@ class Results:
                 return file.read(columns).cast(pa.schema([SCHEMA.field(column) for column in columns]))
         except (OSError, pa.ArrowInvalid) as error:
             raise CannotRun(
-                f"{self.folder}/{name} is damaged: {first_line(error)}; without it, its pictures are scored again"
+                f"{self.folder}/{name} is damaged: {first_line(error)}; without it, its images are scored again"
             ) from error
 
     def _require_same(self, name: str, rows: pa.Table) -> None:

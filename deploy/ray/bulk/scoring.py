@@ -32,7 +32,7 @@ OUTCOME: Final = pa.schema(
         "error": pa.string(),
     }
 )
-"""What an actor says of each picture: named and meant as in the rows of ``app.client``."""
+"""What an actor says of each image: named and meant as in the rows of ``app.client``."""
 
 _LARGEST_FILE: Final = 256 * 2**20  # as in app.client: reading on would only fill memory
 _READERS: Final = 16  # a bucket answers in tens of milliseconds, whatever else it is asked meanwhile
@@ -79,7 +79,7 @@ class Scorer:
 
     Args:
         judge: what to score with. It is verified once more: another processor must not change the golden score.
-        batch_size: pictures in one forward pass, and in memory as files twice.
+        batch_size: images in one forward pass, and in memory as files twice.
         max_pixels: the largest width × height that is decoded.
         base: the folder that relative paths start from.
     """
@@ -100,7 +100,7 @@ class Scorer:
         self._served = asyncio.run(self._engine.serve(bundle))
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Scores a block of paths; whatever is wrong with a picture stands in its row."""
+        """Scores a block of paths; whatever is wrong with an image stands in its row."""
         return pa.Table.from_pylist(asyncio.run(self._score(block[PATH].to_pylist())), OUTCOME)
 
     async def _score(self, paths: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Where pictures and results lie: folders, buckets, and Parquet files that list paths."""
+"""Where images and results lie: folders, buckets, and Parquet files that list paths."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def locate(path: str, base: str) -> tuple[fs.FileSystem, str]:
     """
     url = _URL.fullmatch(path)
     if url is None:
-        return _local(), os.path.normpath(os.path.join(base, path))  # noqa: PTH118  runs once per picture
+        return _local(), os.path.normpath(os.path.join(base, path))  # noqa: PTH118  runs once per image
     if url["scheme"] == "file":
         return _local(), "/" + url["rest"]
     if url["scheme"] in _ARROWS_OWN:
@@ -52,8 +52,8 @@ def is_remote(path: str) -> bool:
     return not path.startswith("file://") and _URL.fullmatch(path) is not None
 
 
-def find_pictures(source: str, path_column: str) -> pa.ChunkedArray:
-    """The pictures to score, each once, as the rows of the results will name them.
+def find_images(source: str, path_column: str) -> pa.ChunkedArray:
+    """The images to score, each once, as the rows of the results will name them.
 
     Args:
         source: a folder or bucket, searched below for image suffixes, hidden names passed over; or something
@@ -61,7 +61,7 @@ def find_pictures(source: str, path_column: str) -> pa.ChunkedArray:
         path_column: the column that has the paths; null is passed over.
 
     Raises:
-        CannotRun: it is not there, cannot be read, has no such column, or holds no picture.
+        CannotRun: it is not there, cannot be read, has no such column, or holds no image.
     """
     try:
         listed = source.rstrip("/").endswith(PARQUET_SUFFIX)
@@ -69,7 +69,7 @@ def find_pictures(source: str, path_column: str) -> pa.ChunkedArray:
     except (OSError, pa.ArrowInvalid) as error:
         raise CannotRun(f"{source} cannot be read: {first_line(error)}") from error
     if not len(paths):
-        raise CannotRun(f"{source} {'lists' if listed else 'holds'} no pictures")
+        raise CannotRun(f"{source} {'lists' if listed else 'holds'} no images")
     return pa.chunked_array([paths.unique()])
 
 

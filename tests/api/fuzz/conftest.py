@@ -1,7 +1,7 @@
 """Untrusted bytes against the real server, which they must not harm.
 
 Whatever comes, the answer is not a 5xx, an error is a problem document, no connection hangs, no traceback gets into
-the log, and afterwards the same process still gives a good picture the right score.
+the log, and afterwards the same process still gives a good image the right score.
 """
 
 import re
@@ -39,7 +39,7 @@ def brief(value: object) -> str:
 
 @dataclass(frozen=True)
 class Target:
-    """The server under fire, and what it said of the good picture before."""
+    """The server under fire, and what it said of the good image before."""
 
     server: Server
     score: float

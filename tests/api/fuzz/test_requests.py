@@ -1,4 +1,4 @@
-"""Untrusted bytes where pictures, tensors and forms are expected."""
+"""Untrusted bytes where images, tensors and forms are expected."""
 
 import json
 import time
@@ -27,7 +27,7 @@ from tests.api.fuzz.conftest import (
 pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
 
 
-class TestPictures:
+class TestImages:
     @examples(250)
     @given(hostile.damaged(list(SEEDS.values())))
     def test_damaged(self, target: Target, data: bytes) -> None:

@@ -203,7 +203,7 @@ class TestWire:
         ],
         ids=brief,
     )  # fmt: skip
-    def test_offers_of_other_protocols_are_declined_without_losing_the_picture(
+    def test_offers_of_other_protocols_are_declined_without_losing_the_image(
         self, target: Target, offer: Sequence[bytes]
     ) -> None:
         sent = upload(*offer)

@@ -1,4 +1,4 @@
-"""A client that goes away while its picture is scored."""
+"""A client that goes away while its image is scored."""
 
 import asyncio
 
@@ -7,29 +7,29 @@ from starlette.requests import ClientDisconnect
 
 from app.api.errors import RequestTimedOut
 from app.api.http.deadline import deadline
-from app.api.http.disconnect import DEPARTURE, Departure, while_client_waits
+from app.api.http.disconnect import DISCONNECT_EXTENSION, DisconnectCallbacks, cancelled_on_disconnect
 
 
-async def sleep_while_waiting(departure: Departure, seconds: float) -> str:
-    with while_client_waits({"extensions": {DEPARTURE: departure}}):
+async def sleep_while_waiting(departure: DisconnectCallbacks, seconds: float) -> str:
+    with cancelled_on_disconnect({"extensions": {DISCONNECT_EXTENSION: departure}}):
         await asyncio.sleep(seconds)
     await asyncio.sleep(0)  # no cancellation is left behind
     return "done"
 
 
-def leave(departure: Departure) -> None:
+def leave(departure: DisconnectCallbacks) -> None:
     for tell in [*departure]:
         tell()
 
 
 def test_who_stays_is_answered_and_nobody_listens_afterwards() -> None:
-    departure: Departure = set()
+    departure: DisconnectCallbacks = set()
     assert asyncio.run(sleep_while_waiting(departure, 0.01)) == "done"
     assert not departure
 
 
 def test_who_goes_away_cuts_the_work_off_and_the_task_goes_on() -> None:
-    departure: Departure = set()
+    departure: DisconnectCallbacks = set()
 
     async def scenario() -> str:
         asyncio.get_running_loop().call_later(0.01, leave, departure)
@@ -45,7 +45,7 @@ def test_who_goes_away_cuts_the_work_off_and_the_task_goes_on() -> None:
 
 
 def test_who_goes_away_as_the_time_runs_out_is_cut_off_once() -> None:
-    departure: Departure = set()
+    departure: DisconnectCallbacks = set()
 
     async def scenario() -> None:
         asyncio.get_running_loop().call_later(0.01, leave, departure)
@@ -59,7 +59,7 @@ def test_who_goes_away_as_the_time_runs_out_is_cut_off_once() -> None:
 
 
 def test_several_requests_of_one_connection_are_cut_off_together() -> None:
-    departure: Departure = set()
+    departure: DisconnectCallbacks = set()
 
     async def scenario() -> list[object]:
         tasks = [asyncio.ensure_future(sleep_while_waiting(departure, 5)) for _ in range(3)]
@@ -73,7 +73,7 @@ def test_several_requests_of_one_connection_are_cut_off_together() -> None:
 
 def test_a_server_that_does_not_tell_has_clients_that_stay() -> None:
     async def scenario() -> str:
-        with while_client_waits({}):
+        with cancelled_on_disconnect({}):
             await asyncio.sleep(0.01)
         return "done"
 

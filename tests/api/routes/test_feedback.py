@@ -59,7 +59,7 @@ def test_off_nothing_has_an_id_and_labels_are_refused(server: Server) -> None:
 
 
 def test_a_label_is_kept_beside_what_the_service_said(keeping: Server, file: Path, document: dict[str, Any]) -> None:
-    answer = score(keeping, b"no picture", PNG, false_alarm_rate=0.5)
+    answer = score(keeping, b"no image", PNG, false_alarm_rate=0.5)
     rejected, scored = answer["results"]
     assert "id" not in rejected
     said = {"id": scored["id"], "verdict": "normal", "filename": "a.png", "comment": 'dust\n"on" the lens'}
@@ -93,15 +93,14 @@ def test_processes_that_start_together_share_one_secret_and_tear_no_line(tmp_pat
     path = tmp_path / "labels"
     with ThreadPoolExecutor(8) as pool:
         workers = list(pool.map(lambda _: Feedback(path), range(8)))
-        pictures = [f"{index:032x}" for index in range(200)]
+        images = [f"{index:032x}" for index in range(200)]
         ids = [
-            workers[index % 8].id_of(ANSWER.model_copy(update={"picture": picture}))
-            for index, picture in enumerate(pictures)
+            workers[index % 8].id_of(ANSWER.model_copy(update={"picture": image})) for index, image in enumerate(images)
         ]
         list(pool.map(lambda index: workers[index % 7].keep(body(ids[index], "normal")), range(200)))
     assert sorted(each.name for each in tmp_path.iterdir()) == ["labels", "labels.key"]
     found = labels.read(path)
-    assert sorted(label.picture for label in found.labels) == pictures
+    assert sorted(label.picture for label in found.labels) == images
     assert found.unreadable == 0
 
 
@@ -114,8 +113,8 @@ def test_an_answer_of_one_worker_is_labelled_at_another(store: Path, tmp_path: P
             return httpx.post(f"http://127.0.0.1:{server.port}{path}", timeout=30, trust_env=False, **options)
 
         def score_and_label(width: int) -> int:
-            picture = encode(gradient(width, 8))
-            answer = ask("/score?include=", files={"file": picture})
+            image = encode(gradient(width, 8))
+            answer = ask("/score?include=", files={"file": image})
             assert answer.status_code == 200, answer.text
             said = {"id": answer.json()["results"][0]["id"], "verdict": "normal"}
             return ask("/feedback", json=said).status_code
@@ -129,9 +128,9 @@ def test_an_answer_of_one_worker_is_labelled_at_another(store: Path, tmp_path: P
 def test_both_clients_label(keeping: Server, file: Path) -> None:
     url = f"http://127.0.0.1:{keeping.port}"
     with AnomalyClient(url) as client:
-        (picture,) = client.score(encode(gradient(40, 8))).scored
-        assert picture.id is not None
-        client.label(picture.id, "anomaly", comment="sync")
+        (image,) = client.score(encode(gradient(40, 8))).scored
+        assert image.id is not None
+        client.label(image.id, "anomaly", comment="sync")
         with pytest.raises(Problem, match="no id of an answer"):
             client.label("nonsense!", "normal")
 
@@ -139,9 +138,9 @@ def test_both_clients_label(keeping: Server, file: Path) -> None:
         async with AsyncAnomalyClient(url) as client:
             await client.label(answer_id, "normal", comment="async")
 
-    asyncio.run(again(picture.id))
+    asyncio.run(again(image.id))
     (label,) = (each for each in labels.read(file).labels if each.comment == "async")
-    assert (label.score, label.verdict) == (picture.score, "normal")
+    assert (label.score, label.verdict) == (image.score, "normal")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +209,7 @@ def body(answer_id: str, verdict: str) -> bytes:
     return f'{{"id": "{answer_id}", "verdict": "{verdict}"}}'.encode()
 
 
-def test_of_several_labels_for_one_picture_the_last_counts_and_broken_lines_are_counted(tmp_path: Path) -> None:
+def test_of_several_labels_for_one_image_the_last_counts_and_broken_lines_are_counted(tmp_path: Path) -> None:
     feedback = Feedback(tmp_path / "labels")
     other = feedback.id_of(ANSWER.model_copy(update={"picture": "1" * 32}))
     same_again = feedback.id_of(ANSWER.model_copy(update={"request_id": "another", "index": 0}))

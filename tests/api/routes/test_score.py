@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from app.api.schemas import ScoreAnswer
-from app.inference.images.decoding import InputSpec, open_picture
+from app.inference.images.decoding import InputSpec, open_image
 from app.inference.images.rendering import error_map, to_image
 from tests.support import Server, encode, gradient
 from training.pipeline import Published
@@ -31,7 +31,7 @@ def scored(server: Server, data: bytes, **query: Any) -> dict[str, Any]:
     return result
 
 
-def picture(data_uri: str) -> Image.Image:
+def image(data_uri: str) -> Image.Image:
     prefix, _, payload = data_uri.partition(",")
     assert prefix == "data:image/png;base64"
     return Image.open(io.BytesIO(base64.b64decode(payload)), formats=["PNG"])
@@ -52,7 +52,7 @@ def test_the_answer_is_that_of_the_contract(server: Server, trained: Published, 
     ]  # fmt: skip
     assert result["status"] == "scored"
     assert result["filename"] == "five.png"
-    assert all("calibration picture" in warning for warning in result["warnings"])
+    assert all("calibration image" in warning for warning in result["warnings"])
     assert result["score"] == result["mse"]
 
 
@@ -67,7 +67,7 @@ def test_raw_and_multipart_agree(server: Server, digit_files: Digits) -> None:
 def test_mse_is_the_mean_squared_difference_to_the_reconstruction(server: Server, digit_files: Digits) -> None:
     result = scored(server, digit_files[5][1])
     original = np.asarray(Image.open(io.BytesIO(digit_files[5][1])), dtype=np.float64) / 255
-    rebuilt = picture(result["reconstruction"])
+    rebuilt = image(result["reconstruction"])
     assert (rebuilt.mode, rebuilt.size) == ("L", (8, 8))
     mse = ((original - np.asarray(rebuilt, dtype=np.float64) / 255) ** 2).mean()
     assert result["mse"] == pytest.approx(mse, rel=0.02)  # the PNG is rounded to 8 bits
@@ -109,12 +109,12 @@ def test_a_rate_finer_than_the_calibration_supports_says_what_it_takes(server: S
     assert "needs at least 9999 calibration images" in response.json()["detail"]
 
 
-def test_include_chooses_the_pictures(server: Server, digit_files: Digits) -> None:
+def test_include_chooses_the_images(server: Server, digit_files: Digits) -> None:
     data = digit_files[4][0]
     assert {"reconstruction", "error_map"} <= set(scored(server, data, include="reconstruction, error_map"))
     only = scored(server, data, include="error_map")
     assert "reconstruction" not in only
-    assert picture(only["error_map"]).mode == "RGB"
+    assert image(only["error_map"]).mode == "RGB"
     repeated = server.client.post(
         "/score?include=error_map&include=reconstruction", content=data, headers={"Content-Type": "image/png"}
     )
@@ -133,7 +133,7 @@ def test_the_error_map_is_black_where_nothing_differs_and_has_a_fixed_scale() ->
     assert pixels[1, 0].tolist() == [252, 255, 164]
 
 
-def test_a_picture_answer_shows_input_reconstruction_and_error(server: Server, digit_files: Digits) -> None:
+def test_a_image_answer_shows_input_reconstruction_and_error(server: Server, digit_files: Digits) -> None:
     data = digit_files[7][0]
     response = server.client.post("/score", content=data, headers={"Content-Type": "image/png", "Accept": "image/png"})
     assert response.status_code == 200
@@ -145,7 +145,7 @@ def test_a_picture_answer_shows_input_reconstruction_and_error(server: Server, d
     sheet = np.asarray(Image.open(io.BytesIO(response.content)))
     assert sheet.shape == (8, 24, 3)
     original = np.asarray(Image.open(io.BytesIO(data)))
-    rebuilt = np.asarray(picture(result["reconstruction"]))
+    rebuilt = np.asarray(image(result["reconstruction"]))
     for channel in range(3):
         assert (sheet[:, :8, channel] == original).all()
         assert (sheet[:, 8:16, channel] == rebuilt).all()
@@ -153,7 +153,7 @@ def test_a_picture_answer_shows_input_reconstruction_and_error(server: Server, d
 
 def test_many_files_keep_their_order_and_bad_ones_their_place(server: Server, digit_files: Digits) -> None:
     names = ["a.png", "notes.txt", "b.png", "empty.png", "bomb.png"]
-    bodies = [digit_files[1][0], b"not a picture", digit_files[5][0], b"", encode(Image.new("1", (2000, 2000)))]
+    bodies = [digit_files[1][0], b"not an image", digit_files[5][0], b"", encode(Image.new("1", (2000, 2000)))]
     files = [
         ("files" if i % 2 else "file", (name, body)) for i, (name, body) in enumerate(zip(names, bodies, strict=True))
     ]
@@ -190,7 +190,7 @@ def test_warnings_tell_what_was_done(server: Server) -> None:
 def test_another_model_of_the_store_is_loaded_on_first_use(server: Server) -> None:
     answer = post(server, encode(gradient().convert("RGB")), model="colour").json()
     assert answer["model"]["name"] == "colour"
-    assert picture(answer["results"][0]["reconstruction"]).mode == "RGB"
+    assert image(answer["results"][0]["reconstruction"]).mode == "RGB"
 
 
 def test_batching_changes_no_result(server: Server, digit_files: Digits) -> None:
@@ -201,11 +201,11 @@ def test_batching_changes_no_result(server: Server, digit_files: Digits) -> None
     assert together == pytest.approx(alone, rel=1e-5)
 
 
-def test_large_pictures_are_scored_like_small_ones(server: Server) -> None:
+def test_large_images_are_scored_like_small_ones(server: Server) -> None:
     """Above 256 × 256 decoding leaves the event loop; the numbers must not notice."""
     large = gradient(960, 940)
     spec = InputSpec(mode="L", height=8, width=8)
-    small = to_image(open_picture(encode(large), max_pixels=10**6).decode(spec).tensor)
+    small = to_image(open_image(encode(large), max_pixels=10**6).decode(spec).tensor)
     assert scored(server, encode(large))["score"] == scored(server, encode(small))["score"]
 
 

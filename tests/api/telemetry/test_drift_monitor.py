@@ -25,15 +25,15 @@ from training.pipeline import Published
 Answer = dict[str, Any]
 
 
-def random_pictures(count: int, *, seed: int, contrast: float = 1) -> list[bytes]:
-    """Pictures of the very distribution that `make_bundle` calibrates on, unless their contrast is less."""
+def random_images(count: int, *, seed: int, contrast: float = 1) -> list[bytes]:
+    """Images of the very distribution that `make_bundle` calibrates on, unless their contrast is less."""
     pixels = 255 * (0.5 + contrast * (np.random.default_rng(seed).random((count, 8, 8)) - 0.5))
-    return [encode(Image.fromarray(picture)) for picture in pixels.round().astype(np.uint8)]
+    return [encode(Image.fromarray(image)) for image in pixels.round().astype(np.uint8)]
 
 
-def send(server: Server, pictures: list[bytes], model: str = "m") -> None:
-    for start in range(0, len(pictures), 50):
-        files = [("file", picture) for picture in pictures[start : start + 50]]
+def send(server: Server, images: list[bytes], model: str = "m") -> None:
+    for start in range(0, len(images), 50):
+        files = [("file", image) for image in images[start : start + 50]]
         response = httpx.post(
             f"{server.client.base_url}/score", params={"model": model, "include": ""}, files=files, trust_env=False
         )
@@ -41,7 +41,7 @@ def send(server: Server, pictures: list[bytes], model: str = "m") -> None:
 
 
 def told(server: Server, model: str = "m", *, seen: int | None = None) -> Answer:
-    """What the service says, once it has taken in that many pictures."""
+    """What the service says, once it has taken in that many images."""
     deadline = time.monotonic() + 15
     while True:
         answer: Answer = server.client.get(f"/models/{model}/drift").raise_for_status().json()
@@ -72,21 +72,21 @@ def test_a_change_is_noticed_kept_over_a_restart_and_over_with_another_version(
     with running_server(random_store.root, tmp_path / "log", **options) as server:
         answer = told(server)
         assert (answer["verdict"], answer["pictures"], answer["last"]) == ("too few pictures yet", 0, None)
-        send(server, random_pictures(WINDOW + 30, seed=1))
+        send(server, random_images(WINDOW + 30, seed=1))
         answer = told(server, seen=WINDOW + 30)
         assert (answer["verdict"], answer["scores"], answer["since"]) == ("no change seen", None, None)
         assert answer["last"]["statistic"] < answer["last"]["limit"]
         assert 0.001 < answer["last"]["p_value"] <= 1
         assert answer["last"]["mean_p_value"] == pytest.approx(0.5, abs=0.15)
         assert metrics(server) == {"windows_total": 1, "alarms_total": 0, "changed": 0}
-        send(server, random_pictures(2 * WINDOW, seed=2, contrast=0.3))
+        send(server, random_images(2 * WINDOW, seed=2, contrast=0.3))
         changed = told(server, seen=3 * WINDOW + 30)
         assert (changed["verdict"], changed["scores"]) == ("changed", "lower")
         assert (changed["windows"], changed["alarms"], changed["pictures"]) == (3, 2, 30)
         assert changed["since"] < changed["last"]["at"]
         assert changed["last"]["p_value"] <= 0.001
         assert metrics(server) == {"windows_total": 3, "alarms_total": 2, "changed": 1}
-    assert (tmp_path / "log").read_text().count("the pictures have changed") == 1
+    assert (tmp_path / "log").read_text().count("the images have changed") == 1
 
     with running_server(random_store.root, tmp_path / "log", **options) as server:
         assert told(server) == changed
@@ -99,7 +99,7 @@ def test_a_change_is_noticed_kept_over_a_restart_and_over_with_another_version(
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert (told(server)["verdict"], told(server)["windows"]) == ("too few pictures yet", 0)
-        send(server, random_pictures(1, seed=3))
+        send(server, random_images(1, seed=3))
         assert told(server, seen=1)["windows"] == 0
         assert metrics(server)["changed"] == 0
 
@@ -119,13 +119,13 @@ def test_a_change_of_the_camera_is_noticed_on_handwriting(
         return encode(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
 
     before = told(server, "digits-5")
-    missing = 2 * WINDOW - before["pictures"]  # the last window of these is of changed pictures alone
-    pictures = [changed(digit_files[5][number % len(digit_files[5])]) for number in range(missing)]
+    missing = 2 * WINDOW - before["pictures"]  # the last window of these is of changed images alone
+    images = [changed(digit_files[5][number % len(digit_files[5])]) for number in range(missing)]
     for start in range(0, missing, 8):
-        server.client.post("/score?include=", files=[("file", each) for each in pictures[start : start + 8]])
+        server.client.post("/score?include=", files=[("file", each) for each in images[start : start + 8]])
     answer = told(server, "digits-5", seen=before["windows"] * WINDOW + 2 * WINDOW)
     assert answer["verdict"] == "changed"
-    assert answer["scores"] == "higher" or change == "very blurred"  # simpler pictures are easier to redraw
+    assert answer["scores"] == "higher" or change == "very blurred"  # simpler images are easier to redraw
     assert answer["version"] == trained.manifest.version
 
 
@@ -141,7 +141,7 @@ def test_workers_tell_of_each_other_and_overwrite_nothing(random_store: ModelSto
         while len(files) < 2 or sent < 3 * WINDOW:
             assert time.monotonic() < deadline, files
             try:
-                send(server, random_pictures(50, seed=sent))
+                send(server, random_images(50, seed=sent))
             except AssertionError:  # a worker that is still loading the model says 503
                 time.sleep(0.2)
                 continue

@@ -7,7 +7,7 @@ import pytest
 
 from app.api.telemetry import logging as logs
 from app.api.telemetry.metrics import Metrics
-from app.api.telemetry.request_log import Ledger, Scoring
+from app.api.telemetry.request_log import RequestLog, Scoring
 from app.inference.decisions.conformal import Calibration
 
 
@@ -35,7 +35,7 @@ def test_several_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[Any] = []
     monkeypatch.setattr(logs, "tell", lines.extend)
     metrics, watched = Metrics(), list[str]()
-    ledger = Ledger(metrics, lambda each: watched.append(each.model))
+    ledger = RequestLog(metrics, lambda each: watched.append(each.model))
 
     async def scenario() -> None:
         ledger.note(scope(1, scored=scoring("a", "normal", "anomaly")), 200, 0.002)

@@ -1,4 +1,4 @@
-"""What the account of a request says of its pictures."""
+"""What the account of a request says of its images."""
 
 import asyncio
 from pathlib import Path
@@ -37,10 +37,10 @@ def scored(score: float, *, mse: float = 0.1, p_value: float = 0.2, queue_s: flo
     return Scored(BATCH, BATCH, 0, None, mse, score, p_value, (), queue_s, compute_s)
 
 
-def test_scored_and_rejected_pictures_are_told_apart(served: ServedModel) -> None:
+def test_scored_and_rejected_images_are_told_apart(served: ServedModel) -> None:
     outcomes: list[Outcome] = [
         scored(0.4, mse=0.01, p_value=0.9, queue_s=3, compute_s=1),
-        UnreadableImage("no picture"),
+        UnreadableImage("no image"),
         scored(0.6, mse=0.02, p_value=0.1, queue_s=1, compute_s=2),
         scored(0.5, mse=0.03, p_value=0.3),
         scored(0.7, mse=0.04),
@@ -58,8 +58,8 @@ def test_scored_and_rejected_pictures_are_told_apart(served: ServedModel) -> Non
     assert (told.queue_s, told.compute_s) == (3, 2)
 
 
-def test_a_request_with_no_scored_picture(served: ServedModel) -> None:
-    told = account(served, THRESHOLD, [UnreadableImage("no picture")])
+def test_a_request_with_no_scored_image(served: ServedModel) -> None:
+    told = account(served, THRESHOLD, [UnreadableImage("no image")])
     assert (told.anomalies, told.scores, told.queue_s, told.compute_s) == (0, [], 0, 0)
 
 

@@ -25,7 +25,7 @@ def pixels(*files: bytes) -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def pictures(digit_files: Digits) -> NDArray[np.uint8]:
+def images(digit_files: Digits) -> NDArray[np.uint8]:
     """A five and a seven."""
     return pixels(digit_files[5][0], digit_files[7][0])
 

@@ -1,6 +1,6 @@
 """Asks a server with KServe's own client; runs in whichever environment has the ``kserve`` package.
 
-Arguments: the server's address, a model, a file with pictures (N, C, H, W) as NumPy saved them, a false-alarm rate.
+Arguments: the server's address, a model, a file with images (N, C, H, W) as NumPy saved them, a false-alarm rate.
 Prints what the client understood, as JSON.
 """
 
@@ -16,12 +16,12 @@ from kserve.protocol.infer_type import RequestedOutput
 
 
 async def ask(url: str, model: str, file: str, rate: str) -> dict[str, Any]:
-    pictures = np.load(file)
-    datatype = {"float32": "FP32", "uint8": "UINT8"}[pictures.dtype.name]
+    images = np.load(file)
+    datatype = {"float32": "FP32", "uint8": "UINT8"}[images.dtype.name]
 
     def request(*, binary: bool, outputs: list[RequestedOutput] | None = None, **parameters: Any) -> InferRequest:
-        tensor = InferInput("image", list(pictures.shape), datatype)
-        tensor.set_data_from_numpy(pictures, binary_data=binary)
+        tensor = InferInput("image", list(images.shape), datatype)
+        tensor.set_data_from_numpy(images, binary_data=binary)
         return InferRequest(
             model, [tensor], request_id="from-kserve", parameters=parameters or None, request_outputs=outputs
         )

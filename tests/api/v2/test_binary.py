@@ -15,10 +15,10 @@ pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those o
 
 
 class TestBinary:
-    def test_in_and_out_and_mixed(self, server: Server, pictures: NDArray[np.uint8]) -> None:
-        expected = answered(infer(server, tensor(pictures)))
+    def test_in_and_out_and_mixed(self, server: Server, images: NDArray[np.uint8]) -> None:
+        expected = answered(infer(server, tensor(images)))
         head = {
-            "inputs": [tensor(pictures, data=None, parameters={"binary_data_size": pictures.nbytes})],
+            "inputs": [tensor(images, data=None, parameters={"binary_data_size": images.nbytes})],
             "parameters": {"binary_data_output": True},
             "outputs": [
                 {"name": "score"},
@@ -27,7 +27,7 @@ class TestBinary:
                 {"name": "reconstruction"},
             ],
         }
-        response = send_binary(server, head, pictures.tobytes())
+        response = send_binary(server, head, images.tobytes())
         assert response.status_code == 200
         assert response.headers["content-type"] == "application/octet-stream"
         length = int(response.headers["Inference-Header-Content-Length"])
@@ -45,41 +45,39 @@ class TestBinary:
             np.frombuffer(behind[18:], "<f4"), np.array(expected["reconstruction"]["data"], np.float32)
         )
 
-    def test_binary_in_json_out(self, server: Server, pictures: NDArray[np.uint8]) -> None:
-        for values in (pictures, pictures.astype(np.float32) / np.float32(255)):
+    def test_binary_in_json_out(self, server: Server, images: NDArray[np.uint8]) -> None:
+        for values in (images, images.astype(np.float32) / np.float32(255)):
             head = {"inputs": [tensor(values, data=None, parameters={"binary_data_size": values.nbytes})]}
             response = send_binary(server, head, values.tobytes())
             assert "Inference-Header-Content-Length" not in response.headers
-            assert answered(response) == answered(infer(server, tensor(pictures)))
+            assert answered(response) == answered(infer(server, tensor(images)))
 
-    def test_the_header_may_tell_of_a_body_that_is_json_alone(
-        self, server: Server, pictures: NDArray[np.uint8]
-    ) -> None:
-        answered(send_binary(server, {"inputs": [tensor(pictures)]}, b""))
+    def test_the_header_may_tell_of_a_body_that_is_json_alone(self, server: Server, images: NDArray[np.uint8]) -> None:
+        answered(send_binary(server, {"inputs": [tensor(images)]}, b""))
 
     @pytest.mark.parametrize("length", ["0", "-1", "+5", "1e3", "", "x", "999999", "9" * 5000, "10", "²"])
-    def test_lengths_that_are_wrong(self, server: Server, pictures: NDArray[np.uint8], length: str) -> None:
-        head = json.dumps({"inputs": [tensor(pictures, data=None, parameters={"binary_data_size": pictures.nbytes})]})
+    def test_lengths_that_are_wrong(self, server: Server, images: NDArray[np.uint8], length: str) -> None:
+        head = json.dumps({"inputs": [tensor(images, data=None, parameters={"binary_data_size": images.nbytes})]})
         header = {b"Inference-Header-Content-Length": length.encode()}
-        refused(server.client.post(INFER, content=head.encode() + pictures.tobytes(), headers=header))
+        refused(server.client.post(INFER, content=head.encode() + images.tobytes(), headers=header))
 
     @pytest.mark.parametrize("size", [0, 1, 127, 129, -1, -128, 2**62, 2**80, 128.0, True])
-    def test_sizes_that_are_wrong(self, server: Server, pictures: NDArray[np.uint8], size: Any) -> None:
-        head = {"inputs": [tensor(pictures, data=None, parameters={"binary_data_size": size})]}
-        refused(send_binary(server, head, pictures.tobytes()))
+    def test_sizes_that_are_wrong(self, server: Server, images: NDArray[np.uint8], size: Any) -> None:
+        head = {"inputs": [tensor(images, data=None, parameters={"binary_data_size": size})]}
+        refused(send_binary(server, head, images.tobytes()))
 
     @pytest.mark.parametrize("cut", [slice(0, 0), slice(0, 127), slice(0, 129)])
-    def test_bytes_that_are_missing_or_too_many(self, server: Server, pictures: NDArray[np.uint8], cut: slice) -> None:
-        head = {"inputs": [tensor(pictures, data=None, parameters={"binary_data_size": 128})]}
-        assert "follow the JSON object" in refused(send_binary(server, head, (pictures.tobytes() + b"x")[cut]))
+    def test_bytes_that_are_missing_or_too_many(self, server: Server, images: NDArray[np.uint8], cut: slice) -> None:
+        head = {"inputs": [tensor(images, data=None, parameters={"binary_data_size": 128})]}
+        assert "follow the JSON object" in refused(send_binary(server, head, (images.tobytes() + b"x")[cut]))
 
-    def test_bytes_that_belong_to_no_tensor(self, server: Server, pictures: NDArray[np.uint8]) -> None:
-        assert "1 bytes follow" in refused(send_binary(server, {"inputs": [tensor(pictures)]}, b"x"))
+    def test_bytes_that_belong_to_no_tensor(self, server: Server, images: NDArray[np.uint8]) -> None:
+        assert "1 bytes follow" in refused(send_binary(server, {"inputs": [tensor(images)]}, b"x"))
 
-    def test_data_twice(self, server: Server, pictures: NDArray[np.uint8]) -> None:
-        head = {"inputs": [tensor(pictures, parameters={"binary_data_size": 128})]}
-        assert "both" in refused(send_binary(server, head, pictures.tobytes()))
+    def test_data_twice(self, server: Server, images: NDArray[np.uint8]) -> None:
+        head = {"inputs": [tensor(images, parameters={"binary_data_size": 128})]}
+        assert "both" in refused(send_binary(server, head, images.tobytes()))
 
-    def test_a_size_without_the_header(self, server: Server, pictures: NDArray[np.uint8]) -> None:
-        body = tensor(pictures, data=None, parameters={"binary_data_size": 128})
+    def test_a_size_without_the_header(self, server: Server, images: NDArray[np.uint8]) -> None:
+        body = tensor(images, data=None, parameters={"binary_data_size": 128})
         assert "Inference-Header-Content-Length" in refused(infer(server, body))

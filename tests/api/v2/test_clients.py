@@ -93,9 +93,9 @@ def test_kserve(server: Server, digit_files: Digits, tmp_path: Path, dtype: type
     """KServe's client."""
     python, files = kserve_python(), (digit_files[5][3], digit_files[8][3])
     values = pixels(*files) if dtype is np.uint8 else pixels(*files).astype(np.float32) / np.float32(255)
-    np.save(tmp_path / "pictures.npy", values)
+    np.save(tmp_path / "images.npy", values)
     script = Path(__file__).with_name("kserve_client.py")
-    arguments = [f"http://127.0.0.1:{server.port}", "digits-5", str(tmp_path / "pictures.npy"), "0.5"]
+    arguments = [f"http://127.0.0.1:{server.port}", "digits-5", str(tmp_path / "images.npy"), "0.5"]
     done = subprocess.run([python, str(script), *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)

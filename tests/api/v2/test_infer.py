@@ -61,21 +61,21 @@ class TestMetadata:
             assert server.client.get(f"{path}/ready").json() == {"name": "digits-5", "ready": True}
 
     def test_only_the_served_version_exists(
-        self, server: Server, trained: Published, pictures: NDArray[np.uint8]
+        self, server: Server, trained: Published, images: NDArray[np.uint8]
     ) -> None:
         for path in ("/v2/models/digits-5/versions/1", "/v2/models/digits-5/versions/1/ready"):
             assert trained.manifest.version in refused(server.client.get(path), 404)
         versioned = "/v2/models/digits-5/versions/{}/infer"
-        refused(infer(server, tensor(pictures), path=versioned.format("1")), 404)
-        answered(infer(server, tensor(pictures), path=versioned.format(trained.manifest.version)))
+        refused(infer(server, tensor(images), path=versioned.format("1")), 404)
+        answered(infer(server, tensor(images), path=versioned.format(trained.manifest.version)))
 
     def test_a_query_names_no_version(self, server: Server) -> None:
         assert server.client.get("/v2/models/digits-5?version=1").status_code == 200
 
-    def test_unknown_models_routes_and_methods(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+    def test_unknown_models_routes_and_methods(self, server: Server, images: NDArray[np.uint8]) -> None:
         for path in ("/v2/models/nothing", "/v2/models/nothing/ready", "/v2/models/nothing/versions/1"):
             assert "'nothing'" in refused(server.client.get(path), 404)
-        assert "'nothing'" in refused(infer(server, tensor(pictures), path="/v2/models/nothing/infer"), 404)
+        assert "'nothing'" in refused(infer(server, tensor(images), path="/v2/models/nothing/infer"), 404)
         for path in ("/v2/", "/v2/models/digits-5/config", "/v2/models/..%2f..%2fetc", "/v2/repository/index"):
             refused(server.client.get(path), 404)
         response = server.client.get(INFER)
@@ -88,14 +88,14 @@ class TestMetadata:
 
 
 class TestSameAsScore:
-    """A picture through both routes: equal numbers, to the last bit."""
+    """An image through both routes: equal numbers, to the last bit."""
 
     @pytest.mark.parametrize("digit", range(10))
-    def test_one_picture(self, server: Server, digit_files: Digits, digit: int) -> None:
+    def test_one_image(self, server: Server, digit_files: Digits, digit: int) -> None:
         file = digit_files[digit][0]
-        picture = pixels(file)
+        image = pixels(file)
         (expected,) = scored(server, file)
-        for values in (picture, picture.astype(np.float32) / np.float32(255)):
+        for values in (image, image.astype(np.float32) / np.float32(255)):
             outputs = answered(infer(server, tensor(values)))
             for name in ("mse", "score", "p_value", "is_anomaly"):
                 assert outputs[name]["shape"] == [1]
@@ -122,49 +122,49 @@ class TestSameAsScore:
         assert default == {"threshold": trained.manifest.threshold, "false_alarm_rate": 0.05}
 
     def test_colour(self, server: Server) -> None:
-        picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+        image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
         file = io.BytesIO()
-        Image.fromarray(picture).save(file, "PNG")
+        Image.fromarray(image).save(file, "PNG")
         (expected,) = scored(server, file.getvalue(), model="colour")
-        values = picture.transpose(2, 0, 1)[None]
+        values = image.transpose(2, 0, 1)[None]
         outputs = answered(infer(server, tensor(values), path="/v2/models/colour/infer"))
         assert outputs["reconstruction"]["shape"] == [1, 3, 8, 8]
         assert (outputs["mse"]["data"], outputs["score"]["data"]) == ([expected["mse"]], [expected["score"]])
 
-    def test_mse_is_that_of_the_reconstruction(self, server: Server, pictures: NDArray[np.uint8]) -> None:
-        outputs = answered(infer(server, tensor(pictures)))
+    def test_mse_is_that_of_the_reconstruction(self, server: Server, images: NDArray[np.uint8]) -> None:
+        outputs = answered(infer(server, tensor(images)))
         rebuilt = np.array(outputs["reconstruction"]["data"]).reshape(outputs["reconstruction"]["shape"])
-        mse = ((pictures / 255 - rebuilt) ** 2).mean(axis=(1, 2, 3))
+        mse = ((images / 255 - rebuilt) ** 2).mean(axis=(1, 2, 3))
         assert outputs["mse"]["data"] == pytest.approx(mse.tolist(), rel=1e-5)
 
 
 class TestRequests:
-    def test_without_outputs_all_come(self, server: Server, pictures: NDArray[np.uint8]) -> None:
-        assert list(answered(infer(server, tensor(pictures)))) == OUTPUTS
-        assert list(answered(infer(server, tensor(pictures), outputs=[]))) == OUTPUTS
+    def test_without_outputs_all_come(self, server: Server, images: NDArray[np.uint8]) -> None:
+        assert list(answered(infer(server, tensor(images)))) == OUTPUTS
+        assert list(answered(infer(server, tensor(images), outputs=[]))) == OUTPUTS
 
-    def test_requested_ones_alone_come_in_their_order(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+    def test_requested_ones_alone_come_in_their_order(self, server: Server, images: NDArray[np.uint8]) -> None:
         wanted = [{"name": "p_value"}, {"name": "mse"}]
-        assert list(answered(infer(server, tensor(pictures), outputs=wanted))) == ["p_value", "mse"]
+        assert list(answered(infer(server, tensor(images), outputs=wanted))) == ["p_value", "mse"]
 
-    def test_the_id_comes_back(self, server: Server, pictures: NDArray[np.uint8]) -> None:
-        assert infer(server, tensor(pictures), id="größe 5").json()["id"] == "größe 5"
-        assert infer(server, tensor(pictures), id="").json()["id"] == ""
-        assert "id" not in infer(server, tensor(pictures)).json()
+    def test_the_id_comes_back(self, server: Server, images: NDArray[np.uint8]) -> None:
+        assert infer(server, tensor(images), id="größe 5").json()["id"] == "größe 5"
+        assert infer(server, tensor(images), id="").json()["id"] == ""
+        assert "id" not in infer(server, tensor(images)).json()
 
-    def test_nested_data(self, server: Server, pictures: NDArray[np.uint8]) -> None:
-        nested = infer(server, tensor(pictures, data=pictures.tolist()))
-        assert answered(nested) == answered(infer(server, tensor(pictures)))
+    def test_nested_data(self, server: Server, images: NDArray[np.uint8]) -> None:
+        nested = infer(server, tensor(images, data=images.tolist()))
+        assert answered(nested) == answered(infer(server, tensor(images)))
         most = np.zeros((MAX_FILES, 3, 8, 8), np.uint8)
         answered(infer(server, tensor(most, data=most.tolist()), path="/v2/models/colour/infer"))
 
-    def test_more_lists_than_pictures_can_need(self, server: Server, pictures: NDArray[np.uint8]) -> None:
-        assert "lists" in refused(infer(server, tensor(pictures, data=[[]] * 2000)))
-        assert "lists" not in refused(infer(server, tensor(pictures, data=[[]] * 500)))
+    def test_more_lists_than_images_can_need(self, server: Server, images: NDArray[np.uint8]) -> None:
+        assert "lists" in refused(infer(server, tensor(images, data=[[]] * 2000)))
+        assert "lists" not in refused(infer(server, tensor(images, data=[[]] * 500)))
 
-    def test_what_is_not_known_is_ignored(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+    def test_what_is_not_known_is_ignored(self, server: Server, images: NDArray[np.uint8]) -> None:
         response = infer(
-            server, tensor(pictures, parameters={"tag": 1}), model_name="x", parameters={"priority": 3, "timeout": 1},
+            server, tensor(images, parameters={"tag": 1}), model_name="x", parameters={"priority": 3, "timeout": 1},
             outputs=[{"name": "mse", "parameters": {"classification": 2}}],
         )  # fmt: skip
         assert list(answered(response)) == ["mse"]
@@ -179,13 +179,13 @@ class TestRequests:
         ],
         ids=repr,
     )  # fmt: skip
-    def test_members_that_make_no_sense(self, server: Server, pictures: NDArray[np.uint8], members: Body) -> None:
-        refused(infer(server, tensor(pictures), **members))
+    def test_members_that_make_no_sense(self, server: Server, images: NDArray[np.uint8], members: Body) -> None:
+        refused(infer(server, tensor(images), **members))
 
     def test_a_rate_finer_than_the_calibration_supports_says_what_it_takes(
-        self, server: Server, pictures: NDArray[np.uint8]
+        self, server: Server, images: NDArray[np.uint8]
     ) -> None:
-        response = infer(server, tensor(pictures), parameters={"false_alarm_rate": 0.0001})
+        response = infer(server, tensor(images), parameters={"false_alarm_rate": 0.0001})
         assert "needs at least 9999 calibration images" in refused(response)
 
     @pytest.mark.parametrize(
@@ -203,8 +203,8 @@ class TestRequests:
         ],
         ids=lambda changed: repr(changed)[:40],
     )  # fmt: skip
-    def test_tensors_that_do_not_fit(self, server: Server, pictures: NDArray[np.uint8], changed: Body) -> None:
-        refused(infer(server, tensor(pictures, **changed)))
+    def test_tensors_that_do_not_fit(self, server: Server, images: NDArray[np.uint8], changed: Body) -> None:
+        refused(infer(server, tensor(images, **changed)))
 
     @pytest.mark.parametrize(
         ("datatype", "bad"),
@@ -238,23 +238,23 @@ class TestRequests:
     def test_bodies_that_are_no_request(self, server: Server, body: bytes) -> None:
         assert len(refused(server.client.post(INFER, content=body))) < 300
 
-    def test_two_tensors(self, server: Server, pictures: NDArray[np.uint8]) -> None:
-        refused(infer(server, tensor(pictures), tensor(pictures)))
+    def test_two_tensors(self, server: Server, images: NDArray[np.uint8]) -> None:
+        refused(infer(server, tensor(images), tensor(images)))
 
-    def test_a_compressed_body(self, server: Server, pictures: NDArray[np.uint8]) -> None:
+    def test_a_compressed_body(self, server: Server, images: NDArray[np.uint8]) -> None:
         response = server.client.post(INFER, content=b"x", headers={"Content-Encoding": "gzip"})
         assert "gzip" in refused(response, 415)
 
 
 class TestLimits:
-    def test_pictures(self, server: Server) -> None:
+    def test_images(self, server: Server) -> None:
         answered(infer(server, tensor(np.zeros((MAX_FILES, 1, 8, 8), np.uint8))))
         reason = refused(infer(server, tensor(np.zeros((MAX_FILES + 1, 1, 8, 8), np.uint8))), 413)
-        assert reason == "one request may carry 8 pictures, this one has 9"
+        assert reason == "one request may carry 8 images, this one has 9"
         refused(infer(server, tensor(np.zeros((1, 1, 8, 8), np.uint8), shape=[10**9, 1, 8, 8])), 413)
 
-    def test_bytes(self, server: Server, pictures: NDArray[np.uint8]) -> None:
-        text = json.dumps({"inputs": [tensor(pictures)]}).encode()
+    def test_bytes(self, server: Server, images: NDArray[np.uint8]) -> None:
+        text = json.dumps({"inputs": [tensor(images)]}).encode()
         assert server.client.post(INFER, content=text.ljust(MAX_BODY_BYTES)).status_code == 200
         refused(server.client.post(INFER, content=text.ljust(MAX_BODY_BYTES + 1)), 413)
 
@@ -265,7 +265,7 @@ class TestLimits:
         refused(server.client.post(INFER, content=chunks()), 413)
 
 
-def test_pictures_are_counted_and_logged(server: Server, pictures: NDArray[np.uint8]) -> None:
+def test_images_are_counted_and_logged(server: Server, images: NDArray[np.uint8]) -> None:
     def count(line: str) -> float:
         for found in server.client.get("/metrics").text.splitlines():
             if found.startswith(line + " "):
@@ -280,7 +280,7 @@ def test_pictures_are_counted_and_logged(server: Server, pictures: NDArray[np.ui
         'anomaly_requests_total{method="POST",route="/v2/models/{name}/infer",status="200"}',
     ]
     before = [count(name) for name in names]
-    response = infer(server, tensor(pictures))
+    response = infer(server, tensor(images))
     anomalies = sum(answered(response)["is_anomaly"]["data"])
     assert [after - then for after, then in zip(map(count, names), before, strict=True)] == [
         2 - anomalies, anomalies, 2, 2, 1,

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those o
 
 
 class Fragile(torch.nn.Module):
-    """Rebuilds every picture but one with a white corner."""
+    """Rebuilds every image but one with a white corner."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,12 +85,12 @@ class TestRefusalsUnderWay:
         assert answer.startswith(b"HTTP/1.1 504 ")
         assert answer.endswith(b'{"error":"the request took longer than 2 s, upload included"}')
 
-    def test_a_picture_that_gets_no_score_fails_its_request(self, strict: Server) -> None:
-        pictures = GREY.copy()
+    def test_a_image_that_gets_no_score_fails_its_request(self, strict: Server) -> None:
+        images = GREY.copy()
         path = "/v2/models/fragile/infer"
-        assert strict.client.post(path, json={"inputs": [tensor(pictures)]}, headers=KEY).status_code == 200
-        pictures[2, 0, 0, 0:4] = 255
-        response = strict.client.post(path, json={"inputs": [tensor(pictures)]}, headers=KEY)
+        assert strict.client.post(path, json={"inputs": [tensor(images)]}, headers=KEY).status_code == 200
+        images[2, 0, 0, 0:4] = 255
+        response = strict.client.post(path, json={"inputs": [tensor(images)]}, headers=KEY)
         assert "nan" in refused(response)
         metrics = strict.client.get("/metrics", headers=KEY).text
         assert 'anomaly_rejected_total{reason="non-finite-score"} 1.0' in metrics

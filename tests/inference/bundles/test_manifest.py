@@ -68,5 +68,5 @@ def test_split_parts_must_be_disjoint() -> None:
     manifest, _ = make_bundle("m")
     split = manifest.training.split.model_copy(update={"validation": (3,), "calibration": (2, 3)})
     training = manifest.training.model_copy(update={"split": split})
-    with pytest.raises(BundleRejected, match="share pictures"):
+    with pytest.raises(BundleRejected, match="share images"):
         Manifest.from_bytes(manifest.model_copy(update={"training": training}).to_bytes())

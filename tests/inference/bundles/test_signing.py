@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from app.inference.bundles import torchscript
 from app.inference.bundles.bundle import file_record
-from app.inference.bundles.signing import SigningKey, TrustedKeys, public_keys_in
+from app.inference.bundles.signing import SigningKey, TrustedKeys, parse_public_keys
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import BundleRejected, UnknownVersion, UnusableKey
 from tests.support import make_bundle
@@ -187,9 +187,9 @@ def test_what_is_broken_or_absent_is_not_signed_and_nothing_is_run(
 class TestKeys:
     def test_a_comma_list_a_file_and_pem(self, key: SigningKey) -> None:
         other = SigningKey.generate()
-        assert public_keys_in(f" {key.public}, {other.public},") == (key.public, other.public)
-        assert public_keys_in(f"# ours\n{key.public}  # gate 1\n\n{other.public}\n") == (key.public, other.public)
-        assert public_keys_in((key.public_pem() + other.public_pem()).decode()) == (key.public, other.public)
+        assert parse_public_keys(f" {key.public}, {other.public},") == (key.public, other.public)
+        assert parse_public_keys(f"# ours\n{key.public}  # gate 1\n\n{other.public}\n") == (key.public, other.public)
+        assert parse_public_keys((key.public_pem() + other.public_pem()).decode()) == (key.public, other.public)
 
     def test_keys_that_openssl_makes(self, tmp_path: Path, store: ModelStore) -> None:
         if shutil.which("openssl") is None:
@@ -200,7 +200,7 @@ class TestKeys:
             ["openssl", "pkey", "-in", private, "-pubout"], check=True, capture_output=True, text=True
         ).stdout
         store.sign("m", "v1", SigningKey.from_pem(private.read_bytes()))
-        ModelStore(store.root, TrustedKeys(public_keys_in(public))).load("m", "v1")
+        ModelStore(store.root, TrustedKeys(parse_public_keys(public))).load("m", "v1")
 
     def test_a_key_pair_survives_its_files(self, key: SigningKey) -> None:
         again = SigningKey.from_pem(key.to_pem())
@@ -210,19 +210,19 @@ class TestKeys:
         secret = key.to_pem().decode().splitlines()[1]
         for text in (key.to_pem().decode(), secret):
             with pytest.raises(UnusableKey) as caught:
-                public_keys_in(text)
+                parse_public_keys(text)
             assert secret[-20:] not in str(caught.value)
 
     def test_other_kinds_of_keys_are_refused(self) -> None:
         for private in (rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())):
             public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
             with pytest.raises(UnusableKey):
-                public_keys_in("".join(public.decode().splitlines()[1:-1]))
+                parse_public_keys("".join(public.decode().splitlines()[1:-1]))
             with pytest.raises(UnusableKey, match="not Ed25519"):
                 SigningKey.from_pem(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
     def test_nothing_is_no_key(self) -> None:
-        assert public_keys_in("# nothing\n,") == ()
+        assert parse_public_keys("# nothing\n,") == ()
         with pytest.raises(UnusableKey):
             TrustedKeys(())
         with pytest.raises(UnusableKey, match="no private key in PEM"):

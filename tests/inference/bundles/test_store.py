@@ -44,8 +44,8 @@ def test_a_file_comes_as_the_manifest_knows_it_or_not_at_all(empty_store: ModelS
     for name in ("manifest.json", "report/nothing.png", "report/../model.pt", "../CURRENT", ""):
         with pytest.raises(UnknownFile, match=re.escape(f"has no file {name!r}")):
             empty_store.file(manifest, name)
-    picture = directory / "report" / "loss.png"
-    picture.write_bytes(picture.read_bytes()[:-1] + b"?")
+    image = directory / "report" / "loss.png"
+    image.write_bytes(image.read_bytes()[:-1] + b"?")
     with pytest.raises(BundleRejected, match=f"m/{manifest.version}: report/loss.png was changed"):
         empty_store.file(manifest, "report/loss.png")
 

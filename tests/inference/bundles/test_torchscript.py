@@ -28,7 +28,7 @@ def test_loaded_archive_computes_what_the_module_does() -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_one_picture_and_a_batch_take_different_kernels_to_the_same_result() -> None:
+def test_one_image_and_a_batch_take_different_kernels_to_the_same_result() -> None:
     model, images = _model(), torch.rand(33, 1, 8, 8)
     loaded = torchscript.load(torchscript.dump(model))
     together, alone = loaded(images), [loaded(image[None]) for image in images]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.inference.decisions.conformal import Calibration
-from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, LEAST_CHANCE, WINDOW, chance, compare, limit
+from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, SMALLEST_P_VALUE, WINDOW, chance, compare, limit
 
 RNG = np.random.default_rng
 
@@ -47,14 +47,14 @@ def test_statistic_and_chance_are_exact(size: int, window: int) -> None:
 @pytest.mark.parametrize("size", [1, 2, 30, 99, 1085, 20_000])
 def test_the_limit_keeps_the_promise_and_wastes_little(size: int) -> None:
     least = chance(limit(WINDOW, size), WINDOW, size)
-    assert LEAST_CHANCE <= least <= FALSE_ALARM_PROBABILITY
+    assert SMALLEST_P_VALUE <= least <= FALSE_ALARM_PROBABILITY
     if size >= 30:
         assert least > 0.9 * FALSE_ALARM_PROBABILITY
 
 
 @pytest.mark.no_cover  # a simulation
 @pytest.mark.parametrize(("size", "digits"), [(30, 16), (30, 1), (400, 16), (400, 2)])
-def test_unchanged_pictures_alarm_no_oftener_than_stated(size: int, digits: int) -> None:
+def test_unchanged_images_alarm_no_oftener_than_stated(size: int, digits: int) -> None:
     """A new calibration set for every window: that is what the promise is about. Few digits: many ties."""
     random, windows, at = RNG(size + digits), 6_000, limit(WINDOW, size)
     alarms = 0
@@ -84,7 +84,7 @@ def test_it_notices_scores_that_rise_fall_or_spread(calibration: Calibration) ->
         assert is_higher is higher
     spread = 0.04 + random.choice([-0.035, 0.035], WINDOW) * random.random(WINDOW)
     assert compared(calibration, spread)[0] > at
-    assert compared(calibration, np.full(WINDOW, calibration.scores[250]))[0] > at  # a camera that shows one picture
+    assert compared(calibration, np.full(WINDOW, calibration.scores[250]))[0] > at  # a camera that shows one image
 
 
 def test_a_few_anomalies_are_no_drift_and_many_look_like_it(calibration: Calibration) -> None:

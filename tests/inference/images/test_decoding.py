@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.ExifTags import Base as ExifTag
 
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images.decoding import Decoded, InputSpec, open_picture
+from app.inference.images.decoding import Decoded, InputSpec, open_image
 from tests.support import encode, gradient
 
 GREY = InputSpec(mode="L", height=8, width=8)
@@ -17,7 +17,7 @@ LIMIT = 10**6
 
 
 def decode(data: bytes, spec: InputSpec = GREY) -> Decoded:
-    return open_picture(data, max_pixels=LIMIT).decode(spec)
+    return open_image(data, max_pixels=LIMIT).decode(spec)
 
 
 def as_tensor(image: Image.Image) -> torch.Tensor:
@@ -55,7 +55,7 @@ def test_colour_keeps_its_channels_for_a_colour_model_and_becomes_luma_for_a_gre
     assert decoded.warnings == ("colour was converted to grey",)
 
 
-def test_a_grey_picture_stored_as_colour_is_not_worth_a_warning() -> None:
+def test_a_grey_image_stored_as_colour_is_not_worth_a_warning() -> None:
     decoded = decode(encode(gradient().convert("RGB")))
     assert torch.equal(decoded.tensor, as_tensor(gradient())[None])
     assert decoded.warnings == ()
@@ -77,10 +77,10 @@ def test_every_colour_mode_is_read(mode: str, spec: InputSpec) -> None:
             gradient().convert("RGB").convert(mode) if mode in {"CMYK", "YCbCr", "HSV"} else gradient().convert(mode)
         )
     image_format = {"HSV": None, "PA": None}.get(mode, "TIFF")
-    if image_format is None:  # no file format carries it: hand the open picture over
-        from app.inference.images.decoding import Picture
+    if image_format is None:  # no file format carries it: hand the open image over
+        from app.inference.images.decoding import ImageFile
 
-        decoded = Picture(image).decode(spec)
+        decoded = ImageFile(image).decode(spec)
     else:
         decoded = decode(encode(image, image_format), spec)
     assert decoded.tensor.shape == spec.shape
@@ -96,7 +96,7 @@ class TestDepth:
             decoded = decode(encode(Image.fromarray(values), image_format))
             torch.testing.assert_close(decoded.tensor[0], torch.from_numpy((values / 65535).astype(np.float32)))
 
-    def test_sixteen_bit_pictures_resize_like_eight_bit_ones(self) -> None:
+    def test_sixteen_bit_images_resize_like_eight_bit_ones(self) -> None:
         values = np.random.default_rng(0).integers(0, 256, (32, 32)).astype(np.uint16)
         deep = decode(encode(Image.fromarray(values * 257)))
         shallow = decode(encode(Image.fromarray(values.astype(np.uint8))))
@@ -154,7 +154,7 @@ class TestTransparency:
         assert decoded.tensor.sum().item() == pytest.approx(240 / 255, abs=0.01)
         assert decoded.warnings == ("transparency was flattened onto black",)
 
-    def test_of_an_opaque_picture_is_not_mentioned(self) -> None:
+    def test_of_an_opaque_image_is_not_mentioned(self) -> None:
         decoded = decode(encode(gradient().convert("RGBA")))
         assert torch.equal(decoded.tensor, as_tensor(gradient())[None])
         assert decoded.warnings == ()
@@ -187,7 +187,7 @@ class TestOrientation:
         assert torch.equal(decoded.tensor, as_tensor(upright)[None])
         assert decoded.warnings == ("turned upright as the EXIF orientation says",)
 
-    def test_proportions_are_those_of_the_upright_picture(self) -> None:
+    def test_proportions_are_those_of_the_upright_image(self) -> None:
         exif = Image.Exif()
         exif[ExifTag.Orientation] = 6
         spec = InputSpec(mode="L", height=16, width=8)
@@ -206,7 +206,7 @@ def test_the_first_of_several_frames_counts(image_format: str) -> None:
 
 
 class TestSize:
-    def test_pictures_are_brought_to_the_input_size_and_told(self) -> None:
+    def test_images_are_brought_to_the_input_size_and_told(self) -> None:
         decoded = decode(encode(Image.new("L", (20, 20), 70)))
         assert decoded.tensor.shape == (1, 8, 8)
         assert decoded.warnings == ("resized from 20×20 to 8×8",)
@@ -226,15 +226,15 @@ class TestSize:
 
     def test_the_pixel_limit_is_exact(self) -> None:
         data = encode(Image.new("1", (100, 50)))
-        open_picture(data, max_pixels=5000)
+        open_image(data, max_pixels=5000)
         with pytest.raises(TooManyPixels, match="100 × 50 = 5,000 pixels, more than 4,999"):
-            open_picture(data, max_pixels=4999)
+            open_image(data, max_pixels=4999)
 
     def test_a_bomb_is_refused_by_its_header(self) -> None:
         bomb = _png(60_000, 60_000, depth=8, colour=0, rows=b"")
         assert len(bomb) < 200
         with pytest.raises(TooManyPixels):
-            open_picture(bomb, max_pixels=25_000_000)
+            open_image(bomb, max_pixels=25_000_000)
 
 
 class TestUnreadable:
@@ -285,7 +285,7 @@ class TestUnreadable:
                     assert tensor.shape == (1, 8, 8)
 
 
-def test_a_picture_decodes_the_same_however_it_is_stored() -> None:
+def test_a_image_decodes_the_same_however_it_is_stored() -> None:
     """One decode path: the tensor depends on the pixels alone."""
     tensors = [
         decode(encode(image, image_format)).tensor

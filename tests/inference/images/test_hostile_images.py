@@ -1,4 +1,4 @@
-"""Whatever the bytes: a tensor or a refusal, soon and cheaply. Each picture here has once done harm or might."""
+"""Whatever the bytes: a tensor or a refusal, soon and cheaply. Each image here has once done harm or might."""
 
 import os
 import time
@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images.decoding import Decoded, InputSpec, open_picture
+from app.inference.images.decoding import Decoded, InputSpec, open_image
 from tests import hostile
 from tests.support import encode, gradient
 
@@ -20,14 +20,14 @@ CORPUS = hostile.corpus()
 # Pillow warns of what is odd about a file; that is no reason to refuse it, and the service logs it.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.no_cover,  # thousands of pictures: other tests count the lines
+    pytest.mark.no_cover,  # thousands of images: other tests count the lines
 ]
 
 
 def look(data: bytes, spec: InputSpec = SPECS[0]) -> Decoded | None:
-    """The picture, or None for one that was properly refused."""
+    """The image, or None for one that was properly refused."""
     try:
-        decoded = open_picture(data, max_pixels=MAX_PIXELS).decode(spec)
+        decoded = open_image(data, max_pixels=MAX_PIXELS).decode(spec)
     except (UnreadableImage, TooManyPixels) as refusal:
         text = str(refusal)
         assert text.isprintable()
@@ -44,7 +44,7 @@ def look(data: bytes, spec: InputSpec = SPECS[0]) -> Decoded | None:
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_valid_pictures_are_read(name: str) -> None:
+def test_valid_images_are_read(name: str) -> None:
     for spec in SPECS:
         decoded = look(SEEDS[name], spec)
         assert decoded is not None
@@ -53,7 +53,7 @@ def test_valid_pictures_are_read(name: str) -> None:
 
 @settings(max_examples=1500, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(hostile.damaged(list(SEEDS.values())))
-def test_damaged_pictures_are_read_or_refused(data: bytes) -> None:
+def test_damaged_images_are_read_or_refused(data: bytes) -> None:
     began = time.perf_counter()
     for spec in SPECS:
         look(data, spec)
@@ -90,7 +90,7 @@ def test_hostile_files_cost_little(name: str) -> None:
 )
 def test_bombs_are_refused(name: str, refusal: type[Exception]) -> None:
     with pytest.raises(refusal):
-        open_picture(CORPUS[name], max_pixels=MAX_PIXELS).decode(SPECS[0])
+        open_image(CORPUS[name], max_pixels=MAX_PIXELS).decode(SPECS[0])
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ class TestScans:
         base = len_of_scans(hostile.many_scans(64, 64, 0))
         assert look(hostile.many_scans(64, 64, 100 - base)) is not None
         with pytest.raises(UnreadableImage, match="more than 100 scans"):
-            open_picture(hostile.many_scans(64, 64, 101 - base), max_pixels=MAX_PIXELS)
+            open_image(hostile.many_scans(64, 64, 101 - base), max_pixels=MAX_PIXELS)
 
     def test_those_of_a_thumbnail_or_behind_the_end_do_not_count(self) -> None:
         scans = hostile.many_scans(64, 64, 300)
@@ -126,7 +126,7 @@ class TestScans:
         first = scans.rindex(b"\xff\xc4")  # the table before our scans
         for hidden in (b"\xff\x01\xff\xff", b"\xff" * 5000 + b"\x00"):
             with pytest.raises(UnreadableImage, match="more than 100 scans"):
-                open_picture(scans[:first] + hidden + scans[first:end] + b"\xff\xd9", max_pixels=MAX_PIXELS)
+                open_image(scans[:first] + hidden + scans[first:end] + b"\xff\xd9", max_pixels=MAX_PIXELS)
 
     def test_counting_them_is_quick(self) -> None:
         base = encode(gradient(), "JPEG")
@@ -141,8 +141,8 @@ def len_of_scans(jpeg: bytes) -> int:
 
 def test_large_files_of_crumbs_are_given_up() -> None:
     """Under two million bytes there is no need; above, Pillow's reads are counted."""
-    picture = encode(gradient(), "JPEG")
+    image = encode(gradient(), "JPEG")
     with pytest.raises(UnreadableImage):
-        open_picture(b"\xff\xd8" + b"\xff" * 3_000_000 + picture[3:], max_pixels=MAX_PIXELS)
+        open_image(b"\xff\xd8" + b"\xff" * 3_000_000 + image[3:], max_pixels=MAX_PIXELS)
     large = encode(gradient()) + bytes(3_000_000)
     assert look(large) is not None

@@ -16,7 +16,7 @@ from app.inference.images.plain_png import read_plain_pngs
 from tests.support import encode, gradient
 
 _SIDES = st.integers(1, 40)
-PICTURES = st.tuples(_SIDES, _SIDES, st.sampled_from([(), (3,)])).flatmap(
+IMAGES = st.tuples(_SIDES, _SIDES, st.sampled_from([(), (3,)])).flatmap(
     lambda shape: arrays(np.uint8, (*shape[:2], *shape[2]))
 )
 
@@ -32,7 +32,7 @@ def pillow(data: bytes) -> Image.Image:
     return image
 
 
-@given(PICTURES)
+@given(IMAGES)
 def test_it_sees_what_pillow_sees(pixels: np.ndarray) -> None:
     data = encode(Image.fromarray(pixels), "PNG")
     plain = read_plain_png(data)
@@ -51,10 +51,10 @@ def test_rows_may_be_spread_over_many_chunks() -> None:
     assert plain.tobytes() == image.tobytes()
 
 
-@given(st.lists(PICTURES, min_size=2, max_size=6), st.lists(st.integers(0, 5), min_size=1, max_size=40))
-def test_many_are_read_as_each_alone(pictures: list[np.ndarray], order: list[int]) -> None:
-    """Also where pictures of one size stand among others: none sees a neighbour's rows."""
-    some = [pictures[place % len(pictures)] for place in order]
+@given(st.lists(IMAGES, min_size=2, max_size=6), st.lists(st.integers(0, 5), min_size=1, max_size=40))
+def test_many_are_read_as_each_alone(images: list[np.ndarray], order: list[int]) -> None:
+    """Also where images of one size stand among others: none sees a neighbour's rows."""
+    some = [images[place % len(images)] for place in order]
     read = read_plain_pngs([encode(Image.fromarray(pixels), "PNG") for pixels in some], max_pixels=10**6)
     assert all(seen is not None and np.array_equal(seen, pixels) for seen, pixels in zip(read, some, strict=True))
 
@@ -124,7 +124,7 @@ def test_what_says_more_than_its_pixels_is_pillows() -> None:
         assert read_plain_png(buffer.getvalue()) is None, extra
 
 
-def test_large_pictures_are_pillows() -> None:
+def test_large_images_are_pillows() -> None:
     assert read_plain_png(encode(gradient(254, 256), "PNG")) is not None
     assert read_plain_png(encode(gradient(255, 256), "PNG")) is None
 

@@ -1,4 +1,4 @@
-"""The pictures of results: any PNG reader sees the very pixels."""
+"""The images of results: any PNG reader sees the very pixels."""
 
 import io
 
@@ -22,7 +22,7 @@ def test_pillow_reads_what_is_written(shape: tuple[int, ...]) -> None:
         assert np.array_equal(np.asarray(image), pixels)
 
 
-def test_smooth_pictures_are_compressed() -> None:
+def test_smooth_images_are_compressed() -> None:
     smooth = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
     assert len(png(smooth)) < 64 * 64 / 4
 

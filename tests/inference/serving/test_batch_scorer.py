@@ -22,7 +22,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def judged(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, *, mse: list[float], score: list[float]
 ) -> list[Scored | InferenceError]:
-    """Pictures that the model would give these figures."""
+    """Images that the model would give these figures."""
     scores = BatchScores(torch.zeros(len(mse), *bundle.spec.shape), mse, score)
     with monkeypatch.context() as patched:
         patched.setattr(Bundle, "score_batch", lambda *_: scores)
@@ -45,7 +45,7 @@ def test_scores_outside_the_calibration_are_told_of(bundle: Bundle, monkeypatch:
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 @pytest.mark.parametrize("figure", ["mse", "score"])
-def test_a_figure_that_is_no_number_refuses_its_picture_alone(
+def test_a_figure_that_is_no_number_refuses_its_image_alone(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, figure: str, broken: float
 ) -> None:
     figures = {"mse": [0.1, 0.2, 0.3], "score": [0.1, 0.2, 0.3]}

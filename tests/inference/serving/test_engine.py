@@ -12,14 +12,14 @@ from app.inference.bundles.bundle import BatchScores, Bundle
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import InferenceError, UnreadableImage
 from app.inference.images.decoding import InputSpec
-from app.inference.serving.batch_queue import BatchDone, ServedModel
+from app.inference.serving.batch_queue import CompletedBatch, ServedModel
 from app.inference.serving.batch_scorer import Scored
 from app.inference.serving.engine import LARGE_BATCH, SMALL_BATCH, Engine
 from tests.support import encode, gradient, make_bundle
 
 PNG = encode(gradient())
 LARGE = encode(gradient(300, 300), "BMP")
-BROKEN = b"no picture"
+BROKEN = b"no image"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ async def serving(
         engine.close()
 
 
-def _note(batches: list[int], done: BatchDone) -> None:
+def _note(batches: list[int], done: CompletedBatch) -> None:
     batches.append(done.size)
 
 
@@ -69,7 +69,7 @@ async def _late(model: ServedModel, turns: int) -> object:
 
 
 def test_nobody_is_waited_for(bundle: Bundle) -> None:
-    """A picture alone is scored after a few turns of the loop, not after any time."""
+    """An image alone is scored after a few turns of the loop, not after any time."""
 
     async def scenario() -> None:
         batches: list[int] = []
@@ -161,7 +161,7 @@ def test_places_are_given_back(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(("side", "most"), [(64, SMALL_BATCH), (65, LARGE_BATCH)])
-def test_small_pictures_go_more_at_a_time(tmp_path: Path, side: int, most: int) -> None:
+def test_small_images_go_more_at_a_time(tmp_path: Path, side: int, most: int) -> None:
     store = ModelStore(tmp_path)
     store.publish(*make_bundle("sized", spec=InputSpec(mode="L", height=side, width=side)))
     sized = store.load("sized", store.current("sized"))

@@ -293,9 +293,9 @@ class TestRoom:
             async with running(store) as registry:
                 a, engine = await registry.get("a"), registry._engine
                 with engine.admit(a, 8):
-                    for pictures in (1, 8):
-                        with pytest.raises(Overloaded, match="8 pictures are in work, 8 is the limit"):
-                            engine.require_room(a, pictures)
+                    for images in (1, 8):
+                        with pytest.raises(Overloaded, match="8 images are in work, 8 is the limit"):
+                            engine.require_room(a, images)
                 engine.require_room(a, 8)
 
         asyncio.run(scenario())
@@ -322,7 +322,7 @@ class TestRoom:
         asyncio.run(scenario())
 
 
-def test_large_pictures_of_one_model_do_not_hold_up_those_of_another(store: CountingStore) -> None:
+def test_large_images_of_one_model_do_not_hold_up_those_of_another(store: CountingStore) -> None:
     async def scenario() -> None:
         large = encode(gradient(1500, 1500))
         async with running(store) as registry:

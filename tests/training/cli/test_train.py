@@ -23,7 +23,7 @@ QUICK = ["--data", "digits", "--false-alarm-rate", "0.05", "--epochs", "2", "--n
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
-    """Forty grey pictures of mixed sizes and formats in ``parts/normal``."""
+    """Forty grey images of mixed sizes and formats in ``parts/normal``."""
     folder = tmp_path / "parts" / "normal"
     folder.mkdir(parents=True)
     for i in range(40):
@@ -86,7 +86,7 @@ class TestTheRun:
         assert "\x1b" not in out
         number = r"[\d.,]+"
         epochs = re.findall(
-            rf"^epoch   (\d)/2  train 0\.\d{{5}}  validation 0\.\d{{5}}  +{number} s  {number} pictures/s(.*)$",
+            rf"^epoch   (\d)/2  train 0\.\d{{5}}  validation 0\.\d{{5}}  +{number} s  {number} images/s(.*)$",
             out,
             re.MULTILINE,
         )
@@ -103,7 +103,7 @@ class TestTheRun:
             f"{manifest.evaluation.detection_rate:.2%}",
             f"{manifest.evaluation.false_alarm_rate:.2%}",
             f"bundle    {directory}\n",
-            f"pictures  {directory / 'report'}\n",
+            f"images  {directory / 'report'}\n",
             f"undo      python -m training activate d {first} --store {tmp_path / 'store'}\n",
         ):
             assert figure in out
@@ -119,8 +119,8 @@ class TestTheRun:
         assert out.count("skipped ") == 11
         assert "broken-09.png: not a readable image" in out
         assert "skipped 2 more" in out
-        assert "40 normal pictures: " in out
-        assert "no: there are no test pictures" in out
+        assert "40 normal images: " in out
+        assert "no: there are no test images" in out
 
     def test_a_cache_that_cannot_be_written_stops_no_training(
         self, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -145,7 +145,7 @@ class TestTheRun:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
         assert errors == "stopped; nothing was published\n"
-        assert re.search(rb"fitting.*pictures/s.* left", shown)
+        assert re.search(rb"fitting.*images/s.* left", shown)
         assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")  # the cursor is back
         assert ModelStore(tmp_path / "store").contents() == {}
 
@@ -256,7 +256,7 @@ class TestMistakes:
             ((), ["--data", "Digits"], "did you mean 'digits'?"),
             ((), ["--data", "a" * 300], "a" * 300),
             (("zip",), ["--data", "{}/zip"], "is a file; --data takes a folder that holds normal/"),
-            (("x/notes.txt",), ["--data", "{}/x"], "has no folder normal/ with the pictures to learn from"),
+            (("x/notes.txt",), ["--data", "{}/x"], "has no folder normal/ with the images to learn from"),
             (("x/1.png", "x/2.jpg"), ["--data", "{}/x"], "move the 2 images that lie in"),
             (("x/normal/notes.txt",), ["--data", "{}/x"], "holds no images (.bmp, "),
             (("x/normal/1.png", "x/normal/2.png"), ["--data", "{}/x"],
@@ -283,7 +283,7 @@ class TestMistakes:
         assert message.replace("{}", str(tmp_path)) in line
         assert ModelStore(tmp_path / "store").contents() == {}
 
-    def test_too_few_pictures_say_how_many_it_takes_and_which_were_skipped(
+    def test_too_few_images_say_how_many_it_takes_and_which_were_skipped(
         self, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (parts / "normal" / "00.png").write_bytes(b"nothing")

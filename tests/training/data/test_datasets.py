@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from app.inference.images.decoding import open_picture
+from app.inference.images.decoding import open_image
 from tests.support import encode, gradient
 from training.__main__ import main
 from training.data.datasets import Dataset, Source, load
@@ -30,11 +30,11 @@ class TestDigits:
         assert 0 < data.test_kinds.count("normal") < len(data.test_kinds)
         assert set(data.test_kinds) == {"normal", *"012346789"}
 
-    def test_pictures_are_what_their_png_decodes_to(self) -> None:
+    def test_images_are_what_their_png_decodes_to(self) -> None:
         data = read("digits")
         for image in data.normal[:20]:
             png = encode(Image.fromarray((image[0].numpy() * 255).round().astype(np.uint8)))
-            assert torch.equal(open_picture(png, max_pixels=100).decode(data.spec).tensor, image)
+            assert torch.equal(open_image(png, max_pixels=100).decode(data.spec).tensor, image)
 
     def test_several_labels_may_be_normal(self) -> None:
         data = read("digits", normal=(3, 5))
@@ -47,7 +47,7 @@ class TestDigits:
         with pytest.raises(TrainingError, match="labels from 0 to 9"):
             read("digits", normal=normal)
 
-    def test_the_fingerprint_follows_the_pictures(self) -> None:
+    def test_the_fingerprint_follows_the_images(self) -> None:
         assert read("digits").fingerprint == read("digits").fingerprint != read("digits", normal=(4,)).fingerprint
 
 
@@ -106,7 +106,7 @@ class TestFolder:
                 (target / f"{i}.png").write_bytes(encode(gradient(20 + i, 30)))
         return tmp_path / "parts"
 
-    def test_pictures_kinds_and_groups(self, folder: Path) -> None:
+    def test_images_kinds_and_groups(self, folder: Path) -> None:
         data = read(folder)
         assert data.source == "parts"
         assert data.normal.shape == (7, 1, 64, 64)
@@ -116,7 +116,7 @@ class TestFolder:
     def test_the_very_decode_path_of_the_service(self, folder: Path) -> None:
         data = read(folder, size=(16, 24))
         png = (folder / "normal" / "0.png").read_bytes()
-        assert torch.equal(data.normal[0], open_picture(png, max_pixels=10**6).decode(data.spec).tensor)
+        assert torch.equal(data.normal[0], open_image(png, max_pixels=10**6).decode(data.spec).tensor)
 
     def test_colour_is_noticed_and_can_be_overruled(self, folder: Path) -> None:
         (folder / "normal" / "red.jpg").write_bytes(encode(Image.new("RGB", (9, 9), (250, 0, 0)), "JPEG"))
@@ -125,7 +125,7 @@ class TestFolder:
 
     def test_unreadable_files_are_listed_and_skipped(self, folder: Path) -> None:
         (folder / "normal" / "a" / "broken.png").write_bytes(b"nothing")
-        (folder / "normal" / "a" / "notes.txt").write_text("no picture, not looked at")
+        (folder / "normal" / "a" / "notes.txt").write_text("no image, not looked at")
         data = read(folder)
         assert len(data.normal) == 7
         ((path, reason),) = data.unreadable
@@ -141,13 +141,13 @@ class TestFolder:
         with pytest.raises(TrainingError, match=message):
             read(tmp_path / "parts")
 
-    def test_only_broken_pictures(self, tmp_path: Path) -> None:
+    def test_only_broken_images(self, tmp_path: Path) -> None:
         (tmp_path / "normal").mkdir()
         (tmp_path / "normal" / "a.png").write_bytes(b"nothing")
         with pytest.raises(TrainingError, match="none of the 1 images"):
             read(tmp_path)
 
-    def test_a_folder_without_test_pictures(self, folder: Path) -> None:
+    def test_a_folder_without_test_images(self, folder: Path) -> None:
         import shutil
 
         shutil.rmtree(folder / "test")
@@ -181,7 +181,7 @@ class TestFolder:
         assert main(["--data", str(folder), *options]) == 0
         assert "x[/y]/broken[red].png: not a readable image" in capsys.readouterr().out.replace("\n", "")
 
-    def test_decoded_pictures_are_cached_until_a_file_changes(
+    def test_decoded_images_are_cached_until_a_file_changes(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from training.data import folders
@@ -189,7 +189,7 @@ class TestFolder:
         (folder / "normal" / "broken.png").write_bytes(b"nothing")
         first = read(folder, data_dir=tmp_path / "cache", mode="L")
         with monkeypatch.context() as patched:
-            patched.setattr(folders, "open_picture", lambda *_, **__: pytest.fail("decoded again"))
+            patched.setattr(folders, "open_image", lambda *_, **__: pytest.fail("decoded again"))
             again = read(folder, data_dir=tmp_path / "cache", mode="L")
         assert torch.equal(first.normal, again.normal)
         assert first.unreadable == again.unreadable

@@ -22,7 +22,7 @@ def test_the_same_scene_photographed_again_is_found_and_others_are_not() -> None
     assert near_duplicates(first, second) == [Pair(2, 1)]
 
 
-def test_no_pictures_no_pairs() -> None:
+def test_no_images_no_pairs() -> None:
     none = hashes(torch.empty(0, 1, 8, 8))
     assert near_duplicates(none, hashes(batch(scene(1)))) == []
     assert near_duplicates(hashes(batch(scene(1))), none) == []

@@ -59,7 +59,7 @@ def test_calibration_grows_as_far_as_the_rate_needs() -> None:
 @pytest.mark.parametrize(
     ("count", "rate", "needed", "in_all"), [(100, 0.01, 99, 132), (149, 0.001, 999, 1332), (3, 0.2, 4, 6)]
 )
-def test_too_few_pictures_say_how_many_it_takes(count: int, rate: float, needed: int, in_all: int) -> None:
+def test_too_few_images_say_how_many_it_takes(count: int, rate: float, needed: int, in_all: int) -> None:
     with pytest.raises(
         TrainingError,
         match=f"at least {needed} calibration images, so {in_all} normal images in all; there are {count}",

@@ -39,7 +39,7 @@ def test_the_tutorials_network_has_the_tutorials_parameters() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 16, 24), (3, 33, 50), (1, 4, 4)])
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_the_reconstruction_has_the_pictures_shape_always(recipe: Recipe, shape: tuple[int, int, int]) -> None:
+def test_the_reconstruction_has_the_images_shape_always(recipe: Recipe, shape: tuple[int, int, int]) -> None:
     network = build(recipe, shape, 100).eval()
     for count in (1, 2, 7):
         images = torch.rand(count, *shape)
@@ -67,7 +67,7 @@ def test_equal_seeds_give_equal_weights() -> None:
     assert any(not torch.equal(w, other.state_dict()[n]) for n, w in first.state_dict().items())
 
 
-def test_validation_pictures_decide_nothing() -> None:
+def test_validation_images_decide_nothing() -> None:
     """The weights do not depend on them: they are watched, not used."""
     images = blobs()
     elsewhere = torch.cat([images[:48], torch.rand(16, 1, 8, 8)])
@@ -86,7 +86,7 @@ def test_the_linear_autoencoder_is_the_best_there_is() -> None:
     assert network(images).shape == images.shape
 
 
-def test_a_linear_code_is_no_wider_than_the_pictures_allow() -> None:
+def test_a_linear_code_is_no_wider_than_the_images_allow() -> None:
     network, _ = train(LINEAR)
     assert isinstance(network, LinearAutoencoder)
     assert network.encoder.out_features == 47
@@ -107,7 +107,7 @@ def test_a_reconstruction_of_the_wrong_shape_cannot_train_silently() -> None:
     images = blobs()
     with pytest.raises(ValueError, match=r"reconstruction of shape .*16, 8, 8.* for images of shape .*16, 1, 8, 8"):
         fit(_LosesTheChannel(), images, images[:0], SHORT, seed=1, device=CPU, on_epoch=lambda _: None)
-    # And this is what the check is there for: torch itself would broadcast and train towards the mean picture.
+    # And this is what the check is there for: torch itself would broadcast and train towards the mean image.
     with pytest.warns(UserWarning, match="target size"):
         nn.functional.mse_loss(_LosesTheChannel()(images), images)
 

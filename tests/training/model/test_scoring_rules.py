@@ -11,7 +11,7 @@ Array = npt.NDArray[np.float64]
 each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 
 
-def pictures(count: int = 6, channels: int = 1, side: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+def random_pair(count: int = 6, channels: int = 1, side: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(1)
     return torch.rand(count, channels, side, side), torch.rand(count, channels, side, side)
 
@@ -32,7 +32,7 @@ def variation(values: Array) -> float:
 
 
 def by_hand(rule: str, x: Array, y: Array) -> float:
-    """The documented formulas, plainly, for one picture (C, H, W)."""
+    """The documented formulas, plainly, for one image (C, H, W)."""
     energy = max((x**2).mean(), (y**2).mean(), FLOOR)
     smoothed = float(np.mean([box(a - b) ** 2 for a, b in zip(x, y, strict=True)]))
     if rule.startswith("local"):
@@ -53,7 +53,7 @@ def by_hand(rule: str, x: Array, y: Array) -> float:
 @pytest.mark.parametrize("channels", [1, 3])
 @each_rule
 def test_each_rule_is_its_formula(rule: Rule, channels: int) -> None:
-    images, rebuilt = pictures(channels=channels)
+    images, rebuilt = random_pair(channels=channels)
     got = torch.jit.script(rule.module())(images, rebuilt)
     pairs = zip(images.double().numpy(), rebuilt.double().numpy(), strict=True)
     assert got.shape == (6,)
@@ -62,7 +62,7 @@ def test_each_rule_is_its_formula(rule: Rule, channels: int) -> None:
 
 @each_rule
 def test_a_perfect_reconstruction_scores_zero_and_black_is_no_division_by_zero(rule: Rule) -> None:
-    images, _ = pictures()
+    images, _ = random_pair()
     assert rule.module()(images, images).abs().max() == 0
     black = torch.zeros_like(images)
     assert rule.module()(black, black).abs().max() == 0
@@ -72,7 +72,7 @@ def test_a_perfect_reconstruction_scores_zero_and_black_is_no_division_by_zero(r
 def test_mse_is_always_returned_whatever_decides(rule: Rule) -> None:
     network = DenseAutoencoder((1, 16, 16), (16,), 4, linear_code=True).eval()
     model = torchscript.load(torchscript.dump(ScoredAutoencoder(network, rule.module())))
-    images, _ = pictures()
+    images, _ = random_pair()
     reconstruction, mse, score = model(images)
     torch.testing.assert_close(mse, ((images - reconstruction) ** 2).mean(dim=(1, 2, 3)))
     torch.testing.assert_close(score, rule.module()(images, reconstruction))
@@ -80,15 +80,15 @@ def test_mse_is_always_returned_whatever_decides(rule: Rule) -> None:
 
 @each_rule
 def test_a_batch_changes_no_score(rule: Rule) -> None:
-    images, rebuilt = pictures(64)
+    images, rebuilt = random_pair(64)
     together = rule.module()(images, rebuilt)
     alone = torch.cat([rule.module()(images[i : i + 1], rebuilt[i : i + 1]) for i in range(64)])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=0)
 
 
-def test_faint_pictures_are_judged_by_their_own_energy() -> None:
-    """The reason for the relative rules: a faint picture, wholly wrong, has a small MSE."""
-    images, rebuilt = pictures()
+def test_faint_images_are_judged_by_their_own_energy() -> None:
+    """The reason for the relative rules: a faint image, wholly wrong, has a small MSE."""
+    images, rebuilt = random_pair()
     faint_images, faint_rebuilt = images * 0.5, rebuilt * 0.5
     assert torch.allclose(Mse()(faint_images, faint_rebuilt), Mse()(images, rebuilt) / 4)
     relative = RULES["relative"].module()
