@@ -37,7 +37,7 @@ def blurred(radius: float) -> Callable[[Pixels, np.random.Generator], Pixels]:
 
     def change(pixels: Pixels, _: np.random.Generator) -> Pixels:
         image = Image.fromarray(pixels.astype(np.uint8))
-        return np.asarray(pixels.filter(ImageFilter.GaussianBlur(radius)), np.float64)
+        return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float64)
 
     return change
 
