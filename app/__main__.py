@@ -4,28 +4,32 @@ import os
 import signal
 import sys
 import tempfile
+from pathlib import Path
 from typing import NoReturn
 
 import uvicorn
 
-from app.api.settings import SHARED_METRICS, BadSettings, Settings, read_settings
-from app.api.telemetry import logging as logs
+from app.api.feedback import Feedback
+from app.api.settings import PREFIX, SHARED_METRICS, BadSettings, Settings, read_settings
+from app.api.telemetry import logging
+from app.inference.errors import LabelNotKept
 
-_GRACE_S = 25  # for what has been accepted; with the second of draining before, inside the 30 s of common supervisors
-_KEEP_ALIVE_S = 75  # longer than the 60 s of common proxies, so that they never reuse a connection we close
+_GRACE_S = 25  # for accepted requests; with one second of draining, below the 30 s of common supervisors
+_KEEP_ALIVE_S = 75  # above the 60 s of common proxies, so that they never reuse a connection that we close
 
 
 def main() -> int:
     """Reads the settings and serves until told to stop; returns the exit status."""
     try:
         settings = read_settings(sys.argv[1:])
+        _create_label_file(settings)
     except BadSettings as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    os.environ.update(settings.as_environment())  # server processes read their settings from there
-    logs.configure(settings.log_format, settings.log_level)
+    os.environ.update(settings.as_environment())  # worker processes read their settings from there
+    logging.configure(settings.log_format, settings.log_level)
     if settings.workers == 1:
-        # The server stops gracefully on SIGTERM and then raises it again: that is a good end, not a killed process.
+        # uvicorn stops gracefully on SIGTERM and then raises it again; the exit status must be 0.
         signal.signal(signal.SIGTERM, _exit)
         _serve(settings)
     else:
@@ -33,6 +37,19 @@ def main() -> int:
             os.environ[SHARED_METRICS] = folder
             _serve(settings)
     return 0
+
+
+def _create_label_file(settings: Settings) -> None:
+    """Creates the file of labels and its secret before any worker starts.
+
+    Raises:
+        BadSettings: it cannot.
+    """
+    if settings.feedback_path:
+        try:
+            Feedback(Path(settings.feedback_path))
+        except LabelNotKept as error:
+            raise BadSettings(f"{PREFIX}FEEDBACK_PATH: {error}") from error
 
 
 def _serve(settings: Settings) -> None:

@@ -29,15 +29,15 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
-from app.inference.decisions.conformal import Calibration
+from app.inference.decisions.conformal import Calibration, anomaly_rate
 from app.inference.errors import InferenceError
 from training.data.datasets import Dataset, Source, load
 from training.data.folders import NORMAL
-from training.data.splitting import Parts, split
+from training.data.splitting import Partition, split
 from training.errors import TrainingError
 from training.model.fitting import pick_device
 from training.model.recipes import DEFAULT, RECIPES, Recipe
-from training.model.scoring_rules import DEFAULT_SCORING_RULE, RULES
+from training.model.scoring_rules import DEFAULT_SCORING_RULE, SCORING_RULES
 from training.pipeline import fit_network
 
 RATES = (0.01, 0.05)
@@ -128,7 +128,7 @@ def _recipes(text: str) -> list[Recipe]:
 def judge(
     score: Callable[[torch.Tensor], npt.NDArray[np.float64]],
     data: Dataset,
-    parts: Parts,
+    parts: Partition,
     rates: Iterable[float] = RATES,
 ) -> Figures:
     """Calibrates and evaluates a score on the very split that the model was fitted with.
@@ -143,12 +143,12 @@ def judge(
     values = score(data.test)
     kinds = np.array(data.test_kinds)
     anomalous = kinds != NORMAL
-    thresholds = {rate: calibration.threshold(rate) for rate in rates if (len(calibration) + 1) * rate >= 1}
+    thresholds = {rate: calibration.threshold_for(rate) for rate in rates if (len(calibration) + 1) * rate >= 1}
     return Figures(
         auroc=float(roc_auc_score(anomalous, values)),
         precision=float(average_precision_score(anomalous, values)),
-        detected={rate: float((values[anomalous] > at).mean()) for rate, at in thresholds.items()},
-        alarmed={rate: float((values[~anomalous] > at).mean()) for rate, at in thresholds.items()},
+        detected={rate: anomaly_rate(values[anomalous].tolist(), at) for rate, at in thresholds.items()},
+        alarmed={rate: anomaly_rate(values[~anomalous].tolist(), at) for rate, at in thresholds.items()},
         kinds={
             kind: float(roc_auc_score(kinds[chosen] != NORMAL, values[chosen]))
             for kind in sorted(set(data.test_kinds) - {NORMAL})
@@ -211,7 +211,9 @@ class _Contest:
         began = time.perf_counter()
         network, _ = fit_network(self.recipe, data, parts, seed=self.seed, device=pick_device(self.device))
         seconds = time.perf_counter() - began
-        return {name: judge(_scorer(network, rule.module()), data, parts) for name, rule in RULES.items()}, seconds
+        return {
+            name: judge(_scorer(network, rule.module()), data, parts) for name, rule in SCORING_RULES.items()
+        }, seconds
 
 
 Results = dict[tuple[str, int], list[Figures]]
@@ -255,7 +257,7 @@ def _digits_table(rule: str, digits: Sequence[int], results: Results) -> Table:
 
 def _rules_table(digits: Sequence[int], results: Results) -> Table:
     table = _table("Every scoring rule on the same networks: mean over the digits, ± sd over seeds", "score")
-    for rule in RULES:
+    for rule in SCORING_RULES:
         table.add_row(rule, *_means(rule, digits, results))
     return table
 
@@ -296,7 +298,7 @@ def _folder(options: argparse.Namespace, console: Console) -> None:
         table = Table(title=f"{name}: AUROC, and rates at guaranteed false alarms")
         for heading in ("rule", "all", *kinds, *(f"detected/alarmed at {rate:.0%}" for rate in RATES)):
             table.add_column(heading, justify="left" if heading == "rule" else "right")
-        for rule in RULES.values():
+        for rule in SCORING_RULES.values():
             figures = judge(_scorer(rebuild, rule.module()), data, parts)
             rates = [
                 f"{figures.detected[rate]:.3f}/{figures.alarmed[rate]:.3f}" if rate in figures.detected else "too fine"
@@ -307,7 +309,7 @@ def _folder(options: argparse.Namespace, console: Console) -> None:
     console.print(f"{time.perf_counter() - began:.0f} s in all")
 
 
-def _pca(data: Dataset, parts: Parts, components: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def _pca(data: Dataset, parts: Partition, components: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """Reconstruction from the largest principal components of the fit part: the baseline to beat."""
     fit = data.normal[list(parts.fit)].flatten(1).numpy()
     pca = PCA(min(components, len(fit) - 1), svd_solver="randomized", random_state=0).fit(fit)

@@ -19,7 +19,7 @@ from PIL import Image, ImageFilter
 
 from app.inference.bundles.bundle import Bundle
 from app.inference.bundles.store import ModelStore
-from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, WINDOW, compare, limit
+from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, WINDOW, compare, critical_value
 from app.inference.images.decoding import open_image
 from training.data.datasets import Source, load
 from training.data.folders import NORMAL
@@ -87,7 +87,7 @@ def _png(pixels: Pixels) -> bytes:
 
 def alarms(ranks: Ranks, size: int) -> bool:
     """Whether a window of so many calibration scores alarms."""
-    return compare(ranks.tolist(), size).statistic >= limit(WINDOW, size)
+    return compare(ranks.tolist(), size).statistic >= critical_value(WINDOW, size)
 
 
 def until_noticed(before: Ranks, after: Ranks, size: int, random: np.random.Generator) -> float:

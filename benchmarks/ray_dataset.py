@@ -37,6 +37,7 @@ from app.inference.bundles.store import ModelStore
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import Scored
 from app.inference.serving.engine import Engine
+from app.inference.serving.scoring import score
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _SCRIPT: Final = _ROOT / "deploy" / "ray" / "score_dataset.py"
@@ -94,17 +95,18 @@ def score_chunk(paths: Sequence[str]) -> list[Row]:
 
 async def score_batches(worker: Worker, paths: Sequence[str]) -> list[Row]:
     """One event loop for all batches of a chunk: to start and stop it for each costs far more than the batch."""
-    threshold = worker.served.bundle.manifest.threshold
+    point = worker.served.bundle.operating_point()
     rows = []
     for at in range(0, len(paths), _BATCH):
         batch = paths[at : at + _BATCH]
         files = [Path(path).read_bytes() for path in batch]  # noqa: ASYNC240  nothing else runs in this loop
-        for path, outcome in zip(batch, await worker.engine.score_files(worker.served, files), strict=True):
+        results = await score(worker.engine, worker.served, files, point)
+        for path, outcome in zip(batch, results.outcomes, strict=True):
             if isinstance(outcome, Scored):
-                verdict = "anomaly" if outcome.score > threshold else "normal"
+                verdict = point.verdict(outcome.score)
                 rows.append(Row(path, outcome.score, outcome.p_value, outcome.mse, verdict, None))
             else:
-                rows.append(Row(path, None, None, None, None, str(outcome)))
+                rows.append(Row(path, None, None, None, None, str(outcome.reason)))
     return rows
 
 

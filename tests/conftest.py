@@ -14,7 +14,7 @@ from app.inference.bundles.store import ModelStore
 from tests.support import Server, encode, make_bundle, running_server
 from training.data.datasets import Source
 from training.model.recipes import DEFAULT
-from training.model.scoring_rules import RULES
+from training.model.scoring_rules import SCORING_RULES
 from training.pipeline import Published, Run, train
 
 ALPHA = 0.05
@@ -40,7 +40,7 @@ def digits_run(store: Path) -> Run:
         source=Source("digits", normal=(5,), data_dir=store / "data"),
         name="digits-5",
         recipe=DEFAULT,
-        rule=RULES["mse"],
+        rule=SCORING_RULES["mse"],
         store=store,
         false_alarm_rate=ALPHA,
         guarantee="marginal",

@@ -34,7 +34,8 @@ from app.inference.bundles.manifest import (
 )
 from app.inference.bundles.store import new_version
 from app.inference.decisions.conformal import Calibration
-from app.inference.images.decoding import InputSpec, open_image
+from app.inference.images.decoding import open_image
+from app.inference.images.model_input import InputSpec
 from app.inference.images.rendering import png, to_pixels
 from tests import warm
 from training.evaluation import score_all
@@ -98,7 +99,7 @@ def _bundle(seed: int, spec: InputSpec, network: torch.nn.Module | None) -> tupl
         created_at=datetime.now(UTC),
         input=spec,
         scoring=Scoring(rule="mse", formula="mean((x - x̂)²)"),
-        threshold=calibration.threshold(0.05),
+        threshold=calibration.threshold_for(0.05),
         false_alarm_rate=0.05,
         guarantee="marginal",
         promise="a promise",

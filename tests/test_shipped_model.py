@@ -17,7 +17,7 @@ from app.inference.bundles.store import ModelStore
 from tests.support import ROOT, SHARED_DATA, Server, encode, running_server
 from training.data.datasets import Source
 from training.model.recipes import TUTORIAL
-from training.model.scoring_rules import RULES
+from training.model.scoring_rules import SCORING_RULES
 from training.pipeline import Run, train
 
 STORE = ROOT / "model_store"
@@ -132,7 +132,7 @@ def test_the_tutorial_recipe_reaches_its_auroc(tmp_path: Path) -> None:
         source=Source("mnist", normal=(5,), data_dir=SHARED_DATA),
         name="tutorial",
         recipe=TUTORIAL,
-        rule=RULES["mse"],
+        rule=SCORING_RULES["mse"],
         store=tmp_path,
         false_alarm_rate=0.01,
         guarantee="marginal",

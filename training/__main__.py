@@ -10,43 +10,37 @@ from training.errors import TrainingError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Does what the words say; returns the exit status: 0, or 1 with one line on standard error."""
+    """Runs a command; returns the exit status: 0, or 1 with one line on standard error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an old locale shows '?' for '≤' rather than fail
+            stream.reconfigure(errors="replace")  # an old locale shows '?' for '≤' instead of failing
     try:
-        return _do(sys.argv[1:] if arguments is None else arguments)
+        _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt as interrupt:
         print("; ".join(["stopped", *map(str, interrupt.args)]), file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader left; nothing more to say to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader closed the pipe; discard what is buffered
         return 1
     except (TrainingError, InferenceError, ModuleNotFoundError, OSError) as error:
-        print(f"error: {' '.join(_in_words(error).split())}", file=sys.stderr)
+        print(f"error: {' '.join(_message(error).split())}", file=sys.stderr)
         return 1
-
-
-def _do(words: list[str]) -> int:
-    with exit_on_interrupt():  # the seconds that torch takes to be read
-        from training.cli import recalibrate, sign, store, train  # noqa: PLC0415
-        from training.cli.parser import STORE_COMMANDS  # noqa: PLC0415
-    if not words or words[0] not in STORE_COMMANDS:
-        return train.run(words)
-    commands = {
-        "list": store.list_all,
-        "show": store.show,
-        "activate": store.activate,
-        "verify": store.verify,
-        "keygen": sign.keygen,
-        "sign": sign.sign,
-        "recalibrate": recalibrate.run,
-    }
-    commands[words[0]](words[1:])
     return 0
 
 
-def _in_words(error: Exception) -> str:
+def _run(arguments: list[str]) -> None:
+    with exit_on_interrupt():  # imports take seconds
+        from training.cli import options, recalibrate, sign, store, train  # noqa: PLC0415
+
+        parser = options.training_parser(run=train.run)
+        commands = parser.add_commands("the store")
+        for group in (store, sign, recalibrate):
+            group.add_to(commands)
+        parsed = parser.parse_args(arguments)
+    parsed.run(parsed)
+
+
+def _message(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed; training needs more than serving does: pip install '.[training]'"
     if isinstance(error, OSError):

@@ -19,7 +19,7 @@ FALSE_ALARM_RATES: Final = {"mnist": 0.01, "fashion-mnist": 0.01, "digits": 0.05
 
 def main(arguments: list[str] | None = None) -> int:
     """Trains the models that are not there yet; returns the exit status of the first that failed, or 0."""
-    options = _parser().parse(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
     there = ModelStore(options.store).names()
     for label in range(10):
         name = f"{options.data}-{label}"
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(
-        "python -m training.demonstration",
+        prog="python -m training.demonstration",
         usage="%(prog)s [--data SET] [options]",
         description="Trains a model for each of ten labels, into a store of its own.",
     )

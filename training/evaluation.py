@@ -10,9 +10,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from app.inference.bundles.bundle import BatchScores
 from app.inference.bundles.manifest import Evaluation, KindFigures
 from app.inference.bundles.torchscript import ScoringModel
+from app.inference.decisions.conformal import anomaly_rate, is_anomaly
 from training.data.folders import NORMAL
 
 _BATCH = 256
+
+Row = tuple[str, str]
 
 
 def score_all(model: ScoringModel, images: torch.Tensor) -> BatchScores:
@@ -36,7 +39,7 @@ def evaluate(scores: Sequence[float], kinds: Sequence[str], threshold: float) ->
     if not scores:
         return None
     values = np.array(scores)
-    flagged = values > threshold
+    flagged = np.array([is_anomaly(score, threshold) for score in scores])
     anomalous = np.array([kind != NORMAL for kind in kinds])
     both = anomalous.any() and not anomalous.all()
     return Evaluation(
@@ -46,11 +49,23 @@ def evaluate(scores: Sequence[float], kinds: Sequence[str], threshold: float) ->
         detection_rate=float(flagged[anomalous].mean()) if anomalous.any() else None,
         auroc=float(roc_auc_score(anomalous, values)) if both else None,
         average_precision=float(average_precision_score(anomalous, values)) if both else None,
-        kinds={kind: _figures(values[[k == kind for k in kinds]], threshold) for kind in sorted(set(kinds))},
+        kinds={
+            kind: _figures([score for score, k in zip(scores, kinds, strict=True) if k == kind], threshold)
+            for kind in sorted(set(kinds))
+        },
     )
 
 
-def _figures(values: np.ndarray, threshold: float) -> KindFigures:
-    return KindFigures(
-        count=len(values), flagged=float((values > threshold).mean()), median_score=float(median(values))
+def _figures(scores: Sequence[float], threshold: float) -> KindFigures:
+    return KindFigures(count=len(scores), flagged=anomaly_rate(scores, threshold), median_score=float(median(scores)))
+
+
+def evaluation_rows(evaluation: Evaluation) -> list[Row]:
+    """The figures as (label, value) for people; figures that need missing test images are left out."""
+    rows = (
+        ("AUROC", evaluation.auroc, ".4f"),
+        ("average precision", evaluation.average_precision, ".4f"),
+        (f"detected of {evaluation.anomalies:,} anomalies", evaluation.detection_rate, ".2%"),
+        (f"false alarms on {evaluation.normal:,} normals", evaluation.false_alarm_rate, ".2%"),
     )
+    return [(label, format(value, pattern)) for label, value, pattern in rows if value is not None]

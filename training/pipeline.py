@@ -30,17 +30,18 @@ from app.inference.bundles.manifest import (
 from app.inference.bundles.signing import SigningKey
 from app.inference.bundles.store import ModelStore, new_version
 from app.inference.decisions.conformal import Calibration, Guarantee, promise
-from app.inference.images.decoding import InputSpec, open_image
+from app.inference.images.decoding import open_image
+from app.inference.images.model_input import InputSpec
 from app.inference.images.rendering import png, to_pixels
 from training import report
 from training.data.datasets import Dataset, Source, load
 from training.data.duplicates import hashes, near_duplicates
-from training.data.splitting import Parts, split
+from training.data.splitting import Partition, split
 from training.evaluation import evaluate, score_all
 from training.model.autoencoders import build, parameter_count
 from training.model.fitting import Epoch, fit, pick_device
 from training.model.recipes import Recipe
-from training.model.scoring_rules import Rule, ScoredAutoencoder
+from training.model.scoring_rules import ScoredAutoencoder, ScoringRule
 from training.report import ReportData
 
 READING: Final = "reading the images"
@@ -55,7 +56,7 @@ class Run:
     source: Source
     name: str
     recipe: Recipe
-    rule: Rule
+    rule: ScoringRule
     store: Path
     false_alarm_rate: float
     guarantee: Guarantee
@@ -77,7 +78,7 @@ class Prepared:
     """
 
     data: Dataset
-    parts: Parts
+    parts: Partition
     device: torch.device
     near_duplicates: dict[str, list[tuple[str, str]]] | None
 
@@ -141,7 +142,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
     model = torchscript.load(archive)
     held_out = data.normal[list(parts.calibration)]
     calibration = Calibration(score_all(model, held_out).score)
-    threshold = calibration.threshold(run.false_alarm_rate, run.guarantee)
+    threshold = calibration.threshold_for(run.false_alarm_rate, run.guarantee)
     test_scores = score_all(model, data.test)
 
     training = Training(
@@ -220,7 +221,7 @@ def prepare(run: Run, observer: Observer) -> Prepared:
 def fit_network(
     recipe: Recipe,
     data: Dataset,
-    parts: Parts,
+    parts: Partition,
     *,
     seed: int,
     device: torch.device,
@@ -235,7 +236,7 @@ def fit_network(
     return network, epochs
 
 
-def _find_near_duplicates(data: Dataset, parts: Parts) -> dict[str, list[tuple[str, str]]] | None:
+def _find_near_duplicates(data: Dataset, parts: Partition) -> dict[str, list[tuple[str, str]]] | None:
     if not data.normal_files:
         return None
     normal, test = hashes(data.normal), hashes(data.test)

@@ -19,7 +19,7 @@ from app.inference.bundles.labels import Label
 from app.inference.bundles.manifest import CalibrationRecord, Data, Evaluation, Manifest, Recalibration
 from app.inference.bundles.signing import SigningKey
 from app.inference.bundles.store import ModelStore, new_version
-from app.inference.decisions.conformal import Calibration, Guarantee, promise
+from app.inference.decisions.conformal import Calibration, Guarantee, anomaly_rate, promise
 from app.inference.errors import InferenceError, UnsupportedFalseAlarmRate
 from training import report
 from training.data import folders
@@ -172,7 +172,7 @@ def recalibrate(
     """
     before, calibration = bundle.manifest, Calibration(new.normal)
     try:
-        threshold = calibration.threshold(false_alarm_rate, guarantee)
+        threshold = calibration.threshold_for(false_alarm_rate, guarantee)
     except UnsupportedFalseAlarmRate as error:
         raise TrainingError(f"too few normal images: {error}") from error
     draft = before.model_copy(
@@ -190,7 +190,7 @@ def recalibrate(
                 false_alarm_rate=before.false_alarm_rate,
                 guarantee=before.guarantee,
                 size=before.calibration.size,
-                flagged=share_above(new.normal, before.threshold),
+                flagged=anomaly_rate(new.normal, before.threshold),
                 data=new.data,
             ),
             "calibration": CalibrationRecord(size=len(calibration), scores=calibration.scores),
@@ -201,11 +201,6 @@ def recalibrate(
     files = {MODEL_FILE: kept[MODEL_FILE], **report.write_recalibrated(before, draft, images)}
     after = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
     return Recalibrated(before, after, store.publish(after, files, key))
-
-
-def share_above(scores: Sequence[float], threshold: float) -> float:
-    """What share of some images a threshold calls anomalies."""
-    return sum(score > threshold for score in scores) / len(scores)
 
 
 def _still_true(evaluation: Evaluation | None) -> Evaluation | None:

@@ -1,6 +1,6 @@
 """The report of a training run: what went in, how it went, how it separates, where it errs.
 
-PNG images, and one self-contained HTML page that shows them with the figures and the settings.
+PNG charts, and one self-contained HTML page that shows them with the figures and the settings.
 """
 
 import base64
@@ -21,8 +21,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from app.inference.bundles.bundle import BatchScores
 from app.inference.bundles.manifest import Manifest
 from app.inference.images.rendering import error_map, to_image
-from training.card import evaluation_rows
 from training.data.folders import NORMAL
+from training.evaluation import evaluation_rows
 from training.model.fitting import Epoch
 
 mpl.use("Agg")
@@ -37,7 +37,7 @@ _KINDS: Final = 20
 _SHOWN_FIRST: Final = "7"  # the tutorial shows a seven where there is one
 
 
-# Of a grid of images: its width, and what lies between them, in widths of an image.
+# A grid of images: its width, and the gaps in widths of an image.
 _INCHES: Final = 9
 _GAP: Final = 0.06
 _LABEL: Final = 0.2
@@ -53,7 +53,7 @@ class _Cell:
 
 @dataclass(frozen=True)
 class ReportData:
-    """What the images are drawn from.
+    """What the charts are drawn from.
 
     Attributes:
         normal: (N, C, H, W) images that were fitted on.
@@ -79,7 +79,7 @@ class ReportData:
 WITHOUT_THRESHOLD: Final = ("samples", "loss", "gallery", "precision_recall")
 """Images that stay true when only the threshold changes."""
 
-# Section → the images in it, each with what it shows for those who cannot see it.
+# Section → its charts, each with a text alternative.
 _SECTIONS: Final = {
     "How the scores separate": {
         "recalibration": "Histogram of the calibration scores, old and new, with both thresholds",
@@ -98,7 +98,7 @@ _SECTIONS: Final = {
 
 
 def write(manifest: Manifest, material: ReportData) -> dict[str, bytes]:
-    """All files of the report by their name in the bundle; images that need test images only with them."""
+    """All files of the report by their name in the bundle; charts of test images only where there are any."""
     return _page(manifest, draw(material))
 
 
@@ -113,17 +113,17 @@ def write_recalibrated(before: Manifest, after: Manifest, kept: Mapping[str, byt
     return _page(after, {**kept, "recalibration": _png(_histograms(before, after))})
 
 
-def _page(manifest: Manifest, images: Mapping[str, bytes]) -> dict[str, bytes]:
+def _page(manifest: Manifest, charts: Mapping[str, bytes]) -> dict[str, bytes]:
     page = jinja2.Environment(autoescape=True).from_string(Path(__file__).with_suffix(".html").read_text("utf-8"))
-    sections = {title: [name for name in names if name in images] for title, names in _SECTIONS.items()}
+    sections = {title: [name for name in names if name in charts] for title, names in _SECTIONS.items()}
     html = page.render(
         manifest=manifest,
         figures=evaluation_rows(manifest.evaluation) if manifest.evaluation else [],
         sections=[(title, names) for title, names in sections.items() if names],
         alternatives={name: text for names in _SECTIONS.values() for name, text in names.items()},
-        images={name: base64.b64encode(content).decode() for name, content in images.items()},
+        charts={name: base64.b64encode(content).decode() for name, content in charts.items()},
     )
-    files = {f"report/{name}.png": content for name, content in images.items()}
+    files = {f"report/{name}.png": content for name, content in charts.items()}
     return {**files, "report/index.html": html.encode()}
 
 

@@ -1,11 +1,11 @@
-"""Refusals that belong to HTTP rather than to scoring. ``app.api.problems`` gives them their status."""
+"""What a request itself can get wrong. ``app.api.problems`` maps each error to its status."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 class RequestError(Exception):
-    """Base of everything a request itself can get wrong; its text is one sentence for a person."""
+    """Base class; the text is one sentence for a person."""
 
 
 class MalformedMultipart(RequestError):
@@ -21,7 +21,7 @@ class Unauthorized(RequestError):
 
 
 class NotAcceptable(RequestError):
-    """None of the media types that ``Accept`` names can be served."""
+    """None of the media types in ``Accept`` can be served."""
 
 
 class BodyTooLarge(RequestError):
@@ -37,23 +37,23 @@ class UnsupportedMediaType(RequestError):
 
 
 class InvalidParameter(RequestError):
-    """A query parameter has a value that makes no sense."""
+    """A query parameter has an invalid value."""
 
 
 class InvalidInference(RequestError):
-    """A request of the Open Inference Protocol, or a tensor of it, cannot be used."""
+    """A request of the Open Inference Protocol, or its tensor, is invalid."""
 
 
 class FeedbackOff(RequestError):
-    """The service was not told where to keep labels."""
+    """Labels are not kept: no file is configured."""
 
 
 class InvalidLabel(RequestError):
-    """The body is no label."""
+    """The body is not a valid label."""
 
 
 class UnknownAnswer(RequestError):
-    """No answer of this service has the id that a label names."""
+    """A label names an answer id that this service has not issued."""
 
 
 class RequestTimedOut(RequestError):
@@ -61,20 +61,20 @@ class RequestTimedOut(RequestError):
 
 
 class ShuttingDown(RequestError):
-    """The process has been told to end; another one may take the request."""
+    """The process was told to stop; another instance may take the request."""
 
 
 @dataclass(frozen=True)
-class Rejection:
-    """One uploaded file that was not scored."""
+class RejectedFile:
+    """An uploaded file that could not be scored."""
 
     filename: str | None
     reason: Exception
 
 
 class AllRejected(RequestError):
-    """Not one of the uploaded files could be scored."""
+    """None of the uploaded files could be scored."""
 
-    def __init__(self, rejections: Sequence[Rejection]) -> None:
-        super().__init__(str(rejections[0].reason))
-        self.rejections = rejections
+    def __init__(self, rejected: Sequence[RejectedFile]) -> None:
+        super().__init__(str(rejected[0].reason))
+        self.rejected = rejected

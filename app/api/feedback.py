@@ -1,8 +1,8 @@
-"""Operators' labels: each scored image's answer has an id, and whoever holds the id may say what the image was.
+"""Operators' labels: the answer for each scored image has an id, and a label refers to it.
 
-An id carries the answer itself and a code (HMAC, RFC 2104) that only this installation can make: the scores that
-labels bring back cannot be forged, and neither memory nor a database is needed, whichever worker is asked, also after
-a restart. The secret lies beside the file of labels, so that processes which share the file share it too.
+An id contains the answer and a message authentication code (HMAC, RFC 2104), so scores in labels cannot be forged. No
+memory or database is needed: any worker accepts the id, also after a restart. The secret lies next to the file of
+labels, and processes that share the file share it.
 """
 
 import base64
@@ -19,24 +19,24 @@ from typing import Annotated, Any, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.types import Scope
 
 from app.api.errors import InvalidLabel, UnknownAnswer
-from app.api.http.uploads import BodyReader, Upload
-from app.inference.bundles.labels import Answer, Label, Verdict, append
+from app.api.http.uploads import Upload
+from app.inference.bundles.labels import Answer, Label, append
+from app.inference.decisions.conformal import Verdict
 from app.inference.errors import LabelNotKept
 
-MAX_BODY_BYTES: Final = 16 * 1024
+LABEL_BODY_BYTES: Final = 16 * 1024
 
 _SECRET_BYTES: Final = 32
 _CODE_BYTES: Final = 16
 _PURPOSE: Final = b"answer 1\n"
 
-Id = Annotated[str, Field(max_length=2048, description="of the scored image, as its answer has it")]
+Id = Annotated[str, Field(max_length=2048, description="of the scored image, from its answer")]
 
 
 class LabelBody(BaseModel):
-    """What an operator says."""
+    """The body of a label."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -47,53 +47,52 @@ class LabelBody(BaseModel):
 
 
 class Feedback:
-    """Makes ids, and keeps labels.
+    """Issues ids and keeps labels.
 
     Args:
-        path: the file of labels; it and its folder are made.
+        path: the file of labels; it, its folder and the secret are created if missing.
 
     Raises:
-        LabelNotKept: it cannot be written to.
+        LabelNotKept: the file or the secret cannot be written or read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.intake = BodyReader(max_body_bytes=MAX_BODY_BYTES, max_files=0)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640))
             self._secret = _secret(path.with_name(f"{path.name}.key"))
         except OSError as error:
-            raise LabelNotKept(f"labels cannot be kept there: {error.strerror}") from error
+            raise LabelNotKept(f"labels cannot be written there: {error.strerror}") from error
 
     def id_of(self, answer: Answer) -> str:
-        """The id of an answer: anyone can read it, nobody else can make one."""
+        """The id of an answer: readable by anyone, but it cannot be forged."""
         content = orjson.dumps(list(answer.model_dump().values()))
         return base64.urlsafe_b64encode(self._code(content) + content).decode()
 
     def answer_of(self, answer_id: str) -> Answer:
-        """What an id stands for.
+        """The answer that an id contains.
 
         Raises:
-            UnknownAnswer: it was not made here.
+            UnknownAnswer: the id was not issued here.
         """
         try:
             raw = base64.b64decode(answer_id.encode("ascii"), altchars=b"-_", validate=True)
         except (binascii.Error, UnicodeEncodeError) as error:
-            raise UnknownAnswer("that is no id of an answer") from error
+            raise UnknownAnswer("invalid answer id") from error
         code, content = raw[:_CODE_BYTES], raw[_CODE_BYTES:]
         if not hmac.compare_digest(code, self._code(content)):
-            raise UnknownAnswer("no answer of this service has that id")
+            raise UnknownAnswer("this service has not issued that answer id")
         return Answer(**dict(zip(Answer.model_fields, orjson.loads(content), strict=True)))
 
     def keep(self, body: bytes) -> Label:
-        """Writes one label to the file. Blocks.
+        """Appends a label to the file. Blocks.
 
         Args:
             body: a :class:`LabelBody` as JSON.
 
         Raises:
-            InvalidLabel: it is none.
+            InvalidLabel: the body is not valid.
             UnknownAnswer, LabelNotKept: as :meth:`answer_of` and ``append``.
         """
         try:
@@ -116,19 +115,15 @@ class Feedback:
         return hmac.digest(self._secret, _PURPOSE + content, "sha256")[:_CODE_BYTES]
 
 
-def with_ids(
-    feedback: Feedback | None, scope: Scope, uploads: Sequence[Upload], body: dict[str, Any]
-) -> dict[str, Any]:
-    """The answer to a request, with an id for each scored image if labels are kept.
+def add_ids(feedback: Feedback, request_id: str, uploads: Sequence[Upload], body: dict[str, Any]) -> None:
+    """Adds an id to each scored image of an answer.
 
     Args:
-        feedback: makes them; None: labels are not kept.
-        scope: of the request.
+        feedback: makes the ids.
+        request_id: of the request.
         uploads: the images.
         body: the answer, changed in place.
     """
-    if feedback is None:
-        return body
     for index, (upload, result) in enumerate(zip(uploads, body["results"], strict=True)):
         if result["status"] == "scored":
             answer = Answer(
@@ -138,15 +133,14 @@ def with_ids(
                 score=result["score"],
                 threshold=body["threshold"],
                 picture=hashlib.blake2b(upload.data, digest_size=16).hexdigest(),
-                request_id=scope["state"]["request_id"],
+                request_id=request_id,
                 index=index,
             )
             result["id"] = feedback.id_of(answer)
-    return body
 
 
 def _secret(path: Path) -> bytes:
-    """Reads the secret, and makes it first where there is none; of several makers one wins."""
+    """Reads the secret, creating it if missing; of several concurrent creators one wins."""
     if not path.exists():
         fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -156,5 +150,5 @@ def _secret(path: Path) -> bytes:
         fresh.unlink()
     secret = path.read_bytes()
     if len(secret) != _SECRET_BYTES:
-        raise LabelNotKept(f"{path} is no secret of {_SECRET_BYTES} bytes; remove it to get another")
+        raise LabelNotKept(f"{path} must hold a secret of {_SECRET_BYTES} bytes; remove it to have a new one created")
     return secret

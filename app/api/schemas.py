@@ -6,12 +6,18 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from app.api.telemetry.drift_state import State
-from app.inference.bundles.labels import Label, Verdict
+from app.api.telemetry.drift_state import DriftState
+from app.inference.bundles.labels import Label
 from app.inference.bundles.manifest import Data, Evaluation, FileRecord, Loss, Manifest, Recalibration, Scoring
-from app.inference.decisions.conformal import Calibration, Guarantee, finest_false_alarm_rate
-from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, SMALLEST_P_VALUE, WINDOW, chance, limit
-from app.inference.images.decoding import InputSpec
+from app.inference.decisions.conformal import Calibration, Guarantee, Verdict, finest_false_alarm_rate, verdict
+from app.inference.decisions.drift_test import (
+    FALSE_ALARM_PROBABILITY,
+    SMALLEST_P_VALUE,
+    WINDOW,
+    critical_value,
+    p_value,
+)
+from app.inference.images.model_input import InputSpec
 
 _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
 # Ten steps a decade that people know as round numbers.
@@ -105,7 +111,7 @@ class KeptLabel(BaseModel):
         return cls(
             model=ModelVersion(name=label.model, version=label.version),
             score=label.score,
-            said="anomaly" if label.score > label.threshold else "normal",
+            said=verdict(label.score, label.threshold),
             verdict=label.verdict,
             labelled_at=label.labelled_at,
         )
@@ -249,7 +255,7 @@ class CalibrationScores(BaseModel):
         tried = (manifest.false_alarm_rate, finest, *(rate for rate in _TRIED_RATES if rate > finest))
         by_threshold: dict[float, float] = {}
         for rate in tried:  # of rates that give the same threshold the first stays: the calibrated one, or the finest
-            by_threshold.setdefault(calibration.threshold(rate, manifest.guarantee), rate)
+            by_threshold.setdefault(calibration.threshold_for(rate, manifest.guarantee), rate)
         return cls(
             name=manifest.name,
             version=manifest.version,
@@ -294,7 +300,7 @@ class DriftAnswer(BaseModel):
     limits: str = Field(description="what cannot be known from scores")
 
     @classmethod
-    def of(cls, manifest: Manifest, states: Sequence[State]) -> Self:
+    def of(cls, manifest: Manifest, states: Sequence[DriftState]) -> Self:
         """What the workers have seen of a version, as one. Blocks."""
         judged = [(state.last, state.since) for state in states if state.last is not None]
         last, since = max(judged, key=lambda window: window[0].at, default=(None, None))
@@ -315,8 +321,8 @@ class DriftAnswer(BaseModel):
             else LastWindow(
                 at=last.at,
                 statistic=last.statistic,
-                limit=limit(WINDOW, size),
-                p_value=chance(last.statistic, WINDOW, size),
+                limit=critical_value(WINDOW, size),
+                p_value=p_value(last.statistic, WINDOW, size),
                 mean_p_value=last.mean_p_value,
             ),
             limits=_LIMITS,

@@ -1,4 +1,4 @@
-"""Settings, from environment variables ``ANOMALY_*`` or the options of ``python -m app``."""
+"""Settings, from environment variables ``ANOMALY_*`` or options of ``python -m app``. Validation creates no files."""
 
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -6,14 +6,14 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from app.api.feedback import Feedback
+from app.inference.bundles.labels import require_writable
 from app.inference.bundles.manifest import NAME_PATTERN
 from app.inference.errors import LabelNotKept, UnusableKey
 
 PREFIX: Final = "ANOMALY_"
 
 SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable that names the folder where workers share their metrics, set by the process that starts them."""
+"""The variable with the folder where workers share their metrics, set by the process that starts them."""
 
 
 class BadSettings(Exception):
@@ -33,9 +33,9 @@ class Settings(BaseSettings):
     )
 
     model_store: Path = Field(Path("model_store"), description="folder of the model store")
-    model: str = Field("mnist-5", pattern=NAME_PATTERN, description="the model of requests that name none")
+    model: str = Field("mnist-5", pattern=NAME_PATTERN, description="default model")
     max_loaded_models: int = Field(
-        16, ge=2, description="most models in memory; beyond that the one used least recently leaves"
+        16, ge=2, description="most models in memory; the least recently used one is unloaded"
     )
     preload: Annotated[tuple[Annotated[str, Field(pattern=NAME_PATTERN)], ...], NoDecode] = Field(
         (), description="comma list of models to load at the start; others are loaded on first use"
@@ -43,10 +43,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="comma list of keys that requests must carry, or a file with one a line; empty: open to all"
+        (), description="comma list of API keys, or a file with one per line; empty: no key is required"
     )
     trusted_keys: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="comma list of public keys, or a file with them: only versions that one has signed are loaded"
+        (), description="comma list of public keys, or a file with them; only versions signed with one are loaded"
     )
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="largest request body, in bytes")
     max_pixels: int = Field(25_000_000, ge=1, description="largest image, in width × height")
@@ -55,20 +55,18 @@ class Settings(BaseSettings):
         0, ge=0, le=1024,
         description="most images in one forward pass; 0: 64 of up to 4,096 values (64 × 64, grey), 32 of larger ones",
     )  # fmt: skip
-    queue_size: int = Field(256, ge=1, description="most images in work at a time, then 429")
+    queue_size: int = Field(256, ge=1, description="most images in progress, then 429")
     request_timeout_s: float = Field(
-        30, gt=0, le=86_400, description="seconds a request may take, upload included, then 504"
+        30, gt=0, le=86_400, description="seconds that a request may take, upload included, then 504"
     )
-    drain_s: float = Field(
-        1, ge=0, le=300, description="seconds that a process told to end still listens, to say that it is not ready"
-    )
+    drain_s: float = Field(1, ge=0, le=300, description="seconds to keep listening after SIGTERM, reporting not ready")
     torch_threads: int = Field(1, ge=1, le=1024, description="threads of one forward pass, per worker")
     drift_path: Path | None = Field(
-        None, description="folder that keeps what is known of drift over a restart; empty: it is not kept"
+        None, description="folder for the drift state, to survive a restart; empty: not kept"
     )
-    log_format: Literal["json", "console"] = Field("json", description="json lines, or text for people")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
-    feedback_path: str = Field("", description="file that operators' labels are kept in; empty: they are not kept")
+    log_format: Literal["json", "console"] = Field("json", description="json: JSON lines; console: text for people")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
+    feedback_path: str = Field("", description="file for operators' labels; empty: not kept")
     workers: int = Field(1, ge=1, le=256, description="server processes")
 
     @field_validator("api_keys", mode="before")
@@ -79,7 +77,7 @@ class Settings(BaseSettings):
         listed = _keys_in(_text_of(value)) if _names_a_file(value) else value
         keys = tuple(key.strip() for key in listed.split(",") if key.strip())
         if value.strip() and not keys:
-            raise ValueError("it names no key; leave it out to serve without keys")
+            raise ValueError("it contains no key; unset it to serve without keys")
         return keys
 
     @field_validator("trusted_keys", mode="before")
@@ -87,22 +85,22 @@ class Settings(BaseSettings):
     def _read_public_keys(cls, value: Any) -> Any:
         if not isinstance(value, str) or not value:
             return value or ()
-        from app.inference.bundles.signing import parse_public_keys  # noqa: PLC0415  10 MB that only signatures cost
+        from app.inference.bundles.signing import parse_public_keys  # noqa: PLC0415  10 MB, only where signatures are required
 
         try:
             keys = parse_public_keys(_text_of(value))
         except UnusableKey as error:
             raise ValueError(str(error)) from error
         if not keys:
-            raise ValueError("it names no key; leave it out to load what is not signed")
+            raise ValueError("it contains no key; unset it to load unsigned versions")
         return keys
 
     @field_validator("feedback_path")
     @classmethod
-    def _labels_can_be_kept(cls, value: str) -> str:
+    def _labels_are_writable(cls, value: str) -> str:
         if value:
             try:
-                Feedback(Path(value))
+                require_writable(Path(value))
             except LabelNotKept as error:
                 raise ValueError(str(error)) from error
         return value
@@ -126,7 +124,7 @@ class Settings(BaseSettings):
     @classmethod
     def _not_empty(cls, value: Any) -> Any:
         if value == "":
-            raise ValueError("it must name a folder")
+            raise ValueError("a folder is required")
         return value
 
     @model_validator(mode="after")
@@ -149,7 +147,7 @@ class Settings(BaseSettings):
         return self
 
     def as_environment(self) -> dict[str, str]:
-        """The variables that give these settings again, for worker processes."""
+        """These settings as environment variables, for worker processes."""
         return {
             PREFIX + name.upper(): ",".join(map(_plain, value)) if isinstance(value, tuple) else _plain(value)
             for name, value in self

@@ -1,4 +1,4 @@
-"""Talks to a running service: ``AnomalyClient``, ``AsyncAnomalyClient``, and ``python -m app.client`` for folders.
+"""Client of the service: ``AnomalyClient``, ``AsyncAnomalyClient``, and ``python -m app.client`` for files and folders.
 
     from app.client import AnomalyClient
 
@@ -6,26 +6,14 @@
         for result in service.score(["five.png", "lying.png"]).scored:
             print(result.filename, result.verdict, result.p_value)
 
-Needs httpx, and nothing of the service itself. Names are loaded when they are first used, so that the command
-line can say in one line what is missing.
+Requires httpx; the command line also requires rich. Imports no server code. Names are imported on first use, so that
+the command line can report a missing package in one line.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from app.client.answers import (
-        Health,
-        ModelCard,
-        Models,
-        ModelVersion,
-        Refusal,
-        RefusedModel,
-        RejectedImage,
-        ScoreAnswer,
-        ScoredImage,
-        SideBySide,
-    )
     from app.client.clients import DEFAULT_URL, AnomalyClient, AsyncAnomalyClient
     from app.client.errors import (
         AllRejected,
@@ -39,8 +27,20 @@ if TYPE_CHECKING:
         UnexpectedAnswer,
         UnknownModel,
     )
-    from app.client.pictures import Picture
-    from app.client.retrying import Retry
+    from app.client.images import ImageInput, Picture
+    from app.client.responses import (
+        Health,
+        ModelCard,
+        Models,
+        ModelVersion,
+        Refusal,
+        RefusedModel,
+        RejectedImage,
+        ScoreAnswer,
+        ScoredImage,
+        SideBySide,
+    )
+    from app.client.retry import Retry
 
 __all__ = [
     "DEFAULT_URL",
@@ -49,6 +49,7 @@ __all__ = [
     "AsyncAnomalyClient",
     "ClientError",
     "Health",
+    "ImageInput",
     "ModelCard",
     "ModelVersion",
     "Models",
@@ -70,7 +71,7 @@ __all__ = [
     "UnknownModel",
 ]
 
-_MODULES = ("answers", "clients", "errors", "pictures", "retrying")
+_MODULES = ("responses", "clients", "errors", "images", "retry")
 
 
 def __getattr__(name: str) -> Any:

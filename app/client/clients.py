@@ -1,4 +1,4 @@
-"""The two clients. All they add to ``app.client.calls`` is sending and waiting."""
+"""The synchronous and the asynchronous client: they send the requests of ``app.client.api_requests`` and retry."""
 
 import asyncio
 import os
@@ -9,33 +9,33 @@ from typing import Any, Final, Literal, Self, TypeVar
 import httpx
 
 from app import __version__
-from app.client import calls
-from app.client.answers import Health, ModelCard, Models, ScoreAnswer, SideBySide
-from app.client.calls import Call
-from app.client.pictures import Picture, read_pictures
-from app.client.retrying import Attempts, Retry
+from app.client import api_requests
+from app.client.api_requests import ApiRequest
+from app.client.images import ImageInput, read_images
+from app.client.responses import Health, ModelCard, Models, ScoreAnswer, SideBySide
+from app.client.retry import Attempts, Retry
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
-DEFAULT_TIMEOUT_S: Final = 60.0  # above the 30 s after which the service itself answers 504
-KEY_VARIABLE: Final = "ANOMALY_API_KEY"
+DEFAULT_TIMEOUT_S: Final = 60.0  # above the 30 s after which the service responds with 504 by default
+API_KEY_VARIABLE: Final = "ANOMALY_API_KEY"
 
-_CONNECT_S: Final = 10.0
+_CONNECT_TIMEOUT_S: Final = 10.0
 
 _T = TypeVar("_T")
 
 
 class AnomalyClient:
-    """Scores pictures on a running service. Threads may share one; connections are kept and reused.
+    """Scores images on a running service. Thread-safe; connections are reused.
 
     Args:
-        url: where the service is; a path in front of its routes is kept.
+        url: base URL of the service; may include a path prefix.
         api_key: sent with every request; default: the environment variable ``ANOMALY_API_KEY``, if it is set.
-        timeout_s: longest silence of the service within one attempt.
-        retry: how persistent to be where the service is busy, restarting or not reachable.
-        transport: another way to send, for tests and for Unix sockets.
+        timeout_s: longest time without data from the service in one attempt, in seconds.
+        retry: when to retry if the service is busy, restarting or unreachable.
+        transport: httpx transport to use instead of TCP, for tests and Unix sockets.
 
     Raises:
-        ValueError: the URL is none of http or https.
+        ValueError: the URL is not a valid http or https URL.
     """
 
     def __init__(
@@ -48,100 +48,104 @@ class AnomalyClient:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._retry = retry
-        self._http = httpx.Client(**_settings(url, api_key, timeout_s), transport=transport)
+        self._http = httpx.Client(**_http_options(url, api_key, timeout_s), transport=transport)
 
     def score(
         self,
-        pictures: Picture | Iterable[Picture],
+        images: ImageInput | Iterable[ImageInput],
         *,
         model: str | None = None,
         false_alarm_rate: float | None = None,
         include: Iterable[str] = (),
     ) -> ScoreAnswer:
-        """Scores one picture or many, in one request.
+        """Scores one image or many in one request.
 
         Args:
-            pictures: bytes, paths, binary files or Pillow images.
-            model: a name in the store; default: the service's default model.
-            false_alarm_rate: score at another sensitivity; default: the one calibrated into the model.
-            include: pictures to send back, of ``input``, ``reconstruction`` and ``error_map``.
+            images: bytes, paths, binary files or Pillow images.
+            model: name of a model in the store; default: the service's default model.
+            false_alarm_rate: target false-alarm rate in (0, 1); default: the one that the model was calibrated for.
+            include: images to return, any of ``input``, ``reconstruction`` and ``error_map``.
 
         Returns:
-            One result per picture, in their order; a file that cannot be read is among them as ``RejectedImage``.
+            One result per image, in order; a file that could not be scored is a ``RejectedImage``.
 
         Raises:
-            AllRejected: not one of the pictures could be scored.
-            TooLarge: too many pictures or bytes for one request.
-            Problem: the service refused for another reason; a subclass where there is one.
-            ServiceUnreachable: no answer, after all attempts.
-            UnexpectedAnswer: the answer is not one of this service.
-            OSError: a file cannot be read.
+            AllRejected: no image could be scored.
+            TooLarge: too many images or bytes for one request.
+            Problem: the service responded with another error; a subclass if there is one for it.
+            ServiceUnreachable: no response after all attempts.
+            UnexpectedAnswer: the response is not in the service's format.
+            OSError: a local file cannot be read.
+            TypeError: an item is not a supported form of image.
+            ValueError: ``images`` is empty.
         """
-        uploads = read_pictures(pictures)
-        return self._do(calls.score(uploads, model=model, false_alarm_rate=false_alarm_rate, include=include))
+        uploads = read_images(images)
+        return self._execute(
+            api_requests.score(uploads, model=model, false_alarm_rate=false_alarm_rate, include=include)
+        )
 
     def side_by_side(
-        self, picture: Picture, *, model: str | None = None, false_alarm_rate: float | None = None
+        self, image: ImageInput, *, model: str | None = None, false_alarm_rate: float | None = None
     ) -> SideBySide:
-        """Scores one picture and shows it: what the model saw, its reconstruction, the error map.
+        """Scores one image and returns a PNG strip of the model's input, the reconstruction and the error map.
 
         Args:
-            picture: bytes, path, binary file or Pillow image.
+            image: bytes, path, binary file or Pillow image.
             model: as in ``score``.
             false_alarm_rate: as in ``score``.
 
         Raises:
-            AllRejected: the picture could not be scored.
-            ClientError, OSError: as in ``score``.
+            AllRejected: the image could not be scored.
+            ClientError, OSError, TypeError: as in ``score``.
         """
-        (upload,) = read_pictures(picture)
-        return self._do(calls.side_by_side(upload, model=model, false_alarm_rate=false_alarm_rate))
+        (upload,) = read_images(image)
+        return self._execute(api_requests.side_by_side(upload, model=model, false_alarm_rate=false_alarm_rate))
 
     def label(self, id: str, verdict: Literal["normal", "anomaly"], *, comment: str | None = None) -> None:  # noqa: A002
-        """Says what a scored picture really is, where the service keeps labels.
+        """Labels a scored image with its true class, if the service stores labels.
 
         Args:
-            id: of the ``ScoredImage``.
-            verdict: what it is.
-            comment: for people who read the labels.
+            id: the ``id`` of the ``ScoredImage``.
+            verdict: the label.
+            comment: free text, stored with the label.
 
         Raises:
-            Problem: the service keeps none, or has not given that id.
+            Problem: the service does not store labels, or the id is unknown.
             ClientError: as in ``score``.
         """
-        self._do(calls.label(id, verdict, comment))
+        self._execute(api_requests.label(id, verdict, comment))
 
     def health(self) -> Health:
-        """The service as it is now, well or not; asked once, never again.
+        """Returns the state of the service, also if it is not ready. Never retried.
 
         Raises:
-            ServiceUnreachable: no answer.
-            UnexpectedAnswer: the answer is not one of this service.
+            ServiceUnreachable: no response.
+            UnexpectedAnswer: the response is not in the service's format.
         """
-        return self._do(calls.health())
+        return self._execute(api_requests.health())
 
     def models(self) -> Models:
-        """The cards of all models in the store.
+        """Returns the cards of all models in the store.
 
         Raises:
             ClientError: as in ``score``.
         """
-        found = self._do(calls.models())
-        while found.next is not None:
-            found = found.and_then(self._do(calls.models(found.next)))
-        return found
+        models = self._execute(api_requests.models())
+        while models.next is not None:
+            models = models.with_page(self._execute(api_requests.models(models.next)))
+        return models
 
     def model(self, name: str) -> ModelCard:
-        """The card of one model.
+        """Returns the card of one model.
 
         Raises:
-            UnknownModel: the store has none of that name.
+            UnknownModel: the store has no model with this name.
             ClientError: as in ``score``.
         """
-        return self._do(calls.model(name))
+        return self._execute(api_requests.model(name))
 
     def close(self) -> None:
-        """Lets the connections go."""
+        """Closes the connections."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -150,15 +154,15 @@ class AnomalyClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _do(self, call: Call[_T]) -> _T:
+    def _execute(self, api_request: ApiRequest[_T]) -> _T:
         attempts = Attempts(self._retry)
-        request = call.request(self._http)
+        request = api_request.build(self._http)
         while True:
             outcome = self._send(request)
-            pause = None if call.once else attempts.pause_after(outcome)
-            if pause is None:
-                return call.result(outcome)
-            time.sleep(pause)
+            delay = attempts.delay_after(outcome) if api_request.retryable else None
+            if delay is None:
+                return api_request.result(outcome)
+            time.sleep(delay)
 
     def _send(self, request: httpx.Request) -> httpx.Response | httpx.RequestError:
         try:
@@ -168,7 +172,7 @@ class AnomalyClient:
 
 
 class AsyncAnomalyClient:
-    """``AnomalyClient`` for asyncio: the same arguments, methods, results and exceptions, awaited."""
+    """``AnomalyClient`` for asyncio: the same arguments, results and exceptions; the methods are coroutines."""
 
     def __init__(
         self,
@@ -180,48 +184,50 @@ class AsyncAnomalyClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._retry = retry
-        self._http = httpx.AsyncClient(**_settings(url, api_key, timeout_s), transport=transport)
+        self._http = httpx.AsyncClient(**_http_options(url, api_key, timeout_s), transport=transport)
 
     async def score(
         self,
-        pictures: Picture | Iterable[Picture],
+        images: ImageInput | Iterable[ImageInput],
         *,
         model: str | None = None,
         false_alarm_rate: float | None = None,
         include: Iterable[str] = (),
     ) -> ScoreAnswer:
-        """As ``AnomalyClient.score``; files are read in a thread."""
-        uploads = await asyncio.to_thread(read_pictures, pictures)
-        return await self._do(calls.score(uploads, model=model, false_alarm_rate=false_alarm_rate, include=include))
+        """As ``AnomalyClient.score``; files are read in a worker thread."""
+        uploads = await asyncio.to_thread(read_images, images)
+        return await self._execute(
+            api_requests.score(uploads, model=model, false_alarm_rate=false_alarm_rate, include=include)
+        )
 
     async def side_by_side(
-        self, picture: Picture, *, model: str | None = None, false_alarm_rate: float | None = None
+        self, image: ImageInput, *, model: str | None = None, false_alarm_rate: float | None = None
     ) -> SideBySide:
         """As ``AnomalyClient.side_by_side``."""
-        (upload,) = await asyncio.to_thread(read_pictures, picture)
-        return await self._do(calls.side_by_side(upload, model=model, false_alarm_rate=false_alarm_rate))
+        (upload,) = await asyncio.to_thread(read_images, image)
+        return await self._execute(api_requests.side_by_side(upload, model=model, false_alarm_rate=false_alarm_rate))
 
     async def label(self, id: str, verdict: Literal["normal", "anomaly"], *, comment: str | None = None) -> None:  # noqa: A002
         """As ``AnomalyClient.label``."""
-        await self._do(calls.label(id, verdict, comment))
+        await self._execute(api_requests.label(id, verdict, comment))
 
     async def health(self) -> Health:
         """As ``AnomalyClient.health``."""
-        return await self._do(calls.health())
+        return await self._execute(api_requests.health())
 
     async def models(self) -> Models:
         """As ``AnomalyClient.models``."""
-        found = await self._do(calls.models())
-        while found.next is not None:
-            found = found.and_then(await self._do(calls.models(found.next)))
-        return found
+        models = await self._execute(api_requests.models())
+        while models.next is not None:
+            models = models.with_page(await self._execute(api_requests.models(models.next)))
+        return models
 
     async def model(self, name: str) -> ModelCard:
         """As ``AnomalyClient.model``."""
-        return await self._do(calls.model(name))
+        return await self._execute(api_requests.model(name))
 
     async def aclose(self) -> None:
-        """Lets the connections go."""
+        """Closes the connections."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -230,15 +236,15 @@ class AsyncAnomalyClient:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _do(self, call: Call[_T]) -> _T:
+    async def _execute(self, api_request: ApiRequest[_T]) -> _T:
         attempts = Attempts(self._retry)
-        request = call.request(self._http)
+        request = api_request.build(self._http)
         while True:
             outcome = await self._send(request)
-            pause = None if call.once else attempts.pause_after(outcome)
-            if pause is None:
-                return call.result(outcome)
-            await asyncio.sleep(pause)
+            delay = attempts.delay_after(outcome) if api_request.retryable else None
+            if delay is None:
+                return api_request.result(outcome)
+            await asyncio.sleep(delay)
 
     async def _send(self, request: httpx.Request) -> httpx.Response | httpx.RequestError:
         try:
@@ -248,28 +254,28 @@ class AsyncAnomalyClient:
 
 
 def check_url(url: str) -> httpx.URL:
-    """Where a service may be.
+    """Parses the URL of a service.
 
     Raises:
-        ValueError: it is none of http or https.
+        ValueError: it is not a valid http or https URL.
     """
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ValueError(f"{url!r} is no URL: {error}") from error
+        raise ValueError(f"{url!r} is not a valid URL: {error}") from error
     if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise ValueError(f"{url!r} is no http:// or https:// URL")
+        raise ValueError(f"{url!r} is not an http:// or https:// URL")
     return parsed
 
 
-def _settings(url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:
-    """What both kinds of httpx client are made with."""
-    key = (os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key).strip()
+def _http_options(url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:
+    """Arguments of both httpx clients."""
+    key = (os.environ.get(API_KEY_VARIABLE, "") if api_key is None else api_key).strip()
     headers = {"User-Agent": f"anomaly-client/{__version__}", **({"Authorization": f"Bearer {key}"} if key else {})}
     return {
         "base_url": check_url(url),
         "headers": httpx.Headers(headers, encoding="utf-8"),  # the service compares keys as UTF-8
-        "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)),
-        # Whoever runs many requests at a time bounds them himself; to wait here would look like a slow service.
+        "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
+        # Callers bound their concurrency; waiting for a free connection would look like a slow service.
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=64),
     }

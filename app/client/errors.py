@@ -1,32 +1,32 @@
-"""What can go wrong between a caller and the service; every text is one line for a person."""
+"""Exceptions of the client; every message is one line."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from app.client.answers import Refusal, RejectedImage
+from app.client.responses import Refusal, RejectedImage
 
 
 class ClientError(Exception):
-    """Base of everything this package raises of its own."""
+    """Base class of all exceptions that this package defines."""
 
 
 class ServiceUnreachable(ClientError):
-    """No answer came: nobody listens there, the connection broke, or it took too long."""
+    """No response: connection refused, connection lost, or timeout."""
 
 
 class UnexpectedAnswer(ClientError):
-    """Something answered, but not as the service does; most often the URL is another program's."""
+    """The response is not in the service's format; most often the URL belongs to another program."""
 
 
 class Problem(ClientError):
-    """The service refused the request.
+    """The service responded with an error (RFC 9457).
 
     Attributes:
-        type: stable identifier of the sort of problem, a URI.
-        title: what sort of problem it is.
+        type: stable URI of the problem type.
+        title: short description of the problem type.
         status: the HTTP status.
-        detail: this occurrence, in one sentence.
-        instance: the request's id, as in the service's log.
+        detail: description of this occurrence, in one sentence.
+        instance: the request id, as in the service's log.
     """
 
     def __init__(self, type: str, title: str, status: int, detail: str, instance: str) -> None:  # noqa: A002  RFC 9457
@@ -39,11 +39,11 @@ class Problem(ClientError):
 
 
 class Unauthorized(Problem):
-    """A key is required and missing, or wrong."""
+    """The API key is missing or wrong."""
 
 
 class UnknownModel(Problem):
-    """The store has no model of that name."""
+    """The store has no model with this name."""
 
 
 class TooLarge(Problem):
@@ -51,15 +51,15 @@ class TooLarge(Problem):
 
 
 class Overloaded(Problem):
-    """The queue was full, at every attempt."""
+    """The queue was full at every attempt."""
 
 
 class Unavailable(Problem):
-    """The service or the model was not ready, at every attempt."""
+    """The service or the model was not ready at every attempt."""
 
 
 class AllRejected(Problem):
-    """Not one of the pictures could be scored; ``rejected`` says why, in their order."""
+    """No image could be scored; ``rejected`` holds the reasons, in the order of the images."""
 
     rejected: tuple[RejectedImage, ...] = ()
 
@@ -74,19 +74,20 @@ _BY_STATUS: Final[Mapping[int, type[Problem]]] = {
 
 
 def parse_problem(document: Mapping[str, Any], filenames: tuple[str | None, ...]) -> Problem:
-    """The exception of a problem document; ``filenames`` are those of the pictures that were sent."""
+    """Returns the exception for a problem document; ``filenames`` are the names of the uploaded images, in order."""
     status = int(document["status"])
     members = (document["type"], document["title"], status, document["detail"], document["instance"])
     rejections = document.get("errors")
     if rejections:
         problem = AllRejected(*members)
         problem.rejected = tuple(
-            RejectedImage(filename, Refusal.parse(each)) for filename, each in zip(filenames, rejections, strict=True)
+            RejectedImage(filename, Refusal.parse(rejection))
+            for filename, rejection in zip(filenames, rejections, strict=True)
         )
         return problem
-    return kind(document["type"], status)(*members)
+    return problem_class(document["type"], status)(*members)
 
 
-def kind(problem_type: str, status: int) -> type[Problem]:
-    """The class of a refusal."""
+def problem_class(problem_type: str, status: int) -> type[Problem]:
+    """Returns the exception class for a problem type and an HTTP status."""
     return _BY_TYPE.get(problem_type) or _BY_STATUS.get(status, Problem)

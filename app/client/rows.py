@@ -1,4 +1,4 @@
-"""One row of results per picture, and the two formats that programs read: CSV and JSON Lines."""
+"""One result row per image, and its machine-readable formats: CSV and JSON Lines."""
 
 import csv
 import io
@@ -10,12 +10,12 @@ from typing import Any, Final, Literal, Protocol
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one picture; what a rejected one does not have is ``None``.
+    """The result of one image; fields that do not apply to a rejected image are ``None``.
 
     Attributes:
-        path: as the command line led to it.
-        warnings: ``None`` where the service was not asked for them.
-        error: why it was rejected.
+        path: as found from the command line's arguments, not made absolute.
+        warnings: ``None`` if they were not requested.
+        error: the reason of a rejection.
     """
 
     path: str
@@ -39,76 +39,80 @@ class Row:
 
 COLUMNS: Final = tuple(column.name for column in fields(Row))
 
-BadRecord: Final = (ValueError, KeyError, TypeError)
-"""What decoding raises for what no format wrote."""
+DECODE_ERRORS: Final = (ValueError, KeyError, TypeError)
+"""The exceptions that ``RowFormat.decode`` raises for an invalid record."""
 
 
-class Format(Protocol):
-    """How rows stand in a file: a header, then one record each."""
+class RowFormat(Protocol):
+    """A file format: a header, then one record per row."""
 
     @property
     def header(self) -> bytes:
-        """What the file begins with."""
+        """The first bytes of a new file; may be empty."""
 
     @property
-    def beginning(self) -> bytes:
-        """What tells a file of this format from any other."""
+    def signature(self) -> bytes:
+        """The bytes that every file of this format starts with, by which it is recognized."""
 
     def encode(self, row: Row) -> bytes:
-        """A record, with its line's end."""
+        """Returns the record of a row, line end included."""
 
     def is_complete(self, record: bytes) -> bool:
-        """Whether lines make a whole record."""
+        """Whether one or more lines form a complete record."""
 
     def decode(self, record: bytes) -> Row:
-        """The row of a record, its numbers as far as a later run needs them."""
+        """Parses a record into a row with only the fields that a resumed run needs.
+
+        Raises:
+            ValueError, KeyError, TypeError: the record is invalid.
+        """
 
 
 class Csv:
-    """A header and one record per row; empty where there is no value; warnings joined by semicolons."""
+    """CSV with a header line; a missing value is an empty field; warnings are joined with semicolons."""
 
-    header = beginning = (",".join(COLUMNS) + "\n").encode()
+    header = signature = (",".join(COLUMNS) + "\n").encode()
 
     def encode(self, row: Row) -> bytes:
-        """A record; file names that are no UTF-8 keep their bytes."""
+        """Returns the record of a row; paths that are not valid UTF-8 keep their bytes."""
         values = {**asdict(row), "warnings": "; ".join(row.warnings or ())}
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(values.values())
-        return line.getvalue().encode(errors="surrogateescape")
+        record = io.StringIO()
+        csv.writer(record, lineterminator="\n").writerow(values.values())
+        return record.getvalue().encode(errors="surrogateescape")
 
     def is_complete(self, record: bytes) -> bool:
-        """A name with a line break is quoted: its record has several lines."""
+        """Whether all quotes are closed: a path with a line break is quoted and spans several lines."""
         return record.endswith(b"\n") and record.count(b'"') % 2 == 0
 
     def decode(self, record: bytes) -> Row:
-        """The row of a record."""
+        """Parses a record; see ``RowFormat.decode``."""
         (values,) = csv.reader(io.StringIO(record.decode(errors="surrogateescape"), newline=""), strict=True)
-        return _row(dict(zip(COLUMNS, values, strict=True)))
+        return _parse_row(dict(zip(COLUMNS, values, strict=True)))
 
 
 class JsonLines:
-    """One JSON object per row; ``null`` where there is no value."""
+    """JSON Lines: one object per row; a missing value is ``null``."""
 
     header = b""
-    beginning = b'{"path": '
+    signature = b'{"path": '
 
     def encode(self, row: Row) -> bytes:
-        r"""A record; bytes of file names that are no UTF-8 become ``\udcXX``, which JSON readers take."""
+        r"""Returns the record of a row; bytes of a path that are not valid UTF-8 become ``\udcXX`` escapes."""
         return (json.dumps(asdict(row), ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
     def is_complete(self, record: bytes) -> bool:
-        """JSON has no line breaks inside."""
+        """Whether the line is terminated: JSON escapes line breaks inside strings."""
         return record.endswith(b"\n")
 
     def decode(self, record: bytes) -> Row:
-        """The row of a record."""
-        return _row(json.loads(record))
+        """Parses a record; see ``RowFormat.decode``."""
+        return _parse_row(json.loads(record))
 
 
-FORMATS: Final[Mapping[str, Format]] = {"csv": Csv(), "jsonl": JsonLines()}
+FORMATS: Final[Mapping[str, RowFormat]] = {"csv": Csv(), "jsonl": JsonLines()}
 
 
-def _row(values: Mapping[str, Any]) -> Row:
+def _parse_row(values: Mapping[str, Any]) -> Row:
     rate = values["false_alarm_rate"]
     row = Row(
         path=values["path"],
@@ -119,5 +123,5 @@ def _row(values: Mapping[str, Any]) -> Row:
         version=values["version"] or None,
     )
     if not isinstance(row.path, str) or row.outcome not in {"normal", "anomaly", "rejected"}:
-        raise ValueError(f"no row: {values}")
+        raise ValueError(f"invalid row: {values}")
     return row

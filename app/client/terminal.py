@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: rows as a table that grows, a progress bar, the closing line."""
+"""Output for people on a terminal: result table, progress bar, summary line, error messages."""
 
 import sys
 import time
@@ -17,67 +17,68 @@ _STYLES: Final = {"anomaly": "bold red", "normal": "green", "rejected": "yellow"
 
 
 class PipeConsole(Console):
-    """A console that lets its caller decide what a closed pipe means."""
+    """A console that raises ``BrokenPipeError`` when its output pipe is closed."""
 
     def on_broken_pipe(self) -> NoReturn:
-        """Hands the error on, where Rich would end the process."""
-        raise  # noqa: PLE0704  it is called while the error is handled
+        """Re-raises the error; Rich would exit the process."""
+        raise  # noqa: PLE0704  called while the error is handled
 
 
 class Table:
-    """Rows for people, printed as they come: however many there are, none is kept."""
+    """Prints rows as a table as they arrive; keeps none in memory."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._begun = False
+        self._heading_printed = False
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Prints rows, with a heading above the first."""
-        lines = [] if self._begun else [Text(f"{'verdict':<8}  {'score':>10}  {'p-value':>8}  picture", "bold")]
-        self._begun = True
-        self._console.print(*lines, *map(_line, rows), sep="\n", soft_wrap=True, highlight=False)
+        """Prints rows, below a heading the first time."""
+        lines = [] if self._heading_printed else [Text(f"{'verdict':<8}  {'score':>10}  {'p-value':>8}  image", "bold")]
+        self._heading_printed = True
+        self._console.print(*lines, *map(_table_row, rows), sep="\n", soft_wrap=True, highlight=False)
 
 
 @dataclass
 class Tally:
-    """How far a run is.
+    """Counts of a run.
 
     Attributes:
-        total: pictures that the command line leads to.
-        earlier: outcomes that earlier runs left, among these.
+        total: images found under the given paths.
+        previous: outcomes of these images in earlier runs, from the result file.
         outcomes: outcomes of this run.
+        started: start of the run, on the monotonic clock.
     """
 
     total: int = 0
-    earlier: Counter[str] = field(default_factory=Counter)
+    previous: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
-    began: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def all(self) -> Counter[str]:
-        """Outcomes of this run and of earlier ones."""
-        return self.earlier + self.outcomes
+        """Outcomes of this run and of earlier runs."""
+        return self.previous + self.outcomes
 
     @property
     def done(self) -> int:
-        """Pictures that have an outcome."""
+        """Number of images with an outcome."""
         return self.all.total()
 
     def summary(self) -> str:
-        """One line on what came out."""
-        seconds = time.monotonic() - self.began
-        scored = self.outcomes.total()
+        """Returns the summary line."""
+        seconds = time.monotonic() - self.started
+        processed = self.outcomes.total()
         counts = self.all
         parts = [f"{counts['normal']:,} normal", _plural(counts["anomaly"], "anomaly", "anomalies")]
         if counts["rejected"]:
             parts.append(f"{counts['rejected']:,} could not be scored")
-        before = f" ({self.earlier.total():,} of them earlier)" if self.earlier else ""
-        speed = f" in {seconds:.1f} s, {scored / seconds:,.0f} per second" if scored else ""
-        return f"{_plural(self.done, 'picture', 'pictures')}{before}{speed}: {', '.join(parts)}"
+        before = f" ({self.previous.total():,} from earlier runs)" if self.previous else ""
+        speed = f" in {seconds:.1f} s, {processed / seconds:,.0f} per second" if processed else ""
+        return f"{_plural(self.done, 'image', 'images')}{before}{speed}: {', '.join(parts)}"
 
 
 def progress_bar(console: Console, *, shown: bool) -> Progress:
-    """Pictures done, per second, and the time left."""
+    """Returns a progress bar with images done, images per second and the remaining time."""
     return Progress(
         BarColumn(),
         MofNCompleteColumn(),
@@ -93,7 +94,7 @@ def progress_bar(console: Console, *, shown: bool) -> Progress:
 
 
 class _Rate(ProgressColumn):
-    """Pictures per second, lately."""
+    """Recent images per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -101,22 +102,22 @@ class _Rate(ProgressColumn):
 
 
 def printable(text: str) -> str:
-    """File names may hold what would drive a terminal."""
-    return "".join(mark if mark.isprintable() else "�" for mark in text)
+    """Replaces non-printable characters, so that file names cannot send control sequences to the terminal."""
+    return "".join(character if character.isprintable() else "�" for character in text)
 
 
-def complain(text: str) -> None:
-    """One line on standard error."""
+def print_error(text: str) -> None:
+    """Prints one line to standard error."""
     sys.stderr.write(printable(text) + "\n")
 
 
-def _line(row: Row) -> Text:
+def _table_row(row: Row) -> Text:
     verdict = Text(f"{row.outcome:<8}", _STYLES[row.outcome])
-    numbers = "" if row.score is None else f"{row.score:.6f}"
+    score = "" if row.score is None else f"{row.score:.6f}"
     p_value = "" if row.p_value is None else f"{row.p_value:.4f}"
     note = row.error or "; ".join(row.warnings or ())
-    path = Text(f"  {numbers:>10}  {p_value:>8}  {printable(row.path)}")
-    return Text.assemble(verdict, path, (f"  {printable(note)}" if note else "", "dim"))
+    columns = Text(f"  {score:>10}  {p_value:>8}  {printable(row.path)}")
+    return Text.assemble(verdict, columns, (f"  {printable(note)}" if note else "", "dim"))
 
 
 def _plural(count: int, one: str, many: str) -> str:

@@ -10,22 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what is scored here is nobody else's business
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import ActorPoolStrategy
 
-import pyarrow as pa  # noqa: E402
-import pyarrow.compute as pc  # noqa: E402
-import ray  # noqa: E402
-from ray.data import ActorPoolStrategy  # noqa: E402
+import app
+from app.inference.bundles.signing import TrustedKeys, parse_public_keys
+from app.inference.bundles.store import ModelStore
+from app.inference.errors import InferenceError
+from bulk.errors import CannotRun
+from bulk.results import Results
+from bulk.scoring import PATH, ModelSnapshot, ScoringActor
+from bulk.storage import find_images, first_line
 
-from app.inference.bundles.signing import TrustedKeys, parse_public_keys  # noqa: E402
-from app.inference.bundles.store import ModelStore  # noqa: E402
-from app.inference.errors import InferenceError  # noqa: E402
-from bulk.errors import CannotRun  # noqa: E402
-from bulk.results import Results  # noqa: E402
-from bulk.scoring import PATH, Judge, Scorer  # noqa: E402
-from bulk.storage import find_images, first_line  # noqa: E402
+ROOT: Final = Path(app.__file__).resolve().parents[1]
 
 _BLOCK: Final = 1024  # images that go to an actor together: a tenth of a second of work at least, a minute at most
 
@@ -83,8 +82,8 @@ def main() -> int:
     try:
         trusted = options.trusted_keys and TrustedKeys(parse_public_keys(options.trusted_keys.read_text()))
         store = ModelStore(options.model_store, trusted)
-        judge = Judge.appoint(store, options.model, options.version, options.false_alarm_rate)
-        results = Results(options.output, judge, rows_per_file=options.rows_per_file)
+        snapshot = ModelSnapshot.take(store, options.model, options.version, options.false_alarm_rate)
+        results = Results(options.output, snapshot, rows_per_file=options.rows_per_file)
         if options.retry_rejected:
             results.forget_rejected()
         earlier = results.earlier(mixed=options.mixed)
@@ -97,7 +96,7 @@ def main() -> int:
     if not len(left):
         return 0
     try:
-        tally = _run(options, judge, left, results)
+        tally = _run(options, snapshot, left, results)
     except (ray.exceptions.RayError, OSError) as error:
         print(f"error: {_cause(error)}; the same command goes on from here", file=sys.stderr)
         return 1
@@ -108,16 +107,16 @@ def main() -> int:
     return 0
 
 
-def _run(options: argparse.Namespace, judge: Judge, images: pa.ChunkedArray, results: Results) -> Tally:
+def _run(options: argparse.Namespace, snapshot: ModelSnapshot, images: pa.ChunkedArray, results: Results) -> Tally:
     tally = Tally()
     _connect()
     blocks = list(_blocks(images))
     useful = max(1, min(len(blocks), int(ray.cluster_resources().get("CPU", 1))))
     least, most = options.actors or (useful, useful)
     scored = ray.data.from_arrow(blocks).map_batches(
-        Scorer,
+        ScoringActor,
         fn_constructor_kwargs={
-            "judge": judge,
+            "snapshot": snapshot,
             "batch_size": options.batch_size,
             "max_pixels": options.max_pixels,
             "base": os.getcwd(),  # noqa: PTH109
@@ -137,7 +136,8 @@ def _run(options: argparse.Namespace, judge: Judge, images: pa.ChunkedArray, res
 
 
 def _connect() -> None:
-    """Joins the cluster of ``RAY_ADDRESS`` or starts one on this machine, and sends our code along."""
+    """Joins the cluster of ``RAY_ADDRESS`` or starts one on this machine, and ships our code to it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     code = {"py_modules": [str(ROOT / "app"), str(Path(__file__).with_name("bulk"))]}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(runtime_env=code, log_to_driver=False, logging_level=logging.WARNING)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from app.inference.images.decoding import InputSpec
+from app.inference.images.model_input import InputSpec
 from benchmarks.accuracy import judge, main
 from tests.support import encode
 from tests.training.data.test_datasets import TestMnistFiles
 from training.data.datasets import Dataset
-from training.data.splitting import Parts
-from training.model.scoring_rules import RULES
+from training.data.splitting import Partition
+from training.model.scoring_rules import SCORING_RULES
 
 
 def test_figures_of_a_score_that_is_known() -> None:
@@ -27,7 +27,7 @@ def test_figures_of_a_score_that_is_known() -> None:
         test=torch.tensor([1.0, 50, 98, 97, 200, 300, 40]).reshape(7, 1, 1, 1),
         test_kinds=("normal", "normal", "normal", "a", "a", "b", "b"),
     )
-    figures = judge(lambda images: images.flatten().double().numpy(), data, Parts((), (), tuple(range(100))))
+    figures = judge(lambda images: images.flatten().double().numpy(), data, Partition((), (), tuple(range(100))))
     # 100 calibration scores: the threshold is the largest (99) at 1 %, the fifth-largest (95) at 5 %.
     assert figures.detected == {0.01: 0.5, 0.05: 0.75}
     assert figures.alarmed == {0.01: 0, 0.05: pytest.approx(1 / 3)}
@@ -54,7 +54,7 @@ def test_mnist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "score mse, mean ± sd over seeds" in printed
     assert "score smoothed-extent" in printed
     assert "4 models" in printed
-    assert all(rule in printed for rule in RULES)
+    assert all(rule in printed for rule in SCORING_RULES)
     assert "Deep SVDD" in printed
 
 

@@ -1,4 +1,4 @@
-"""Fixtures: both clients behind one face, many picture files, a server that is busy at first."""
+"""Fixtures: both clients with the same interface, a folder of many images, a server that fails at first."""
 
 import asyncio
 import shutil
@@ -20,8 +20,8 @@ from tests.support import Server, running_server
 Connect = Callable[..., AnomalyClient]
 
 
-class Awaited:
-    """An asynchronous client whose methods are run to their end."""
+class BlockingClient:
+    """An ``AsyncAnomalyClient`` with the synchronous interface of ``AnomalyClient``."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._runner = asyncio.Runner()
@@ -34,7 +34,7 @@ class Awaited:
         self.aclose()
         self._runner.close()
 
-    def __enter__(self) -> "Awaited":
+    def __enter__(self) -> "BlockingClient":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -43,8 +43,8 @@ class Awaited:
 
 @pytest.fixture(params=["sync", "async"])
 def connect(request: pytest.FixtureRequest) -> Connect:
-    """Makes clients, of the one kind and of the other."""
-    return AnomalyClient if request.param == "sync" else cast("Connect", Awaited)
+    """Creates a client: synchronous in one run of the test, asynchronous in the other."""
+    return AnomalyClient if request.param == "sync" else cast("Connect", BlockingClient)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def url(server: Server) -> str:
 
 @pytest.fixture(scope="session")
 def closed_url(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service that wants a key, and has a model that it cannot use."""
+    """A service that requires an API key and has a model that failed verification."""
     root = tmp_path_factory.mktemp("closed")
     shutil.copytree(store, root / "store")
     (root / "store" / "broken").mkdir()
@@ -71,7 +71,7 @@ def closed_url(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="session")
 def folder(digit_files: dict[int, list[bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All 1,797 digits, in a folder per digit."""
+    """All 1,797 digits, one subfolder per digit."""
     root = tmp_path_factory.mktemp("digits")
     for digit, files in digit_files.items():
         (root / str(digit)).mkdir()
@@ -81,14 +81,14 @@ def folder(digit_files: dict[int, list[bytes]], tmp_path_factory: pytest.TempPat
 
 
 def images_scored(server: Server) -> int:
-    """What the service itself has counted."""
+    """The service's own count of scored and rejected images."""
     lines = server.client.get("/metrics").text.splitlines()
     return sum(int(float(line.split()[-1])) for line in lines if line.startswith("anomaly_images_total{"))
 
 
 @dataclass
-class Refusing:
-    """What a busy server says: a status, headers, or nothing at all."""
+class Failure:
+    """An error response, or a closed connection if ``status`` is ``None``."""
 
     status: int | None = 429
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -99,22 +99,22 @@ def http_date(seconds_from_now: float) -> str:
 
 
 class BusyServer(ThreadingHTTPServer):
-    """Passes requests on to a real service, after it has refused some of those to /score."""
+    """Forwards requests to a real service, but fails the first POST requests as listed in ``failures``."""
 
     daemon_threads = True
 
     def __init__(self, upstream: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream = httpx.Client(base_url=upstream, trust_env=False)
-        self.refusals: list[Refusing] = []
+        self.failures: list[Failure] = []
         self.times: list[float] = []
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def pauses(self) -> list[float]:
-        return [later - sooner for sooner, later in zip(self.times, self.times[1:], strict=False)]
+    def delays(self) -> list[float]:
+        return [later - earlier for earlier, later in zip(self.times, self.times[1:], strict=False)]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -128,13 +128,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.server.times.append(time.monotonic())
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.refusals:
-            refusing = self.server.refusals.pop(0)
-            if refusing.status is None:
+        if self.server.failures:
+            failure = self.server.failures.pop(0)
+            if failure.status is None:
                 self.close_connection = True
                 return
-            problem = b'{"type":"urn:x","title":"Busy","status":%d,"detail":"wait","instance":"1"}' % refusing.status
-            self._send(refusing.status, "application/problem+json", problem, refusing.headers)
+            problem = b'{"type":"urn:x","title":"Busy","status":%d,"detail":"wait","instance":"1"}' % failure.status
+            self._send(failure.status, "application/problem+json", problem, failure.headers)
             return
         answer = self.server.upstream.post(self.path, content=body, headers=self._headers())
         self._send(answer.status_code, answer.headers["Content-Type"], answer.content)
@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: tests look at ``times``."""
+        """Silent; the tests read ``times``."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Both clients against the real service: all forms of pictures, typed answers, every kind of refusal."""
+"""Both clients against the real service: all forms of images, typed responses, every error."""
 
 import io
 import subprocess
@@ -16,9 +16,11 @@ from app.client import (
     AllRejected,
     AnomalyClient,
     ClientError,
+    ImageInput,
     ModelCard,
     ModelVersion,
     Overloaded,
+    Picture,
     Problem,
     RejectedImage,
     Retry,
@@ -30,7 +32,7 @@ from app.client import (
     Unavailable,
     UnexpectedAnswer,
     UnknownModel,
-    calls,
+    api_requests,
 )
 from tests.client.conftest import Connect
 from tests.support import ROOT, Server, encode, free_port, gradient
@@ -39,8 +41,8 @@ from training.pipeline import Published
 Digits = dict[int, list[bytes]]
 
 
-class TestPictures:
-    def test_every_form_gets_the_same_score(
+class TestImages:
+    def test_every_form_of_image_gets_the_same_score(
         self, service: AnomalyClient, server: Server, digit_files: Digits, tmp_path: Path
     ) -> None:
         data = digit_files[7][0]
@@ -56,18 +58,18 @@ class TestPictures:
         assert [result.filename for result in answer.results] == [None] * 3 + [path.name] * 3 + [None] * 2
 
     @pytest.mark.parametrize(
-        "picture",
+        "image",
         [lambda data, _: data, lambda _, path: path, lambda _, path: str(path), lambda data, _: _opened(data)],
     )
-    def test_one_picture_needs_no_list(
-        self, service: AnomalyClient, digit_files: Digits, tmp_path: Path, picture: Callable[[bytes, Path], Any]
+    def test_single_image_without_a_list(
+        self, service: AnomalyClient, digit_files: Digits, tmp_path: Path, image: Callable[[bytes, Path], Any]
     ) -> None:
         (tmp_path / "a.png").write_bytes(digit_files[7][0])
-        answer = service.score(picture(digit_files[7][0], tmp_path / "a.png"))
+        answer = service.score(image(digit_files[7][0], tmp_path / "a.png"))
         assert len(answer.results) == len(answer.scored) == 1
 
     @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK", "YCbCr", "F"])
-    def test_pillow_images_of_any_mode_travel_unharmed(self, service: AnomalyClient, mode: str) -> None:
+    def test_pillow_images_of_any_mode(self, service: AnomalyClient, mode: str) -> None:
         if mode == "F":
             image = Image.fromarray(np.asarray(gradient(), dtype=np.float32) / 255)
         elif mode == "I;16":
@@ -77,20 +79,20 @@ class TestPictures:
         expected = service.score(gradient().convert("1") if mode == "1" else gradient()).scored[0].mse
         assert service.score(image).scored[0].mse == pytest.approx(expected, rel=0.02)
 
-    def test_a_generator_will_do(self, service: AnomalyClient, digit_files: Digits) -> None:
+    def test_generator_of_images(self, service: AnomalyClient, digit_files: Digits) -> None:
         assert len(service.score(data for data in digit_files[1][:3]).results) == 3
 
-    def test_what_is_no_picture_is_refused_before_anything_is_sent(self, service: AnomalyClient) -> None:
-        with pytest.raises(ValueError, match="no picture"):
+    def test_invalid_images_are_local_errors(self, service: AnomalyClient) -> None:
+        with pytest.raises(ValueError, match="no image"):
             service.score([])
-        with pytest.raises(TypeError, match="int is no picture"):
+        with pytest.raises(TypeError, match="int is not an image"):
             service.score([b"x", 5])  # type: ignore[list-item]
         with pytest.raises(FileNotFoundError):
             service.score("nowhere.png")
 
 
-class TestAnswers:
-    def test_a_verdict_is_typed(self, service: AnomalyClient, trained: Published, digit_files: Digits) -> None:
+class TestResponses:
+    def test_scored_images(self, service: AnomalyClient, trained: Published, digit_files: Digits) -> None:
         answer = service.score([digit_files[5][0], digit_files[0][0]])
         assert isinstance(answer, ScoreAnswer)
         assert answer.model == ModelVersion("digits-5", trained.manifest.version)
@@ -103,7 +105,7 @@ class TestAnswers:
             assert 0 < result.p_value <= 1
             assert (result.input, result.reconstruction, result.error_map) == (None, None, None)
 
-    def test_pictures_come_back_as_files(self, service: AnomalyClient, digit_files: Digits) -> None:
+    def test_included_images_are_png_files(self, service: AnomalyClient, digit_files: Digits) -> None:
         (result,) = service.score(digit_files[5][0], include=["reconstruction", "error_map"]).scored
         assert result.reconstruction is not None
         assert result.error_map is not None
@@ -111,24 +113,24 @@ class TestAnswers:
         assert Image.open(io.BytesIO(result.error_map)).mode == "RGB"
         assert "reconstruction" not in repr(result)
 
-    def test_model_and_rate_are_chosen(self, service: AnomalyClient, digit_files: Digits) -> None:
+    def test_model_and_false_alarm_rate(self, service: AnomalyClient, digit_files: Digits) -> None:
         answer = service.score(digit_files[5][0], model="colour", false_alarm_rate=0.25)
         assert (answer.model.name, answer.false_alarm_rate) == ("colour", 0.25)
 
-    def test_rejected_files_keep_their_place(self, service: AnomalyClient, digit_files: Digits) -> None:
-        answer = service.score([b"no picture", digit_files[5][0], b""])
+    def test_rejected_files_keep_the_order(self, service: AnomalyClient, digit_files: Digits) -> None:
+        answer = service.score([b"not an image", digit_files[5][0], b""])
         assert [result.status for result in answer.results] == ["rejected", "scored", "rejected"]
         assert [each.error.status for each in answer.rejected] == [422, 422]
         assert answer.rejected[1].error.detail == "the file is empty"
         assert answer.rejected[1].error.type == "urn:problem-type:unreadable-image"
 
     def test_side_by_side(self, service: AnomalyClient, digit_files: Digits) -> None:
-        seen = service.side_by_side(digit_files[0][0], false_alarm_rate=0.1)
+        strip = service.side_by_side(digit_files[0][0], false_alarm_rate=0.1)
         answer = service.score(digit_files[0][0], false_alarm_rate=0.1)
         (result,) = answer.scored
-        assert Image.open(io.BytesIO(seen.png)).size == (24, 8)
-        assert (seen.mse, seen.score, seen.p_value) == pytest.approx((result.mse, result.score, result.p_value))
-        assert (seen.model, seen.threshold, seen.is_anomaly, seen.verdict) == (
+        assert Image.open(io.BytesIO(strip.png)).size == (24, 8)
+        assert (strip.mse, strip.score, strip.p_value) == pytest.approx((result.mse, result.score, result.p_value))
+        assert (strip.model, strip.threshold, strip.is_anomaly, strip.verdict) == (
             answer.model, answer.threshold, result.is_anomaly, result.verdict,
         )  # fmt: skip
 
@@ -148,17 +150,17 @@ class TestAnswers:
         assert card.document["training"]["seed"] == 1337
 
 
-def test_models_come_from_all_pages(connect: Connect, closed_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "_PAGE", 1)
+def test_models_of_all_pages(connect: Connect, closed_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_requests, "_PAGE_SIZE", 1)
     with connect(closed_url, api_key="schlüssel") as service:
         models = service.models()
         assert [card.name for card in models.models] == ["colour", "digits-5"]
-        assert [each.name for each in models.refused] == ["broken"]  # it has a page of its own
+        assert [refused.name for refused in models.refused] == ["broken"]  # on a page of its own
         assert models.next is None
 
 
-class TestRefusals:
-    def test_none_could_be_scored(self, service: AnomalyClient, tmp_path: Path) -> None:
+class TestErrors:
+    def test_all_rejected(self, service: AnomalyClient, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(b"text")
         bomb = encode(Image.new("1", (2000, 2000)))
         with pytest.raises(AllRejected) as caught:
@@ -167,7 +169,7 @@ class TestRefusals:
         assert [type(each) for each in caught.value.rejected] == [RejectedImage, RejectedImage]
         assert [(each.filename, each.error.status) for each in caught.value.rejected] == [(None, 413), ("a.png", 422)]
 
-    def test_a_problem_carries_its_document(self, service: AnomalyClient, digit_files: Digits) -> None:
+    def test_problem_has_the_fields_of_its_document(self, service: AnomalyClient, digit_files: Digits) -> None:
         with pytest.raises(Problem) as caught:
             service.score(digit_files[5][0], false_alarm_rate=1e-6)
         problem = caught.value
@@ -178,38 +180,38 @@ class TestRefusals:
         assert str(problem) == f"{problem.title}: {problem.detail}"
 
     def test_unknown_model(self, service: AnomalyClient, digit_files: Digits) -> None:
-        for attempt in (lambda: service.score(digit_files[5][0], model="no"), lambda: service.model("no such?")):
+        for request in (lambda: service.score(digit_files[5][0], model="no"), lambda: service.model("no such?")):
             with pytest.raises(UnknownModel):
-                attempt()
+                request()
 
-    def test_too_many_files_and_too_many_bytes(self, service: AnomalyClient, digit_files: Digits) -> None:
+    def test_too_large_by_files_and_by_bytes(self, service: AnomalyClient, digit_files: Digits) -> None:
         with pytest.raises(TooLarge, match="8 files"):
             service.score([digit_files[5][0]] * 9)
         with pytest.raises(TooLarge, match="1048576 is the limit"):
             service.score(b"x" * 2**20)
 
-    def test_an_unknown_extra(self, service: AnomalyClient, digit_files: Digits) -> None:
+    def test_unknown_include(self, service: AnomalyClient, digit_files: Digits) -> None:
         with pytest.raises(Problem, match="heatmap"):
             service.score(digit_files[5][0], include=["heatmap"])
 
-    def test_nobody_is_there(self, connect: Connect) -> None:
+    def test_connection_refused(self, connect: Connect) -> None:
         address = f"http://127.0.0.1:{free_port()}"
         with connect(address, retry=Retry(retries=1, first_s=0.01)) as client:
-            for ask in (client.health, client.models, lambda: client.score(b"x")):
+            for request in (client.health, client.models, lambda: client.score(b"x")):
                 with pytest.raises(ServiceUnreachable, match=f"{address}.*: Connection refused"):
-                    ask()
+                    request()
 
-    @pytest.mark.parametrize("bad", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port", "nothing"])
-    def test_what_is_no_url(self, connect: Connect, bad: str) -> None:
-        with pytest.raises(ValueError, match="is no"):
-            connect(bad)
+    @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port", "nothing"])
+    def test_invalid_url(self, connect: Connect, url: str) -> None:
+        with pytest.raises(ValueError, match="is not a"):
+            connect(url)
 
 
-class TestForeignAnswers:
-    """What stands between us and the service, or in its place, answers in its own ways."""
+class TestUnexpectedResponses:
+    """Responses of proxies and of other programs."""
 
     @pytest.mark.parametrize(
-        ("response", "expected", "words"),
+        ("response", "expected", "message"),
         [
             (httpx.Response(200, html="<h1>Welcome</h1>"), UnexpectedAnswer, "status 200, text/html"),
             (httpx.Response(200, json={"results": []}), UnexpectedAnswer, "application/json"),
@@ -228,26 +230,26 @@ class TestForeignAnswers:
             (
                 httpx.Response(200, stream=httpx.ByteStream(b"xx"), headers={"Content-Encoding": "gzip"}),
                 UnexpectedAnswer,
-                "decoded",
+                "cannot decode",
             ),
         ],
     )
-    def test_they_become_one_clear_line(
-        self, response: httpx.Response, expected: type[ClientError], words: str
+    def test_error_message_is_one_line(
+        self, response: httpx.Response, expected: type[ClientError], message: str
     ) -> None:
         transport = httpx.MockTransport(lambda _: response)
         with AnomalyClient(retry=Retry(retries=0), transport=transport) as client:
-            with pytest.raises(expected, match=words) as caught:
+            with pytest.raises(expected, match=message) as caught:
                 client.score(b"x")
             assert "\n" not in str(caught.value)
             assert len(str(caught.value)) < 400
 
-    def test_a_picture_that_is_none(self) -> None:
+    def test_side_by_side_response_that_is_not_an_image(self) -> None:
         transport = httpx.MockTransport(lambda _: httpx.Response(200, json={}))
         with AnomalyClient(transport=transport) as client, pytest.raises(UnexpectedAnswer):
             client.side_by_side(b"x")
 
-    def test_health_is_told_also_when_it_is_bad(self) -> None:
+    def test_health_of_a_service_that_is_not_ready(self) -> None:
         body: dict[str, object] = {
             "status": "starting",
             "reason": "loading",
@@ -256,18 +258,18 @@ class TestForeignAnswers:
             "refused": [],
             "uptime_s": 1,
         }
-        asked: list[httpx.Request] = []
+        requests: list[httpx.Request] = []
 
-        def answer(request: httpx.Request) -> httpx.Response:
-            asked.append(request)
+        def respond(request: httpx.Request) -> httpx.Response:
+            requests.append(request)
             return httpx.Response(503, json=body, headers={"Retry-After": "9"})
 
-        with AnomalyClient("http://host/prefix/", transport=httpx.MockTransport(answer)) as client:
+        with AnomalyClient("http://host/prefix/", transport=httpx.MockTransport(respond)) as client:
             health = client.health()
         assert (health.ok, health.status, health.reason, health.model) == (False, "starting", "loading", None)
-        assert [str(request.url) for request in asked] == ["http://host/prefix/health"]
+        assert [str(request.url) for request in requests] == ["http://host/prefix/health"]
 
-    def test_fields_of_a_newer_service_are_passed_over(self) -> None:
+    def test_unknown_fields_are_ignored(self) -> None:
         (result,) = ScoreAnswer.parse(
             ("a.png",),
             {
@@ -281,12 +283,12 @@ class TestForeignAnswers:
         assert (result.filename, result.input) == ("a.png", b"hi")
 
 
-def test_keys(connect: Connect, closed_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_api_keys(connect: Connect, closed_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with connect(closed_url, api_key="schlüssel\n") as given:
         assert given.models().default == "digits-5"
     for key in (None, "wrong"):
-        with connect(closed_url, api_key=key) as refused, pytest.raises(Unauthorized) as caught:
-            refused.models()
+        with connect(closed_url, api_key=key) as unauthorized, pytest.raises(Unauthorized) as caught:
+            unauthorized.models()
         assert caught.value.status == 401
     monkeypatch.setenv("ANOMALY_API_KEY", "schlüssel")
     with connect(closed_url) as from_environment:
@@ -316,20 +318,24 @@ def test_connections_are_reused(service: AnomalyClient, digit_files: Digits, mon
     assert len(opened) == 1
 
 
-def test_it_needs_nothing_of_the_service() -> None:
-    code = "import app.client, sys; light = set(sys.modules); app.client.AnomalyClient; print(*sorted(sys.modules))"
+def test_client_imports_no_server_code() -> None:
+    code = "import app.client, sys; app.client.AnomalyClient; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {"torch", "fastapi", "numpy", "PIL", "pydantic", "app.inference", "app.api"}
     assert heavy.isdisjoint(loaded.stdout.split())
     assert "httpx" in loaded.stdout.split()
 
 
-def test_unknown_names_are_no_surprise() -> None:
+def test_exported_names() -> None:
     import app.client
 
     assert all(hasattr(app.client, name) for name in app.client.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = app.client.Nothing
+
+
+def test_picture_is_the_former_name_of_image_input() -> None:
+    assert Picture is ImageInput
 
 
 def _opened(data: bytes) -> Image.Image:

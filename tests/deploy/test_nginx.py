@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from app import __main__ as command
-from app.api.problems import KINDS
+from app.api.problems import PROBLEM_TYPES
 from app.api.settings import Settings
 from app.inference.bundles.store import ModelStore
 from tests import warm
@@ -249,7 +249,7 @@ def test_connections_are_closed_here_before_they_are_there() -> None:
 def test_its_problem_documents_are_worded_as_ours() -> None:
     documents = [json.loads(text) for text in re.findall(r"return \d+ '(\{.*\})';", CONFIGURATION)]
     assert {document["status"] for document in documents} == {413, 502, 504}
-    ours = {(kind.type, kind.title, kind.status) for kind in KINDS.values()}
+    ours = {(kind.type, kind.title, kind.status) for kind in PROBLEM_TYPES.values()}
     for document in documents:
         if document["status"] != 502:  # of which the service has none
             assert (document["type"], document["title"], document["status"]) in ours

@@ -17,15 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ray.cluster_utils import Cluster
 
-from app.client.finding import IMAGE_SUFFIXES
 from app.client.rows import COLUMNS
 from app.inference.bundles.signing import SigningKey
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import BundleRejected, UnsupportedFalseAlarmRate
-from bulk import storage
 from bulk.errors import CannotRun
 from bulk.results import SCHEMA, Results
-from bulk.scoring import OUTCOME, Judge, Scorer
+from bulk.scoring import OUTCOME, ModelSnapshot, ScoringActor
 from bulk.storage import find_images
 from tests.support import ROOT, Server, encode, gradient
 
@@ -56,8 +54,8 @@ def ask(server: Server, files: list[bytes]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def judge(store: Path) -> Judge:
-    return Judge.appoint(ModelStore(store), "digits-5", None, None)
+def snapshot(store: Path) -> ModelSnapshot:
+    return ModelSnapshot.take(ModelStore(store), "digits-5", None, None)
 
 
 @pytest.fixture(scope="module")
@@ -159,21 +157,21 @@ def test_a_killed_job_goes_on_and_a_killed_node_is_made_up_for(
 
 
 def test_an_actor_gives_the_service_s_numbers_to_the_last_bit(
-    judge: Judge, digit_files: dict[int, list[bytes]], server: Server, tmp_path: Path
+    snapshot: ModelSnapshot, digit_files: dict[int, list[bytes]], server: Server, tmp_path: Path
 ) -> None:
     files = [file for digit in (5, 3) for file in digit_files[digit][:4]]
     paths = []
     for number, data in enumerate(files):
         (tmp_path / f"{number}.png").write_bytes(data)
         paths.append(f"{number}.png")
-    scorer = Scorer(judge, batch_size=8, max_pixels=10**6, base=str(tmp_path))
+    scorer = ScoringActor(snapshot, batch_size=8, max_pixels=10**6, base=str(tmp_path))
     rows = scorer(pa.table({"path": paths})).to_pylist()
     for row, answer in zip(rows, ask(server, files), strict=True):
         for name in ("mse", "score", "p_value", "verdict", "warnings", "status"):
             assert row[name] == answer[name]
 
 
-def test_whatever_is_wrong_with_a_image_stands_in_its_row(judge: Judge, tmp_path: Path) -> None:
+def test_whatever_is_wrong_with_a_image_stands_in_its_row(snapshot: ModelSnapshot, tmp_path: Path) -> None:
     (tmp_path / "fine.png").write_bytes(encode(gradient()))
     (tmp_path / "wide.png").write_bytes(encode(gradient(101, 100)))
     (tmp_path / "text.png").write_text("no image")
@@ -195,7 +193,7 @@ def test_whatever_is_wrong_with_a_image_stands_in_its_row(judge: Judge, tmp_path
         f"local://{tmp_path}/missing.png": "missing.png",
         "nul\0.png": "",
     }
-    scorer = Scorer(judge, batch_size=3, max_pixels=10_000, base=str(tmp_path))
+    scorer = ScoringActor(snapshot, batch_size=3, max_pixels=10_000, base=str(tmp_path))
     rows = {row["path"]: row for row in scorer(pa.table({"path": list(expected)})).to_pylist()}
     assert list(rows) == list(expected)
     for path, reason in expected.items():
@@ -208,16 +206,16 @@ def test_whatever_is_wrong_with_a_image_stands_in_its_row(judge: Judge, tmp_path
     assert len({rows[path]["score"] for path, reason in expected.items() if reason is None}) == 1
 
 
-def test_a_judge_is_what_the_store_has_verified(store: Path, judge: Judge, tmp_path: Path) -> None:
+def test_a_judge_is_what_the_store_has_verified(store: Path, snapshot: ModelSnapshot, tmp_path: Path) -> None:
     manifest = ModelStore(store).manifest("digits-5")
-    assert (judge.version, judge.threshold) == (manifest.version, manifest.threshold)
-    finer = Judge.appoint(ModelStore(store), "digits-5", manifest.version, 0.2)
-    assert finer.threshold < judge.threshold
+    assert (snapshot.version, snapshot.threshold) == (manifest.version, manifest.threshold)
+    finer = ModelSnapshot.take(ModelStore(store), "digits-5", manifest.version, 0.2)
+    assert finer.threshold < snapshot.threshold
     with pytest.raises(UnsupportedFalseAlarmRate):
-        Judge.appoint(ModelStore(store), "digits-5", None, 1e-6)
-    forged = Judge(**{**vars(judge), "files": {**judge.files, "model.pt": judge.files["model.pt"] + b"x"}})
+        ModelSnapshot.take(ModelStore(store), "digits-5", None, 1e-6)
+    forged = ModelSnapshot(**{**vars(snapshot), "files": {**snapshot.files, "model.pt": snapshot.files["model.pt"] + b"x"}})
     with pytest.raises(BundleRejected):
-        Scorer(forged, batch_size=8, max_pixels=10_000, base=str(tmp_path))
+        ScoringActor(forged, batch_size=8, max_pixels=10_000, base=str(tmp_path))
 
 
 def test_images_are_found_each_once(tmp_path: Path) -> None:
@@ -231,7 +229,6 @@ def test_images_are_found_each_once(tmp_path: Path) -> None:
     listed = tmp_path / "listed.parquet"
     pq.write_table(pa.table({"path": ["x.png", None, "s3://bucket/y.png", "x.png"], "size": [1, 2, 3, 4]}), listed)
     assert find_images(str(listed), "path").to_pylist() == ["x.png", "s3://bucket/y.png"]
-    assert set(IMAGE_SUFFIXES) == set(storage.IMAGE_SUFFIXES)
 
 
 @pytest.mark.parametrize(
@@ -266,11 +263,11 @@ def outcomes(*paths: str, status: str = "scored") -> pa.Table:
 
 
 @pytest.fixture
-def results(judge: Judge, tmp_path: Path) -> Results:
-    return Results(str(tmp_path / "out"), judge, rows_per_file=4)
+def results(snapshot: ModelSnapshot, tmp_path: Path) -> Results:
+    return Results(str(tmp_path / "out"), snapshot, rows_per_file=4)
 
 
-def test_results_are_whole_files_with_the_columns_of_the_client(results: Results, judge: Judge) -> None:
+def test_results_are_whole_files_with_the_columns_of_the_client(results: Results, snapshot: ModelSnapshot) -> None:
     assert results.earlier().to_pylist() == []
     results.add(outcomes("a", "b"))
     assert not Path(results.folder).exists()
@@ -280,8 +277,8 @@ def test_results_are_whole_files_with_the_columns_of_the_client(results: Results
     results.flush()
     rows = table(Path(results.folder))
     assert list(rows["e"]) == SCHEMA.names == list(COLUMNS)
-    assert (rows["e"]["model"], rows["e"]["version"]) == ("digits-5", judge.version)
-    assert (rows["e"]["false_alarm_rate"], rows["e"]["threshold"]) == (judge.false_alarm_rate, judge.threshold)
+    assert (rows["e"]["model"], rows["e"]["version"]) == ("digits-5", snapshot.version)
+    assert (rows["e"]["false_alarm_rate"], rows["e"]["threshold"]) == (snapshot.false_alarm_rate, snapshot.threshold)
     assert sorted(results.earlier().to_pylist()) == ["a", "b", "c", "d", "e"]
     assert not list(Path(results.folder).glob(".*"))
 
@@ -303,11 +300,11 @@ def test_rejected_images_can_be_tried_again(results: Results) -> None:
     ],
 )
 def test_models_versions_and_rates_are_not_mixed_unasked(
-    results: Results, judge: Judge, change: dict[str, Any], complaint: str
+    results: Results, snapshot: ModelSnapshot, change: dict[str, Any], complaint: str
 ) -> None:
     results.add(outcomes("a"))
     results.flush()
-    other = Results(results.folder, Judge(**{**vars(judge), **change}), rows_per_file=4)
+    other = Results(results.folder, ModelSnapshot(**{**vars(snapshot), **change}), rows_per_file=4)
     with pytest.raises(CannotRun, match=complaint):
         other.earlier()
     assert other.earlier(mixed=True).to_pylist() == ["a"]

@@ -20,7 +20,7 @@ from training.data.datasets import Source, load
 from training.data.splitting import split
 from training.evaluation import evaluate, score_all
 from training.model.recipes import CONV, DEFAULT, LINEAR, TUTORIAL, Recipe
-from training.model.scoring_rules import RULES
+from training.model.scoring_rules import SCORING_RULES
 from training.pipeline import Published, train
 
 
@@ -46,7 +46,7 @@ def test_the_recorded_split_is_the_one_that_was_used(trained: Published, store: 
     bundle = ModelStore(store).load("digits-5", manifest.version)
     scores = score_all(bundle.model, data.normal[list(recorded.calibration)]).score
     assert sorted(scores) == pytest.approx(manifest.calibration.scores, rel=1e-5)
-    assert Calibration(manifest.calibration.scores).threshold(0.05) == manifest.threshold
+    assert Calibration(manifest.calibration.scores).threshold_for(0.05) == manifest.threshold
 
 
 def test_it_tells_fives_from_other_digits(trained: Published) -> None:
@@ -131,7 +131,7 @@ def test_coloured_images_of_any_size_with_every_recipe(tmp_path: Path, recipe: R
         source=Source(str(tmp_path / "parts"), data_dir=tmp_path / "data", size=(33, 20)),
         name="parts",
         recipe=dataclasses.replace(recipe, epochs=2),
-        rule=RULES[rule],
+        rule=SCORING_RULES[rule],
         false_alarm_rate=0.1,
         guarantee="strict",
     )

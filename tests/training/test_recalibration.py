@@ -44,7 +44,7 @@ def scores_of(store: ModelStore, files: list[bytes]) -> list[float]:
 
 
 def new_threshold(scores: list[float], rate: float) -> float:
-    return Calibration(scores).threshold(rate)
+    return Calibration(scores).threshold_for(rate)
 
 
 def test_a_folder_of_new_images(
@@ -116,7 +116,7 @@ def test_another_promise(
     assert run(capsys, store, "--images", folder, *options)[0] == 0
     after = store.manifest("digits-5")
     assert (after.false_alarm_rate, after.guarantee) == (0.1, "strict")
-    assert after.threshold == Calibration(after.calibration.scores).threshold(0.1, "strict")
+    assert after.threshold == Calibration(after.calibration.scores).threshold_for(0.1, "strict")
     assert after.recalibration is not None
     assert after.recalibration.data.groups == 1
 

@@ -3,60 +3,49 @@
 import argparse
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
 
 from app.inference.bundles.manifest import NAME_PATTERN
-from app.inference.images.decoding import SIDES
-from training.cli.interrupts import exit_on_interrupt
+from app.inference.images.model_input import SIDES
 from training.cli.key_files import signing_key
-from training.cli.parser import PROGRAM, STORE, STORE_COMMANDS, Parser, add_help, one_of
+from training.cli.parser import DEFAULT_STORE, PROGRAM, Parser, add_help, one_of
 from training.data.datasets import BUILT_IN, Source
 from training.model.recipes import DEFAULT, RECIPES
-from training.model.scoring_rules import DEFAULT_SCORING_RULE, RULES
+from training.model.scoring_rules import DEFAULT_SCORING_RULE, SCORING_RULES
 
 if TYPE_CHECKING:
     from training.pipeline import Run
 
 _USAGE: Final = """%(prog)s [--data SOURCE] [--name NAME] [options]
-       %(prog)s {list,show,activate,verify,keygen,sign,recalibrate} …"""
+       %(prog)s COMMAND …"""
 
 _DESCRIPTION: Final = """\
 Learns from normal images what is normal, calibrates a threshold with a
-guaranteed false-alarm rate, and publishes the model; a running service picks it
-up by itself.
+guaranteed false-alarm rate, and publishes the model. A running service loads it
+automatically.
 
 examples:
-  python -m training --data digits             in seconds, with no download
-  python -m training --data mnist --normal 5   the model that ships: fives
-  python -m training --data parts              images of your own
+  python -m training --data digits             seconds, without download
+  python -m training --data mnist --normal 5   the shipped model: fives
+  python -m training --data parts              your own images
   python -m training --data parts --recipe linear --score local-relative
                                                textured surfaces
   python -m training --recipe tutorial         the classic, 784-512-256-128
 
-the store:
-  python -m training list                      what is there, with its figures
-  python -m training show NAME [VERSION]       one version in full
-  python -m training activate NAME VERSION     serve that version: a rollback
-  python -m training verify [NAME [VERSION]]   whether all is as published
-  python -m training keygen FILE               a key to sign versions with
-  python -m training sign NAME --key FILE      say who made it
-  python -m training recalibrate NAME --images FOLDER
-                                               a new threshold, the same weights
-
 a folder of images, of any size and format, grey or colour:
   parts/normal/              to learn from; a sub-folder is a group, never split
-  parts/test/normal/         to evaluate on, if there are any
-  parts/test/anomaly/KIND/   likewise, by kind of anomaly"""
+  parts/test/normal/         optional, to evaluate on
+  parts/test/anomaly/KIND/   optional, by kind of anomaly"""
 
 
-def parse(arguments: list[str]) -> "Run":
-    """The run that the options describe; what cannot be one ends the process with one line and status 2."""
-    options = _parser().parse(arguments)
-    with exit_on_interrupt():  # seconds that help and usage errors need not wait
-        from training.pipeline import Run  # noqa: PLC0415
+def run_of(options: argparse.Namespace) -> "Run":
+    """The run that parsed options describe."""
+    from training.pipeline import Run  # noqa: PLC0415  takes seconds, which help and usage errors need not wait
+
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
     recipe = dataclasses.replace(
         RECIPES[options.recipe], **{name: value for name, value in changes.items() if value is not None}
@@ -72,7 +61,7 @@ def parse(arguments: list[str]) -> "Run":
         ),
         name=options.name or _default_name(options.data, options.normal),
         recipe=recipe,
-        rule=RULES[options.score],
+        rule=SCORING_RULES[options.score],
         store=options.store,
         false_alarm_rate=options.false_alarm_rate,
         guarantee=options.guarantee,
@@ -83,8 +72,14 @@ def parse(arguments: list[str]) -> "Run":
     )
 
 
-def _parser() -> Parser:
-    parser = Parser(PROGRAM, usage=_USAGE, description=_DESCRIPTION, words=STORE_COMMANDS)
+def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
+    """The parser of a training run; commands can be added to it.
+
+    Args:
+        run: called with the options where no command is given.
+    """
+    parser = Parser(prog=PROGRAM, usage=_USAGE, description=_DESCRIPTION)
+    parser.set_defaults(run=run)
     what = parser.add_argument_group("what to learn")
     what.add_argument("--data", metavar="SOURCE", default="mnist", help=f"{', '.join(BUILT_IN)}, or a folder")
     what.add_argument(
@@ -113,7 +108,7 @@ def _parser() -> Parser:
     )
     where = parser.add_argument_group("where it goes")
     where.add_argument("--name", type=_name, help="the model's name (default: SOURCE-LABELS, as mnist-5)")
-    where.add_argument("--store", metavar="FOLDER", type=Path, default=STORE, help="folder of the model store")
+    where.add_argument("--store", metavar="FOLDER", type=Path, default=DEFAULT_STORE, help="folder of the model store")
     where.add_argument(
         "--sign-key",
         metavar="FILE",
@@ -137,9 +132,9 @@ def _parser() -> Parser:
     promise.add_argument(
         "--score",
         metavar="RULE",
-        type=one_of("scoring rule", RULES),
+        type=one_of("scoring rule", SCORING_RULES),
         default=DEFAULT_SCORING_RULE,
-        help=f"the error that decides: {', '.join(RULES)}; docs/scoring.md says when to use which",
+        help=f"the error that decides: {', '.join(SCORING_RULES)}; docs/scoring.md says when to use which",
     )
     how = parser.add_argument_group("how to learn")
     how.add_argument(

@@ -1,51 +1,63 @@
-"""What the commands share: errors of one line, a guess at what was meant, help that opens with examples."""
+"""What all commands share: one-line errors with suggestions, help that opens with examples, arguments of the store."""
 
 import argparse
-import difflib
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from rich.console import Console
 
+from app.inference.bundles.store import ModelStore
+from app.inference.errors import UnknownModel, UnknownVersion
+from training.cli.key_files import trusted_keys
+from training.errors import TrainingError, did_you_mean
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction["Parser"]
+
 PROGRAM: Final = "python -m training"
-STORE_COMMANDS: Final = ("list", "show", "activate", "verify", "keygen", "sign", "recalibrate")
-STORE: Final = Path("model_store")
+DEFAULT_STORE: Final = Path("model_store")
 
 _HELP_WIDTH: Final = 100
 _OPTION_WIDTH: Final = 26
-_WIDTH_OF_FILES: Final = 160
+_PIPE_WIDTH: Final = 160
+_ARGUMENTS: Final = {"NAME": "a model", "VERSION": "one of its versions"}
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; its help shows examples as they were written, and every default.
+    """Reports errors in one line with suggestions; its help shows every default."""
 
-    Args:
-        prog: what was called.
-        usage: the first lines of the help.
-        description: what follows them.
-        words: what may stand in the place of all options.
-    """
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, formatter_class=_Formatter, add_help=False, allow_abbrev=False)
+        self._commands: Commands | None = None
 
-    def __init__(self, prog: str, *, usage: str, description: str, words: Sequence[str] = ()) -> None:
-        super().__init__(prog=prog, usage=usage, description=description, formatter_class=_Formatter, add_help=False)
-        self._words = words
+    def add_commands(self, title: str) -> "Commands":
+        """Sub-parsers for commands, each the first word in place of all options."""
+        self._commands = self.add_subparsers(title=title, metavar="COMMAND", dest="command", prog=self.prog)
+        return self._commands
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with status 2."""
         self.exit(2, f"error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
-    def parse(self, arguments: list[str]) -> argparse.Namespace:
-        """As ``parse_args``, with a guess at what an unknown option was meant to be."""
-        options, unknown = self.parse_known_args(arguments)
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; unknown arguments are an error with a suggestion."""
+        options, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            if unknown[0] in self._words:
-                self.error(f"{unknown[0]!r} must be the first word")
-            meant = did_you_mean(unknown[0].split("=")[0], [*self._words, *self._option_string_actions])
-            self.error(f"{unknown[0]!r} is not understood{meant}")
-        return options
+            self._reject(unknown[0], self._option_string_actions)
+        if self._commands and options.command and list(args or ())[:1] != [options.command]:
+            self.error(f"{options.command!r} must be the first word")
+        return options, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action is self._commands and value not in self._commands.choices:
+            self._reject(value, self._commands.choices)
+        super()._check_value(action, value)
+
+    def _reject(self, word: str, known: Iterable[str]) -> NoReturn:
+        self.error(f"{word!r} is not understood{did_you_mean(word.split('=')[0], known)}")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -60,14 +72,83 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 
 
 def add_help(group: argparse._ActionsContainer) -> None:
-    """The last option, as people look for it."""
+    """Adds ``--help`` as the last option."""
     group.add_argument("-h", "--help", action="help", help="show this and stop")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A guess to append to an error; empty where nothing is close."""
-    close = difflib.get_close_matches(word.lower(), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+class StoreCommand:
+    """A command about the store: its parser, and how its options are checked.
+
+    Args:
+        commands: where it is registered.
+        word: the command.
+        names: NAME and VERSION, in brackets where they are optional.
+        summary: one line for the list of commands.
+        description: the text of its own help.
+        run: called with its options.
+        more: options that the usage line names.
+
+    Attributes:
+        options: the group for further options.
+    """
+
+    def __init__(
+        self,
+        commands: "Commands",
+        word: str,
+        names: Sequence[str],
+        *,
+        summary: str,
+        description: str,
+        run: Callable[[argparse.Namespace], None],
+        more: Sequence[str] = (),
+    ) -> None:
+        usage = " ".join(["%(prog)s", *names, *more, "[--store FOLDER]"])
+        parser = commands.add_parser(word, usage=usage, help=summary, description=description)
+        parser.set_defaults(run=lambda options: run(_checked(options)))
+        what = parser.add_argument_group("what")
+        for name in names:
+            plain = name.strip("[]")
+            nargs = None if name == plain else "?"
+            what.add_argument(plain.lower(), metavar=plain, nargs=nargs, help=_ARGUMENTS[plain])
+        self.options = parser.add_argument_group("options")
+        self.options.add_argument(
+            "--store", metavar="FOLDER", type=Path, default=DEFAULT_STORE, help="folder of the model store"
+        )
+        add_help(self.options)
+
+    def add_trusted_keys(self) -> None:
+        """Adds ``--trusted-keys``."""
+        self.options.add_argument(
+            "--trusted-keys",
+            metavar="KEYS",
+            type=trusted_keys,
+            help="public keys, as a file or a comma list: refuse versions that none of them has signed",
+        )
+
+
+def store_of(options: argparse.Namespace) -> ModelStore:
+    """The store of a command; with trusted keys it refuses versions that none of them has signed."""
+    return ModelStore(options.store, getattr(options, "trusted_keys", None))
+
+
+def _checked(options: argparse.Namespace) -> argparse.Namespace:
+    """Options whose store, model and version exist.
+
+    Raises:
+        TrainingError: the store does not exist.
+        UnknownModel, UnknownVersion: it has no such model or version.
+    """
+    if not options.store.is_dir():
+        raise TrainingError(f"store not found: {options.store}")
+    if name := getattr(options, "name", None):
+        known = ModelStore(options.store).contents()
+        if name not in known:
+            raise UnknownModel(f"{options.store} has no model {name!r}{did_you_mean(name, known)}")
+        version = getattr(options, "version", None)
+        if version is not None and version not in known[name]:
+            raise UnknownVersion(f"{name} has no version {version!r}{did_you_mean(version, known[name])}")
+    return options
 
 
 def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
@@ -76,8 +157,8 @@ def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
 
     def check(text: str) -> str:
         if text not in names:
-            meant = did_you_mean(text, names) or f"; there are {', '.join(names)}"
-            raise argparse.ArgumentTypeError(f"there is no {what} {text!r}{meant}")
+            meant = did_you_mean(text, names) or f"; choose from {', '.join(names)}"
+            raise argparse.ArgumentTypeError(f"unknown {what} {text!r}{meant}")
         return text
 
     return check
@@ -85,9 +166,9 @@ def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
 
 def console() -> Console:
     """Standard output: as wide as the terminal; in files and pipes wide enough to keep rows whole."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
-def command(*words: str, store: Path) -> str:
-    """A command to copy, with the store where it is not the usual one."""
-    return f"{PROGRAM} {shlex.join([*words, *([] if store == STORE else ['--store', str(store)])])}"
+def command_line(*words: str, store: Path) -> str:
+    """A command to copy, with the store unless it is the default one."""
+    return f"{PROGRAM} {shlex.join([*words, *([] if store == DEFAULT_STORE else ['--store', str(store)])])}"

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from training.card import outcome_rows, table_of
-from training.cli.parser import command
+from training.cli.card import outcome_rows, table_of
+from training.cli.parser import command_line
 from training.data.datasets import DOWNLOADED, Dataset
 from training.data.folders import NORMAL
 from training.model.fitting import Epoch
@@ -127,12 +127,12 @@ class Display(Observer):
         self._print("")
         for label, path in (
             ("bundle", directory),
-            ("images", directory / "report"),
+            ("charts", directory / "report"),
             ("report", directory / "report" / "index.html"),
         ):
             self._print(f"[cyan]{label:<10}[/]{escape(str(path))}")
         if before:
-            back = command("activate", manifest.name, before, store=self._run.store)
+            back = command_line("activate", manifest.name, before, store=self._run.store)
             self._print(f"[cyan]{'undo':<10}[/]{escape(back)}")
 
     def _left(self, done: int) -> str:

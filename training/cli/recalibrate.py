@@ -12,28 +12,66 @@ from rich.table import Table
 
 from app.inference.bundles.signing import TrustedKeys
 from app.inference.bundles.store import ModelStore
+from app.inference.decisions.conformal import anomaly_rate
 from training.cli.interrupts import exit_on_interrupt
 from training.cli.key_files import signing_key
 from training.cli.options import groups_rule, rate
-from training.cli.parser import command, console, one_of
-from training.cli.store_parser import StoreParser
+from training.cli.parser import StoreCommand, command_line, console, one_of
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
+    from training.cli.parser import Commands
     from training.recalibration import NewImages, Recalibrated
 
 _SHOWN = 10
 
 
-def run(arguments: list[str]) -> None:
+def add_to(commands: "Commands") -> None:
+    """Registers the command."""
+    command = StoreCommand(
+        commands,
+        "recalibrate",
+        ["NAME"],
+        summary="a new threshold for the same weights",
+        description="Publishes a new version with the weights of the current one and a threshold from\n"
+        "new normal images: after a new camera, other light, a changed product. The\n"
+        "weights must not have been fitted on them. Instead of --images, --feedback uses\n"
+        "the scores of images that operators labelled.",
+        run=run,
+        more=["--images FOLDER"],
+    )
+    add = command.options.add_argument
+    add(
+        "--images",
+        metavar="FOLDER",
+        type=Path,
+        help="normal images, or a training folder, of which normal/ is used",
+    )
+    add("--feedback", metavar="FILE", type=Path, help="operators' labels, as the service keeps them")
+    add("--groups", metavar="RULE", type=groups_rule, default="folder", help="what forms a group, as in training")
+    add("--false-alarm-rate", metavar="RATE", type=rate, help="guaranteed rate (default: that of the current version)")
+    add(
+        "--guarantee",
+        type=one_of("guarantee", ["marginal", "strict"]),
+        help="marginal or strict (default: that of the current version)",
+    )
+    add(
+        "--sign-key",
+        metavar="FILE",
+        type=signing_key,
+        help="sign the new version with this private key; the current one must be signed with it or a trusted one",
+    )
+    command.add_trusted_keys()
+
+
+def run(options: argparse.Namespace) -> None:
     """Scores new normal images, publishes a version with the threshold that they give, shows old and new.
 
     Raises:
         TrainingError, InferenceError: it cannot be done; the text says what would help.
     """
-    options = _parser().read(arguments)
     if (options.images is None) is (options.feedback is None):
-        raise TrainingError("say where the normal images come from: either --images FOLDER or --feedback FILE")
+        raise TrainingError("normal images are required: give either --images FOLDER or --feedback FILE")
     with exit_on_interrupt():
         from training.recalibration import from_images, from_labels, recalibrate  # noqa: PLC0415
     store = _store(options)
@@ -54,46 +92,6 @@ def run(arguments: list[str]) -> None:
         key=options.sign_key,
     )
     _show(out, new, done, options.store)
-
-
-def _parser() -> StoreParser:
-    parser = StoreParser(
-        "recalibrate",
-        ["NAME"],
-        "Publishes a new version with the weights of the current one and a threshold from\n"
-        "new images of what is normal: after a new camera, other light, a changed\n"
-        "product. They must be images that the weights were not fitted on. Instead of\n"
-        "--images, --feedback takes the scores of images that operators labelled.",
-        "--images FOLDER",
-    )
-    parser.how.add_argument(
-        "--images",
-        metavar="FOLDER",
-        type=Path,
-        help="normal images, or a folder for training, of which normal/ is taken",
-    )
-    parser.how.add_argument(
-        "--feedback", metavar="FILE", type=Path, help="labels that operators gave the service (ANOMALY_FEEDBACK_PATH)"
-    )
-    parser.how.add_argument(
-        "--groups", metavar="RULE", type=groups_rule, default="folder", help="what is one thing, as in training"
-    )
-    parser.how.add_argument(
-        "--false-alarm-rate", metavar="RATE", type=rate, help="what to promise (default: what the current version does)"
-    )
-    parser.how.add_argument(
-        "--guarantee",
-        type=one_of("guarantee", ["marginal", "strict"]),
-        help="how to promise it, marginal or strict (default: as the current version does)",
-    )
-    parser.how.add_argument(
-        "--sign-key",
-        metavar="FILE",
-        type=signing_key,
-        help="sign the new version with this private key; the current one must be signed with it or a trusted one",
-    )
-    parser.add_trusted_keys()
-    return parser
 
 
 def _store(options: argparse.Namespace) -> ModelStore:
@@ -134,14 +132,14 @@ def _show(out: Console, new: "NewImages", done: "Recalibrated", store: Path) -> 
     out.print("")
     for line in _effect(new, done):
         out.print(escape(line), soft_wrap=True)
-    back = command("activate", before.name, before.version, store=store)
+    back = command_line("activate", before.name, before.version, store=store)
     out.print(f"\n[cyan]{'bundle':<8}[/]{escape(str(done.directory))}", soft_wrap=True)
     out.print(f"[cyan]{'undo':<8}[/]{escape(back)}", soft_wrap=True)
 
 
 def _flagged(scores: Sequence[float], threshold: float) -> str:
-    count = sum(score > threshold for score in scores)
-    return f"{count:,} ({count / len(scores):.2%})"
+    share = anomaly_rate(scores, threshold)
+    return f"{round(share * len(scores)):,} ({share:.2%})"
 
 
 def _effect(new: "NewImages", done: "Recalibrated") -> list[str]:

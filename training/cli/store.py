@@ -1,9 +1,10 @@
-"""``python -m training list | show | activate | verify``: the store from the outside."""
+"""``python -m training list | show | activate | verify``: inspect the store, switch versions."""
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.console import Console
@@ -13,10 +14,12 @@ from rich.table import Table
 from app.inference.bundles.manifest import Manifest
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import BundleRejected, InferenceError, UnknownModel
-from training.card import all_rows, size_of, table_of
-from training.cli.parser import PROGRAM, command, console
-from training.cli.store_parser import StoreParser, store_of
+from training.cli.card import all_rows, size_of, table_of
+from training.cli.parser import PROGRAM, StoreCommand, command_line, console, store_of
 from training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from training.cli.parser import Commands
 
 _CURRENT_MARK: Final = "●"
 _UNBOUNDED: Final = 1000
@@ -24,14 +27,14 @@ _UNBOUNDED: Final = 1000
 
 @dataclass(frozen=True)
 class Version:
-    """One version as it lies in the store.
+    """One version in the store.
 
     Attributes:
         name: its model.
         version: its name.
         current: whether CURRENT names it.
-        manifest: its card; None where that is refused.
-        refusal: why.
+        manifest: None if it was refused.
+        refusal: the reason.
     """
 
     name: str
@@ -41,11 +44,51 @@ class Version:
     refusal: str | None
 
 
-def list_all(arguments: list[str]) -> None:
+def add_to(commands: "Commands") -> None:
+    """Registers the commands."""
+    listing = StoreCommand(
+        commands,
+        "list",
+        [],
+        summary="every model and version, with figures",
+        description="Shows every model and version, newest first.",
+        run=list_all,
+    )
+    showing = StoreCommand(
+        commands,
+        "show",
+        ["NAME", "[VERSION]"],
+        summary="one version in full",
+        description="Shows one version, by default the current one.",
+        run=show,
+    )
+    for each in (listing, showing):
+        each.options.add_argument("--json", action="store_true", help="for programs")
+    activating = StoreCommand(
+        commands,
+        "activate",
+        ["NAME", "VERSION"],
+        summary="serve that version: a rollback",
+        description="Verifies a version and makes it the current one: a rollback, or undoing one.\n"
+        "A running service switches within about a second.",
+        run=activate,
+    )
+    verifying = StoreCommand(
+        commands,
+        "verify",
+        ["[NAME]", "[VERSION]"],
+        summary="check that everything is as published",
+        description="Checks each version as a service does before loading it: the signature, if\n"
+        "keys are given, the manifest's seal, the SHA-256 of every file, and the model's\n"
+        "output for probe images. Exit status 1 if anything is broken.",
+        run=verify,
+    )
+    for each in (activating, verifying):
+        each.add_trusted_keys()
+
+
+def list_all(options: argparse.Namespace) -> None:
     """Shows the whole store."""
-    parser = StoreParser("list", [], "Shows every model and version, newest first.")
-    _add_json(parser)
-    options = parser.read(arguments)
     store = store_of(options)
     found = [
         _read(store, name, version) for name, versions in store.contents().items() for version in reversed(versions)
@@ -56,18 +99,15 @@ def list_all(arguments: list[str]) -> None:
         refusals = [each.refusal for each in found] + [_current_or_why(store, name)[1] for name in store.contents()]
         _print_list(console(), found, [refusal for refusal in refusals if refusal])
     else:
-        print(f"{store.root} holds no models yet; {PROGRAM} --help says how to make one")
+        print(f"{store.root} has no models yet; see {PROGRAM} --help")
 
 
-def show(arguments: list[str]) -> None:
+def show(options: argparse.Namespace) -> None:
     """Shows one version.
 
     Raises:
-        InferenceError: there is no such version, or its card is broken.
+        InferenceError: it does not exist, or its manifest is broken.
     """
-    parser = StoreParser("show", ["NAME", "[VERSION]"], "Shows one version, by default the current one.")
-    _add_json(parser)
-    options = parser.read(arguments)
     store = store_of(options)
     shown = _read(store, options.name, options.version or store.current(options.name))
     if shown.manifest is None:
@@ -82,46 +122,29 @@ def show(arguments: list[str]) -> None:
     out.print(f"\n[cyan]files[/]  {escape(str(store.root / shown.name / shown.version))}", soft_wrap=True)
 
 
-def activate(arguments: list[str]) -> None:
+def activate(options: argparse.Namespace) -> None:
     """Makes a version current.
 
     Raises:
-        InferenceError: there is no such version, or it is broken.
+        InferenceError: it does not exist, or it is broken.
     """
-    parser = StoreParser(
-        "activate",
-        ["NAME", "VERSION"],
-        "Verifies a version and makes it the one that is served: a rollback, or its\n"
-        "undoing. A running service follows within about a second.",
-    )
-    parser.add_trusted_keys()
-    options = parser.read(arguments)
     store, name, version = store_of(options), options.name, options.version
     before = _current(store, name)
     store.activate(name, version)
     if before == version:
-        print(f"{name} {version} is current, as it was")
+        print(f"{name} {version} is already current")
         return
     print(f"{name} {version} is current")
     if before:
-        print(f"undo: {command('activate', name, before, store=store.root)}")
+        print(f"undo: {command_line('activate', name, before, store=store.root)}")
 
 
-def verify(arguments: list[str]) -> None:
+def verify(options: argparse.Namespace) -> None:
     """Checks the store.
 
     Raises:
         TrainingError: something is broken.
     """
-    parser = StoreParser(
-        "verify",
-        ["[NAME]", "[VERSION]"],
-        "Checks each version as a service does before it serves it: the signature, if\n"
-        "keys are given, the manifest's seal, the SHA-256 of every file, and what the\n"
-        "model answers to probe images. Ends with status 1 if anything is broken.",
-    )
-    parser.add_trusted_keys()
-    options = parser.read(arguments)
     store = store_of(options)
     chosen = {options.name: store.versions(options.name)} if options.name else store.contents()
     if options.version:
@@ -137,8 +160,8 @@ def verify(arguments: list[str]) -> None:
             except BundleRejected as error:
                 found.append(str(error))
                 continue
-            out.print(f"[green]OK[/]       {name}/{version}{' ' + _CURRENT_MARK if version == current else ''}",
-                      soft_wrap=True)  # fmt: skip
+            mark = f" {_CURRENT_MARK}" if version == current else ""
+            out.print(f"[green]OK[/]       {name}/{version}{mark}", soft_wrap=True)
         for line in found:
             out.print(f"[bold red]REFUSED[/]  {escape(line)}", soft_wrap=True)
         refusals += found
@@ -146,11 +169,7 @@ def verify(arguments: list[str]) -> None:
         places = "1 place" if len(refusals) == 1 else f"{len(refusals)} places"
         raise TrainingError(f"{store.root} is broken in {places}, see above")
     if not chosen:
-        print(f"{store.root} holds no models")
-
-
-def _add_json(parser: StoreParser) -> None:
-    parser.how.add_argument("--json", action="store_true", help="for programs")
+        print(f"{store.root} has no models")
 
 
 def _current(store: ModelStore, name: str) -> str | None:
@@ -161,7 +180,7 @@ def _current_or_why(store: ModelStore, name: str) -> tuple[str | None, str | Non
     try:
         return store.current(name), None
     except UnknownModel:
-        return None, f"{name}/CURRENT is missing: none of its versions is served"
+        return None, f"{name}/CURRENT is missing: no version is served"
     except InferenceError as error:
         return None, str(error)
 
@@ -193,7 +212,7 @@ def _summary(each: Version) -> dict[str, Any]:
 
 
 def _card(manifest: Manifest) -> dict[str, Any]:
-    """The manifest without its bulk: single scores, indices of images, the golden image."""
+    """The manifest without bulky fields: scores, image indices, the golden image."""
     return manifest.model_dump(
         mode="json", exclude={"calibration": {"scores"}, "training": {"split"}, "golden": {"image"}}
     )
@@ -204,7 +223,7 @@ def _print_json(value: object) -> None:
 
 
 def _print_list(out: Console, found: Sequence[Version], refusals: Sequence[str]) -> None:
-    """One line per version where the window is wide enough, else two."""
+    """One line per version, or two in narrow windows."""
     wide = _list_table(found, stacked=False)
     fits = out.measure(wide, options=out.options.update(max_width=_UNBOUNDED)).maximum <= out.width
     out.print(wide if fits else _list_table(found, stacked=True))
@@ -214,7 +233,7 @@ def _print_list(out: Console, found: Sequence[Version], refusals: Sequence[str])
         out.print(f"[bold red]REFUSED[/]  {escape(refusal)}", soft_wrap=True)
 
 
-# What stands above what where lines are short.
+# Pairs of columns; narrow windows show each pair in two lines.
 _COLUMNS: Final = (("model", "version"), ("created", "size"), ("recipe", "rule"), ("threshold", "α"), ("AUROC", ""))
 _NUMBERS: Final = _COLUMNS[3:]
 

@@ -16,11 +16,10 @@ from urllib.error import URLError
 import numpy as np
 import torch
 
-from app.inference.images.decoding import InputSpec
-from training.cli.parser import did_you_mean
+from app.inference.images.model_input import InputSpec
 from training.data import folders
 from training.data.folders import NORMAL, Mode
-from training.errors import TrainingError
+from training.errors import TrainingError, did_you_mean
 
 DOWNLOADED: Final = ("mnist", "fashion-mnist")
 BUILT_IN: Final = (*DOWNLOADED, "digits")

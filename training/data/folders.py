@@ -18,14 +18,15 @@ import numpy as np
 import torch
 
 from app.inference.errors import InferenceError
-from app.inference.images.decoding import InputSpec, open_image
+from app.inference.images.decoding import open_image
+from app.inference.images.formats import SUFFIXES
+from app.inference.images.model_input import InputSpec
 from training.errors import TrainingError
 
 Mode = Literal["auto", "L", "RGB"]
 
 NORMAL: Final = "normal"
 
-_IMAGE_SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _MAX_PIXELS: Final = 200_000_000  # the user's own files: only a slip or a bomb is larger
 _PIXELS_TO_GUESS_COLOUR: Final = 32
 _SAMPLE_TO_GUESS_COLOUR: Final = 50
@@ -34,7 +35,7 @@ _DECODER: Final = 1  # raise when decoding changes, so that no stale cache is re
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedFiles:
     """The images of a list of files.
 
     Attributes:
@@ -52,7 +53,7 @@ def image_files(folder: Path) -> list[Path]:
     """All image files below a folder, by suffix, in a fixed order; none if it does not exist."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def normal_files(root: Path) -> list[Path]:
@@ -62,12 +63,12 @@ def normal_files(root: Path) -> list[Path]:
         TrainingError: there are none; the text says what is missing.
     """
     if not (root / NORMAL).is_dir():
-        loose = sum(path.suffix.lower() in _IMAGE_SUFFIXES for path in root.iterdir())
+        loose = sum(path.suffix.lower() in SUFFIXES for path in root.iterdir())
         found = f"; move the {loose:,} images that lie in {root} itself there" if loose else ""
         raise TrainingError(f"{root} has no folder {NORMAL}/ with the images to learn from{found}")
     files = image_files(root / NORMAL)
     if not files:
-        raise TrainingError(f"{root / NORMAL} holds no images ({', '.join(sorted(_IMAGE_SUFFIXES))})")
+        raise TrainingError(f"{root / NORMAL} holds no images ({', '.join(sorted(SUFFIXES))})")
     return files
 
 
@@ -104,7 +105,7 @@ def guess_mode(files: Sequence[Path]) -> Literal["L", "RGB"]:
     return "RGB" if len(sample) and bool((spread > _NOTICEABLE_COLOUR).any()) else "L"
 
 
-def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> Decoded:
+def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> DecodedFiles:
     """Decodes files by the service's code, in parallel; a second call with the same files reads the cache.
 
     Args:
@@ -116,7 +117,7 @@ def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> Dec
     if kept_file and kept_file.is_file():
         with np.load(kept_file) as found:
             unreadable = zip(found["unreadable"].tolist(), found["reasons"].tolist(), strict=True)
-            return Decoded(
+            return DecodedFiles(
                 torch.from_numpy(found["images"]),
                 tuple(found["kept"].tolist()),
                 tuple((files[index], reason) for index, reason in unreadable),
@@ -129,7 +130,9 @@ def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> Dec
     if kept_file:
         with suppress(OSError):  # a cache is a convenience: a read-only or full disk stops no training
             _keep(kept_file, images, good, bad)
-    return Decoded(images, tuple(index for index, _ in good), tuple((files[index], reason) for index, reason in bad))
+    return DecodedFiles(
+        images, tuple(index for index, _ in good), tuple((files[index], reason) for index, reason in bad)
+    )
 
 
 def _keep(

@@ -14,7 +14,7 @@ _LEAST_TO_FIT = 0.25
 
 
 @dataclass(frozen=True)
-class Parts:
+class Partition:
     """Disjoint, ascending indices into the normal images; together all of them."""
 
     fit: tuple[int, ...]
@@ -29,7 +29,7 @@ def split(
     false_alarm_rate: float,
     guarantee: Guarantee = "marginal",
     seed: int,
-) -> Parts:
+) -> Partition:
     """Splits normal images; those with equal group names stay together.
 
     The calibration part takes its share, or more where α needs more and a quarter still is left to fit on.
@@ -80,4 +80,4 @@ def split(
             f"{count} images in {len(members)} groups cannot be split: whole groups for calibration leave only "
             f"{len(fit)} images to learn from. Add groups or ask for a coarser --false-alarm-rate"
         )
-    return Parts(fit, validation, calibration)
+    return Partition(fit, validation, calibration)

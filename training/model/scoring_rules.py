@@ -90,19 +90,6 @@ class Mse(nn.Module):
         return squared_error(images, reconstructions).flatten(1).mean(1)
 
 
-class Relative(nn.Module):
-    """MSE over the larger of the image's and the reconstruction's mean square."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.floor = FLOOR
-
-    def forward(self, images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
-        """Two (N, C, H, W) → (N,)."""
-        mse = squared_error(images, reconstructions).flatten(1).mean(1)
-        return mse / _energy(images, reconstructions, self.floor)
-
-
 class Smoothed(nn.Module):
     """Mean square of the difference after a 3 × 3 mean filter."""
 
@@ -168,7 +155,7 @@ class LocalRelative(nn.Module):
 
 
 @dataclass(frozen=True)
-class Rule:
+class ScoringRule:
     """A rule under the name that bundles carry."""
 
     name: str
@@ -176,25 +163,24 @@ class Rule:
     module: type[nn.Module]
 
 
-RULES: Final = {
+SCORING_RULES: Final = {
     rule.name: rule
     for rule in (
-        Rule("mse", "mean((x - x̂)²)", Mse),
-        Rule("relative", f"mean((x - x̂)²) / max(mean(x²), mean(x̂²), {FLOOR})", Relative),
-        Rule("smoothed", "mean(box3(x - x̂)²)", Smoothed),
-        Rule(
+        ScoringRule("mse", "mean((x - x̂)²)", Mse),
+        ScoringRule("smoothed", "mean(box3(x - x̂)²)", Smoothed),
+        ScoringRule(
             "smoothed-relative",
             f"mean(box3(x - x̂)²) / max(mean(x²), mean(x̂²), {FLOOR})",
             SmoothedRelative,
         ),
-        Rule(
+        ScoringRule(
             "smoothed-extent",
             f"mean(box3(x - x̂)²) / (max(mean(x), mean(x̂), {FLOOR}) · (tv(x) · tv(x̂))^¼), "
             f"tv = max(mean|Δrow| + mean|Δcolumn|, {FLOOR})",
             SmoothedExtent,
         ),
-        Rule("local", f"max over windows of side/{WINDOW_SHARE} of mean((x - x̂)²)", Local),
-        Rule(
+        ScoringRule("local", f"max over windows of side/{WINDOW_SHARE} of mean((x - x̂)²)", Local),
+        ScoringRule(
             "local-relative",
             f"max over windows of side/{WINDOW_SHARE} of mean((x - x̂)²) / max(mean((x - x̂)²), {MSE_FLOOR})",
             LocalRelative,

@@ -1,4 +1,4 @@
-"""Cuts off work that nobody needs any more."""
+"""Cancellation of a block of code on an event, such as a timeout or a disconnected client."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -6,31 +6,31 @@ from types import TracebackType
 
 
 class CancelScope(ABC):
-    """Cancels the body of a ``with`` when :meth:`cut` is called, and raises an error instead.
+    """Cancels the body of a ``with`` block when :meth:`cancel` is called, and raises :meth:`error` instead.
 
-    It does for any event what asyncio.timeout does for time, and costs less: every request pays for it, twice.
+    As asyncio.timeout, for any event, and cheaper: every request enters two of them.
     """
 
     def __init__(self) -> None:
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  it is made in a coroutine
+        assert task is not None  # noqa: S101  created in a coroutine
         self._task = task
-        self._is_cut = False
+        self._cancelled = False
 
     def __enter__(self) -> None:
-        """What is to be cut off begins."""
+        """Begins the block."""
         self._cancelling = self._task.cancelling()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """It is over. A cancellation that came from elsewhere goes on."""
-        if self._is_cut and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        """Ends the block. A cancellation from elsewhere propagates."""
+        if self._cancelled and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise self.error() from error
 
-    def cut(self) -> None:
-        """Now."""
-        self._is_cut = True
+    def cancel(self) -> None:
+        """Cancels the block."""
+        self._cancelled = True
         self._task.cancel()
 
     @abstractmethod
     def error(self) -> Exception:
-        """What is raised then."""
+        """The exception to raise after a cancellation."""

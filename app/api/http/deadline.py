@@ -1,4 +1,4 @@
-"""How long a request may take, its upload included."""
+"""The time limit of a request, upload included."""
 
 import asyncio
 from types import TracebackType
@@ -8,10 +8,10 @@ from app.api.http.cancellation import CancelScope
 
 
 class deadline(CancelScope):  # noqa: N801  reads like asyncio.timeout
-    """Cuts the body of a ``with`` off when the time is up.
+    """Cancels the body of a ``with`` block after a time.
 
     Raises:
-        RequestTimedOut: it is.
+        RequestTimedOut: the time is up.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -19,15 +19,15 @@ class deadline(CancelScope):  # noqa: N801  reads like asyncio.timeout
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        """The time begins to run."""
+        """Starts the timer."""
         super().__enter__()
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self.cut)
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self.cancel)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """It stops."""
+        """Stops the timer."""
         self._timer.cancel()
         super().__exit__(kind, error, at)
 
     def error(self) -> Exception:
-        """The time is up."""
+        """The timeout."""
         return RequestTimedOut(f"the request took longer than {self._seconds:g} s, upload included")

@@ -1,4 +1,4 @@
-"""Pure ASGI middleware: identify and account for every request; ask for a key."""
+"""ASGI middleware: request ids and the request log, API keys, dispatch."""
 
 import hmac
 import os
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api import problems
 from app.api.errors import Unauthorized
 from app.api.http.shutdown import Draining
+from app.api.request_state import open_request_state
 from app.api.telemetry.request_log import RequestLog
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
@@ -22,22 +23,22 @@ _GOOD_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 
 
 class RequestTracking:
-    """Gives each request an id (the client's ``X-Request-ID`` if it is a decent one) and notes how it ended."""
+    """Gives each request an id (the client's ``X-Request-ID`` if it is valid) and adds it to the request log."""
 
-    def __init__(self, app: ASGIApp, ledger: RequestLog, draining: Draining) -> None:
+    def __init__(self, app: ASGIApp, request_log: RequestLog, draining: Draining) -> None:
         self.app = app
-        self.ledger = ledger
+        self.request_log = request_log
         self.draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on and accounts for it when it ends, however it ends."""
+        """Passes the request on and logs it when it ends, with or without an exception."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
         sent = next((value for name, value in scope["headers"] if name == _REQUEST_ID), b"")
         request_id = sent.decode() if _GOOD_REQUEST_ID.fullmatch(sent) else os.urandom(16).hex()
-        scope.setdefault("state", {})["request_id"] = request_id
+        open_request_state(scope, request_id)
         header = (_REQUEST_ID, request_id.encode())
         status = 500
 
@@ -46,20 +47,20 @@ class RequestTracking:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), header]
-                if self.draining.begun:  # its client shall connect elsewhere
+                if self.draining.begun:  # the client should connect to another instance
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            self.ledger.note(scope, status, time.perf_counter() - began)
+            self.request_log.add(scope, status, time.perf_counter() - began)
 
 
 class RequireKey:
-    """Closes everything but health, under either of its names, to requests without a configured key.
+    """Refuses requests without a configured key, except health checks.
 
-    Keys are compared in constant time, each with each, and appear in no log and no answer.
+    All keys are compared, in constant time, and never appear in a log or an answer.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
@@ -72,7 +73,7 @@ class RequireKey:
             await self.app(scope, receive, send)
             return
         error = Unauthorized("send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
-        await problems.refusal(Request(scope), error)(scope, receive, send)
+        await problems.response_for(Request(scope), error)(scope, receive, send)
 
     @staticmethod
     def _is_open(path: str) -> bool:
@@ -81,13 +82,13 @@ class RequireKey:
     def _has_key(self, headers: Headers) -> bool:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         offers = [token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
-        # Starlette reads header bytes as Latin-1: this gives back what was sent.
+        # Starlette decodes headers as Latin-1; this restores the bytes that were sent.
         matches = [hmac.compare_digest(offer.encode("latin-1"), key) for offer in offers for key in self._keys]
         return any(matches)
 
 
 class Dispatch:
-    """Sends the requests to score, of which there are thousands a second, past all that the others need."""
+    """Routes ``/score``, with thousands of requests per second, past the middleware and routing of the other routes."""
 
     def __init__(self, path: str, endpoint: ASGIApp, others: ASGIApp) -> None:
         self._path = path

@@ -14,13 +14,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.api import problems
 from app.api.http.disconnect import DISCONNECT_EXTENSION, DisconnectCallbacks
 from app.api.http.middleware import REQUEST_ID_HEADER
-from app.api.problems import Kind
+from app.api.problems import ProblemType
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 
-_MALFORMED: Final = Kind("malformed-request", "Request is not HTTP", 400)
-_SLOW_HEAD: Final = Kind("slow-request-head", "Request head took too long", 408)
-_LARGE_HEAD: Final = Kind("request-head-too-large", "Request head too large", 431)
+_MALFORMED: Final = ProblemType("malformed-request", "Request is not HTTP", 400)
+_SLOW_HEAD: Final = ProblemType("slow-request-head", "Request head took too long", 408)
+_LARGE_HEAD: Final = ProblemType("request-head-too-large", "Request head too large", 431)
 
 _CONTINUE: Final = b"HTTP/1.1 100 "
 _NOT_FORWARDED: Final = {b"connection", b"upgrade", b"http2-settings"}
@@ -147,7 +147,7 @@ class Protocol(HttpToolsProtocol):
     def _refuse_large_head(self) -> None:
         self._refuse(_LARGE_HEAD, f"request line and headers have more than {MAX_HEAD_BYTES} bytes")
 
-    def _refuse(self, kind: Kind, detail: str) -> None:
+    def _refuse(self, kind: ProblemType, detail: str) -> None:
         """Answers, unless another answer is under way, and hangs up."""
         if self.transport.is_closing():
             return
@@ -155,7 +155,7 @@ class Protocol(HttpToolsProtocol):
         _log.warning("%s %s", kind.slug, request_id)
         answered = self.cycle is None or self.cycle.response_complete
         if answered or not (self._in_head or self.cycle.response_started):
-            answer = problems.response(request_id, kind, detail, headers={REQUEST_ID_HEADER: request_id})
+            answer = problems.document(request_id, kind, detail, headers={REQUEST_ID_HEADER: request_id})
             headers: list[Any] = [*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")]
             lines = b"".join(b"%b: %b\r\n" % header for header in headers)
             self.transport.write(STATUS_LINE[kind.status] + lines + b"\r\n" + bytes(answer.body))

@@ -1,7 +1,6 @@
-"""Request body → image files, within the limits on real bytes and on files.
+"""Request body → image files, within the limits on bytes and files.
 
-Bodies are held in memory, never on disk: they are small by the byte limit, and the container's root is
-read-only.
+Bodies are held in memory, never on disk: the byte limit keeps them small, and the container's root is read-only.
 """
 
 import re
@@ -20,8 +19,8 @@ from app.inference.errors import Overloaded
 
 FIELDS: Final = ("file", "files")
 
-_BODIES_AT_ONCE: Final = 16  # of the largest size, or thousands of small ones
-_OTHER_FIELDS: Final = 16  # some room for those that we do not read
+_BODIES_AT_ONCE: Final = 16  # of the largest size, or many more small ones
+_OTHER_FIELDS: Final = 16  # form fields beside the images that are tolerated
 
 _SIMPLE_HEAD: Final = re.compile(
     rb'\r\nContent-Disposition: form-data; name="([^"\\\r\n]*)"(?:; filename="([^"\\\r\n]*)")?\r\n'
@@ -30,14 +29,16 @@ _SIMPLE_HEAD: Final = re.compile(
 )
 
 
-_content_type = lru_cache(maxsize=256)(parse_options_header)  # clients repeat themselves
+_content_type = lru_cache(maxsize=256)(parse_options_header)  # most requests send the same few
 
 
 class Upload(NamedTuple):
-    """One image file as it came.
+    """One uploaded image file.
 
     Attributes:
-        field: of the form that it came in; empty if it came alone.
+        field: its name in the form; empty for a raw body.
+        filename: as the client sent it, if it did.
+        data: the file's content.
     """
 
     field: str
@@ -46,27 +47,25 @@ class Upload(NamedTuple):
 
 
 class BodyReader:
-    """What all requests of a process may hold in memory of bodies that are still coming in.
+    """Reads request bodies within a process-wide memory budget.
 
-    Without it, clients that upload slowly could fill the memory, however small each body.
+    Without the budget, many slow uploads could fill the memory, however small each body.
 
     Args:
-        max_body_bytes: the largest body.
-        max_files: most image files in one body.
+        max_body_bytes: the largest body; the budget is 16 times that.
     """
 
-    def __init__(self, *, max_body_bytes: int, max_files: int) -> None:
+    def __init__(self, max_body_bytes: int) -> None:
         self.max_body_bytes = max_body_bytes
-        self.max_files = max_files
-        self.room = _BODIES_AT_ONCE * max_body_bytes
+        self.budget = _BODIES_AT_ONCE * max_body_bytes
 
     async def read_body(self, headers: Headers, receive: Receive) -> bytes:
-        """Counts what really arrives; a truthful Content-Length only makes the refusal sooner.
+        """Reads a body and counts the bytes that arrive; Content-Length only allows an early refusal.
 
         Raises:
             BodyTooLarge: the body exceeds its limit.
-            Overloaded: all bodies together exceed theirs.
-            ClientDisconnect: the client went away before its body's end.
+            Overloaded: all bodies together exceed the budget.
+            ClientDisconnect: the client disconnected before the end of its body.
         """
         limit = self.max_body_bytes
         announced = headers.get("content-length", "")
@@ -82,22 +81,29 @@ class BodyReader:
                 chunk = message.get("body", b"")
                 more = message.get("more_body", False)
                 size += len(chunk)
-                self.room -= len(chunk)
+                self.budget -= len(chunk)
                 if size > limit:
                     raise BodyTooLarge(f"the body has more than {limit} bytes")
-                if self.room < 0:
+                if self.budget < 0:
                     raise Overloaded("too many uploads are coming in at the same time")
                 chunks.append(chunk)
             return b"".join(chunks)
         finally:
-            self.room += size
+            self.budget += size
 
 
-async def read_uploads(headers: Headers, receive: Receive, intake: BodyReader) -> list[Upload]:
-    """Reads a multipart body's file parts, or a raw image body.
+async def read_uploads(headers: Headers, receive: Receive, reader: BodyReader, max_files: int) -> list[Upload]:
+    """Reads the file parts of a multipart body, or a raw image body.
+
+    Args:
+        headers: of the request.
+        receive: its ASGI channel.
+        reader: reads the body.
+        max_files: most image files in one request.
 
     Raises:
-        UnsupportedMediaType, MalformedMultipart, TooManyFiles, NoImage: as they are named; as :class:`BodyReader`.
+        UnsupportedMediaType, MalformedMultipart, TooManyFiles, NoImage: see ``app.api.errors``.
+        BodyTooLarge, Overloaded, ClientDisconnect: as :meth:`BodyReader.read_body`.
     """
     media_type, parameters = _content_type(headers.get("content-type"))
     is_multipart = media_type == b"multipart/form-data"
@@ -105,16 +111,16 @@ async def read_uploads(headers: Headers, receive: Receive, intake: BodyReader) -
         raise UnsupportedMediaType(
             f"send multipart/form-data or an image/* body, not {media_type.decode('latin-1')[:100]}"
         )
-    body = await intake.read_body(headers, receive)
+    body = await reader.read_body(headers, receive)
     if is_multipart:
         boundary = parameters.get(b"boundary")
         if not boundary:
             raise MalformedMultipart("the Content-Type names no boundary")
-        max_parts = 2 * intake.max_files + _OTHER_FIELDS
+        max_parts = 2 * max_files + _OTHER_FIELDS
         parts = _split_simple(body, boundary, max_parts)
         if parts is None:
             parts = _parse(body, boundary, max_parts)
-        return _uploads(parts, intake.max_files)
+        return _uploads(parts, max_files)
     if not body:
         raise NoImage("the request has no body")
     if not media_type:
@@ -126,9 +132,9 @@ def _uploads(parts: Sequence[Upload], max_files: int) -> list[Upload]:
     """The image files among a form's parts.
 
     Raises:
-        TooManyFiles, NoImage: as they are named.
+        TooManyFiles, NoImage: see ``app.api.errors``.
     """
-    # A browser's file input with nothing chosen sends a part without name and content.
+    # A browser's file input without a chosen file sends a part with neither name nor content.
     files = [part for part in parts if part.field in FIELDS and (part.data or part.filename)]
     if len(files) > max_files:
         raise TooManyFiles(f"one request may carry {max_files} files, this one has {len(files)}")
@@ -140,10 +146,10 @@ def _uploads(parts: Sequence[Upload], max_files: int) -> list[Upload]:
 
 
 def _split_simple(body: bytes, boundary: bytes, max_parts: int) -> list[Upload] | None:
-    """The parts of a body as nearly all clients write it, cut at its boundaries, at a tenth of the parser's cost.
+    """Splits a body in the form that nearly all clients write, at a tenth of the parser's cost.
 
     Returns:
-        None where anything is unusual or wrong: the parser knows what to make of that.
+        The parts; None for any other form, which is left to the parser.
     """
     delimiter = b"\r\n--" + boundary
     preamble, *pieces = (b"\r\n" + body).split(delimiter, max_parts + 1)
@@ -163,8 +169,8 @@ def _parse(body: bytes, boundary: bytes, max_parts: int) -> list[Upload]:
     """The parts of any multipart/form-data body.
 
     Raises:
-        MalformedMultipart: it is none.
-        TooManyFiles: there are more than ``max_parts``.
+        MalformedMultipart: the body does not parse.
+        TooManyFiles: more than ``max_parts`` parts.
     """
     form = _Form(max_parts)
     try:
@@ -190,7 +196,7 @@ def _parse(body: bytes, boundary: bytes, max_parts: int) -> list[Upload]:
 
 
 class _Form:
-    """Collects what the parser calls out. Header and content pieces come as slices of the one body."""
+    """Collects the parser's callbacks. Header and content pieces are slices of the body."""
 
     def __init__(self, max_parts: int) -> None:
         self.max_parts = max_parts

@@ -1,9 +1,11 @@
 """The OpenAPI document: worked examples, and the routes that FastAPI does not serve itself."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
 from app.api import errors as http
 from app.api import problems
@@ -11,12 +13,11 @@ from app.api.feedback import LabelBody
 from app.api.openapi import examples
 from app.api.queries import ScoreQuery
 from app.api.schemas import Problem, ScoreAnswer
-from app.api.v2 import openapi as inference_document
 from app.inference import errors as domain
+from app.inference.images.formats import MEDIA_TYPES
 
 Responses = dict[int | str, dict[str, Any]]
 
-_IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
 _BINARY: Final = {"type": "string", "format": "binary"}
 _PIXEL: Final = "data:image/png;base64,iVBORw0KGgo…"
 
@@ -42,7 +43,7 @@ def problem_responses(*refused: tuple[type[Exception], str]) -> Responses:
     """The error answers of a route: the refusals it can give, each with an example's detail."""
     responses: Responses = {}
     for error, detail in refused:
-        kind = problems.KINDS[error]
+        kind = problems.PROBLEM_TYPES[error]
         response = responses.setdefault(
             kind.status,
             {"description": kind.title, "model": Problem, "content": {problems.MEDIA_TYPE: {"examples": {}}}},
@@ -107,7 +108,7 @@ _SCORE_REQUEST: Final[dict[str, Any]] = {
                     "required": ["file"],
                 }
             },
-            **{image_type: {"schema": _BINARY} for image_type in _IMAGE_TYPES},
+            **{image_type: {"schema": _BINARY} for image_type in MEDIA_TYPES},
         },
     }
 }
@@ -176,7 +177,7 @@ LABEL_RESPONSES: Final[Responses] = {
     **problem_responses(
         _UNAUTHORIZED,
         (http.FeedbackOff, "labels are not kept here: ANOMALY_FEEDBACK_PATH is not set"),
-        (http.UnknownAnswer, "no answer of this service has that id"),
+        (http.UnknownAnswer, "this service has not issued that answer id"),
         (http.BodyTooLarge, "the body has more than 16384 bytes"),
         (http.InvalidLabel, "verdict: Input should be 'normal' or 'anomaly'"),
         (domain.Overloaded, "too many uploads are coming in at the same time"),
@@ -204,8 +205,13 @@ async def score(query: Annotated[ScoreQuery, Query()]) -> ScoreAnswer:
     raise NotImplementedError  # app.api.routes.score answers
 
 
-def install(app: FastAPI) -> None:
-    """Makes the application's document whole."""
+def install(app: FastAPI, further_routes: Sequence[BaseRoute]) -> None:
+    """Sets the application's OpenAPI document.
+
+    Args:
+        app: with its own routes.
+        further_routes: documented routes that FastAPI does not serve itself, besides ``/score``.
+    """
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -214,7 +220,7 @@ def install(app: FastAPI) -> None:
                 version=app.version,
                 description=app.description,
                 tags=TAGS,
-                routes=[*_scoring.routes, *app.routes, *inference_document.ROUTES.routes],
+                routes=[*_scoring.routes, *app.routes, *further_routes],
             )
             _mend(app.openapi_schema)
         return app.openapi_schema

@@ -1,15 +1,14 @@
-"""POST /feedback: what an operator says of a scored image."""
+"""POST /feedback: operators' labels."""
 
 import asyncio
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
 from app.api.errors import FeedbackOff
 from app.api.http.deadline import deadline
 from app.api.openapi import document as openapi
 from app.api.schemas import KeptLabel
-from app.api.services import Services, services
+from app.api.services import RequestServices
 
 router = APIRouter(tags=["scoring"])
 
@@ -21,15 +20,15 @@ router = APIRouter(tags=["scoring"])
     responses=openapi.LABEL_RESPONSES,
     openapi_extra=openapi.LABEL_REQUEST,
 )
-async def feedback(request: Request, parts: Annotated[Services, Depends(services)]) -> KeptLabel:
-    """Says what an image really is: `normal` or `anomaly`.
+async def feedback(request: Request, services: RequestServices) -> KeptLabel:
+    """Records what an image really is: `normal` or `anomaly`.
 
-    `id` is that of the image in the answer of `POST /score`, which has it when labels are kept
-    (`ANOMALY_FEEDBACK_PATH`). Labels change no verdict; `python -m training recalibrate --feedback` sets a threshold by
-    them. Of several labels for one image the last counts.
+    `id` comes from the answer of `POST /score`, which has one for each scored image if labels are kept
+    (`ANOMALY_FEEDBACK_PATH`). Labels do not change verdicts; `python -m training recalibrate --feedback` sets a
+    threshold from them. Of several labels for one image the last counts.
     """
-    if parts.feedback is None:
-        raise FeedbackOff("labels are not kept here: ANOMALY_FEEDBACK_PATH is not set")
-    with deadline(parts.settings.request_timeout_s):
-        body = await parts.feedback.intake.read_body(request.headers, request.receive)
-    return KeptLabel.of(await asyncio.to_thread(parts.feedback.keep, body))
+    if services.feedback is None:
+        raise FeedbackOff("labels are not kept: ANOMALY_FEEDBACK_PATH is not set")
+    with deadline(services.settings.request_timeout_s):
+        body = await services.label_reader.read_body(request.headers, request.receive)
+    return KeptLabel.of(await asyncio.to_thread(services.feedback.keep, body))

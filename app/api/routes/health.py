@@ -1,14 +1,14 @@
 """GET /health, /health/live, /health/ready: for people, restarters and balancers."""
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from app.api.openapi import document as openapi
 from app.api.openapi import examples
 from app.api.schemas import Health, Liveness, ModelVersion, Readiness, RefusedModel
-from app.api.services import Services, services
+from app.api.services import RequestServices, Services
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -16,13 +16,11 @@ _UNAVAILABLE = 503
 _RETRY = {"Retry-After": "1"}
 _SHOWN = 50
 
-Parts = Annotated[Services, Depends(services)]
 
-
-def _state(parts: Services) -> tuple[Literal["ok", "starting", "draining", "unavailable"], str | None]:
+def _state(services: Services) -> tuple[Literal["ok", "starting", "draining", "unavailable"], str | None]:
     """Whether the default model can score, and if not, why."""
-    registry = parts.registry
-    if parts.draining.begun:
+    registry = services.registry
+    if services.draining.begun:
         return "draining", "the service is shutting down"
     if registry.default_served() is not None:
         return "ok", None
@@ -45,24 +43,24 @@ def _answers(model: type[Any], good: Any, bad: Any) -> openapi.Responses:
 
 @router.get("", summary="How the service is", response_model_exclude_none=True,
             responses=_answers(Health, examples.HEALTH, examples.UNHEALTHY))  # fmt: skip
-async def health(response: Response, parts: Parts) -> Health:
+async def health(response: Response, services: RequestServices) -> Health:
     """The default model, the models in memory, refused versions. 503 while the default model cannot score."""
-    status, reason = _state(parts)
+    status, reason = _state(services)
     _mark(response, status == "ok")
-    default = parts.registry.default_served()
+    default = services.registry.default_served()
     versions = {
         served.bundle.manifest.name: ModelVersion(
             name=served.bundle.manifest.name, version=served.bundle.manifest.version
         )
-        for served in parts.registry.served
+        for served in services.registry.served
     }
     return Health(
         status=status,
         reason=reason,
-        model=default and versions[parts.registry.default],
+        model=default and versions[services.registry.default],
         models=list(versions.values()),
-        refused=[RefusedModel(name=each.model, reason=each.reason) for each in parts.registry.refused[:_SHOWN]],
-        uptime_s=round(time.monotonic() - parts.started, 3),
+        refused=[RefusedModel(name=each.model, reason=each.reason) for each in services.registry.refused[:_SHOWN]],
+        uptime_s=round(time.monotonic() - services.started, 3),
     )
 
 
@@ -75,8 +73,8 @@ async def live() -> Liveness:
 
 @router.get("/ready", summary="Whether images can be scored", response_model_exclude_none=True,
             responses=_answers(Readiness, examples.READY, examples.NOT_READY))  # fmt: skip
-async def ready(response: Response, parts: Parts) -> Readiness:
+async def ready(response: Response, services: RequestServices) -> Readiness:
     """200 or 503: send traffic while this is 200."""
-    status, reason = _state(parts)
+    status, reason = _state(services)
     _mark(response, status == "ok")
     return Readiness(status="ready" if status == "ok" else status, reason=reason)

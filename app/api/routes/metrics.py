@@ -1,12 +1,10 @@
 """GET /metrics: Prometheus text."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from app.api.openapi import document as openapi
 from app.api.openapi import examples
-from app.api.services import Services, services
+from app.api.services import RequestServices
 from app.api.telemetry.metrics import MEDIA_TYPE
 
 router = APIRouter(tags=["operations"])
@@ -21,7 +19,7 @@ router = APIRouter(tags=["operations"])
         **openapi.CLOSED,
     },
 )
-async def metrics(parts: Annotated[Services, Depends(services)]) -> Response:
+async def metrics(services: RequestServices) -> Response:
     """Requests, latency, verdicts, errors, p-values, batches, queue depth and model versions."""
-    parts.ledger.tell()
-    return Response(parts.metrics.exposition(), media_type=MEDIA_TYPE)
+    services.request_log.flush()
+    return Response(services.metrics.exposition(), media_type=MEDIA_TYPE)

@@ -5,18 +5,16 @@ from bisect import bisect_right
 from pathlib import PurePath
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.api.openapi import document as openapi
 from app.api.openapi import examples
 from app.api.schemas import CalibrationScores, DriftAnswer, ModelCard, Models, RefusedModel
-from app.api.services import Services, services
+from app.api.services import RequestServices
 from app.inference.errors import BundleRejected, UnknownModel
 from app.inference.serving.registry import ModelRegistry
 
 router = APIRouter(prefix="/models", tags=["models"])
-
-Parts = Annotated[Services, Depends(services)]
 
 _REPORT_TYPES: Final = {".html": "text/html; charset=utf-8", ".png": "image/png"}
 _REPORT_HEADERS: Final = {
@@ -33,15 +31,15 @@ _REPORT_HEADERS: Final = {
     responses={200: openapi.answer("The store", examples.MODELS), **openapi.PAGE_RESPONSES},
 )
 async def models(
-    parts: Parts,
+    services: RequestServices,
     limit: Annotated[int, Query(ge=1, le=500, description="most names on one page")] = 50,
     after: Annotated[
         str, Query(max_length=64, description="the page begins behind this name: `next` of the last")
     ] = "",
 ) -> Models:
     """By name, the cards of the models, and those whose current version cannot be served. Follow `next` for all."""
-    refused = {each.model: each.reason for each in parts.registry.refused}
-    return await asyncio.to_thread(_survey, parts.registry, refused, limit, after)
+    refused = {each.model: each.reason for each in services.registry.refused}
+    return await asyncio.to_thread(_survey, services.registry, refused, limit, after)
 
 
 @router.get(
@@ -49,9 +47,9 @@ async def models(
     summary="One model card",
     responses={200: openapi.answer("The card", examples.CARD), **openapi.MODEL_RESPONSES},
 )
-async def model(name: str, parts: Parts) -> ModelCard:
+async def model(name: str, services: RequestServices) -> ModelCard:
     """Version, input, threshold, calibration, evaluation, training, data fingerprint, checksums, libraries."""
-    return await asyncio.to_thread(lambda: ModelCard.of(parts.registry.card(name)))
+    return await asyncio.to_thread(lambda: ModelCard.of(services.registry.manifest(name)))
 
 
 @router.get(
@@ -59,12 +57,12 @@ async def model(name: str, parts: Parts) -> ModelCard:
     summary="What decides",
     responses={200: openapi.answer("Scores and thresholds", examples.CALIBRATION), **openapi.MODEL_RESPONSES},
 )
-async def calibration(name: str, parts: Parts) -> CalibrationScores:
+async def calibration(name: str, services: RequestServices) -> CalibrationScores:
     """The calibration scores, ascending, and the threshold of each false-alarm rate that is worth trying.
 
     With them a client decides scored images anew at another sensitivity: anomaly is exactly `score > threshold`.
     """
-    return await asyncio.to_thread(lambda: CalibrationScores.of(parts.registry.card(name)))
+    return await asyncio.to_thread(lambda: CalibrationScores.of(services.registry.manifest(name)))
 
 
 @router.get(
@@ -72,14 +70,14 @@ async def calibration(name: str, parts: Parts) -> CalibrationScores:
     summary="Whether images have changed",
     responses={200: openapi.answer("The last window of images", examples.DRIFT), **openapi.MODEL_RESPONSES},
 )
-async def drift(name: str, parts: Parts) -> DriftAnswer:
+async def drift(name: str, services: RequestServices) -> DriftAnswer:
     """Compares the scores of every window of images with the calibration scores.
 
     Of all workers of this service together; what the others have seen may be two seconds old.
     """
-    parts.ledger.tell()
-    manifest = await asyncio.to_thread(parts.registry.card, name)
-    states = await parts.drift.states(manifest.name, manifest.version)
+    services.request_log.flush()
+    manifest = await asyncio.to_thread(services.registry.manifest, name)
+    states = await services.drift.states(manifest.name, manifest.version)
     return await asyncio.to_thread(DriftAnswer.of, manifest, states)
 
 
@@ -89,13 +87,13 @@ async def drift(name: str, parts: Parts) -> DriftAnswer:
     response_class=Response,
     responses=openapi.REPORT_RESPONSES,
 )
-async def report(name: str, file: str, request: Request, parts: Parts) -> Response:
+async def report(name: str, file: str, request: Request, services: RequestServices) -> Response:
     """`index.html`, or one of its images: the names under `report/` in the model card's `files`.
 
     Each is compared with its SHA-256 before it leaves; the `ETag` is that SHA-256.
     """
-    registry = parts.registry
-    manifest = await asyncio.to_thread(registry.card, name)
+    registry = services.registry
+    manifest = await asyncio.to_thread(registry.manifest, name)
     content = await asyncio.to_thread(registry.store.file, manifest, f"report/{file}")
     tag = f'"{manifest.files[f"report/{file}"].sha256}"'
     headers = {**_REPORT_HEADERS, "ETag": tag}
@@ -112,7 +110,7 @@ def _survey(registry: ModelRegistry, refused: dict[str, str], limit: int, after:
     for name in page:
         # A broken neighbour must not hide the others: here a refusal is part of the answer.
         try:
-            cards.append(ModelCard.of(registry.card(name)))
+            cards.append(ModelCard.of(registry.manifest(name)))
         except (BundleRejected, UnknownModel) as error:
             refused.setdefault(name, str(error))
     return Models(

@@ -1,8 +1,8 @@
-// Swagger UI over our own OpenAPI document.
+// Swagger UI for the OpenAPI document of this service.
 SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#operations",
   deepLinking: true,
   docExpansion: "list",
-  validatorUrl: null, // it would ask a foreign host
+  validatorUrl: null, // the default sends the document's URL to an external validator
 });

@@ -1,51 +1,49 @@
-// The page: joins the pad, the files, the service, the histogram and the table. Each has a module of its own.
+// Connects the drawing pad, the file inputs, the API, the histogram and the table.
 
-import { showCard } from "./page/card.js";
+import { compareModels } from "./page/compare_models.js";
 import { downloadCsv } from "./page/csv.js";
-import { element } from "./page/dom.js";
-import { Pad } from "./page/draw.js";
-import { askEveryone } from "./page/everyone.js";
+import { byId, element } from "./page/dom.js";
+import { DrawingPad } from "./page/drawing_pad.js";
+import { fetchFile, listenForFiles } from "./page/file_input.js";
+import { count, rateText, summaryText } from "./page/format.js";
 import { Histogram } from "./page/histogram.js";
-import { fetchFile, listen } from "./page/intake.js";
+import { ImageEntry } from "./page/image.js";
 import { Model, listModels } from "./page/model.js";
-import { Picture } from "./page/picture.js";
+import { showModelCard } from "./page/model_card.js";
 import { showResult } from "./page/result.js";
 import { ScoringQueue } from "./page/scoring.js";
 import { Table } from "./page/table.js";
-import { count, counted, rateWords, summaryOf } from "./page/words.js";
-
-const at = (id) => document.getElementById(id);
 
 let model = null;
-let names = [];
-let pictures = [];
+let modelNames = [];
+let images = [];
 let selected = null;
 let drawing = null;
 
-const histogram = new Histogram(at("histogram"));
-const table = new Table(at("columns"), at("rows"), select);
-const pad = new Pad(at("pad"), { onDraw: scoreDrawing, onNew: () => (drawing = null) });
+const histogram = new Histogram(byId("histogram"));
+const table = new Table(byId("columns"), byId("rows"), select);
+const pad = new DrawingPad(byId("pad"), { onDraw: scoreDrawing, onClear: () => (drawing = null) });
 const queue = new ScoringQueue({
   modelName: () => model.name,
-  pictures: () => pictures,
-  // The store may have moved on to another version: then thresholds and scores of the old one are void.
-  onAnswer: (by) => (by?.name === model.name && by.version !== model.version ? chooseModel(model.name) : show()),
+  images: () => images,
+  // After the store activates another version, thresholds and scores of the old one are invalid.
+  onResponse: (by) => (by?.name === model.name && by.version !== model.version ? chooseModel(model.name) : show()),
   onNotice: notify,
 });
 
-// ---- the model and its sensitivity
+// ---- Model and sensitivity
 
 async function start() {
   try {
     const store = await listModels();
     if (store.models.length === 0) {
-      notify("The store holds no model that can serve.", start);
+      notify("No model is available in the store.", start);
       return;
     }
-    names = store.models.map((card) => card.name);
-    at("model").replaceChildren(...names.map((name) => element("option", { value: name }, name)));
-    at("model-choice").hidden = at("ask-all").hidden = names.length < 2;
-    await chooseModel(names.includes(store.default) ? store.default : names[0]);
+    modelNames = store.models.map((card) => card.name);
+    byId("model").replaceChildren(...modelNames.map((name) => element("option", { value: name }, name)));
+    byId("model-choice").hidden = byId("compare").hidden = modelNames.length < 2;
+    await chooseModel(modelNames.includes(store.default) ? store.default : modelNames[0]);
   } catch (error) {
     notify(error.message, start);
   }
@@ -55,108 +53,113 @@ async function chooseModel(name) {
   try {
     model = await Model.load(name);
   } catch (error) {
-    at("model").value = model?.name ?? name;
+    byId("model").value = model?.name ?? name;
     notify(error.message, () => chooseModel(name));
     return;
   }
   notify("");
-  at("model").value = name;
-  at("open-card").disabled = false;
-  at("lead").textContent = model.lead;
-  at("sensitivity").max = model.stops.length - 1;
-  at("sensitivity").value = model.stops.indexOf(model.calibratedStop);
-  at("sensitivity").disabled = false;
-  at("scale-heading").textContent = `Where it falls among ${count(model.scores.length)} normal pictures`;
+  byId("model").value = name;
+  byId("open-card").disabled = false;
+  byId("lead").textContent = model.description;
+  byId("sensitivity").max = model.stops.length - 1;
+  byId("sensitivity").value = model.stops.indexOf(model.calibratedStop);
+  byId("sensitivity").disabled = false;
+  byId("histogram-heading").textContent = `Score compared with ${count(model.scores.length)} normal images`;
   histogram.calibrate(model);
-  pictures.forEach((picture) => picture.forget());
-  decide();
+  images.forEach((image) => image.reset());
+  applySensitivity();
   queue.run();
 }
 
-function decide() {
-  model.stop = model.stops[at("sensitivity").value];
-  const words = rateWords(model.stop.false_alarm_rate);
-  at("rate").textContent = words;
-  at("sensitivity").setAttribute("aria-valuetext", words);
+function applySensitivity() {
+  model.stop = model.stops[byId("sensitivity").value];
+  const text = rateText(model.stop.false_alarm_rate);
+  byId("rate").textContent = text;
+  byId("sensitivity").setAttribute("aria-valuetext", text);
   show();
 }
 
-// ---- pictures come, pictures are shown
+// ---- Adding and showing images
 
 function add(files) {
-  const added = files.map((file) => new Picture(file.name, file));
+  const added = files.map((file) => new ImageEntry(file.name, file));
   if (added.length === 0) return;
-  pictures.push(...added);
-  select(added[0]);
-  if (model) queue.run();
+  images.push(...added);
+  selectAndScore(added[0]);
 }
 
 function scoreDrawing(blob) {
   if (blob === null) {
-    pictures = pictures.filter((picture) => picture !== drawing);
+    images = images.filter((image) => image !== drawing);
     drawing = null;
-    select(pictures.at(-1) ?? null);
+    select(images.at(-1) ?? null);
     return;
   }
-  if (drawing === null || !pictures.includes(drawing)) {
-    drawing = new Picture(`drawing ${counted(pictures, "drawing") + 1}`, blob);
-    pictures.push(drawing);
+  if (drawing === null || !images.includes(drawing)) {
+    const drawings = images.filter((image) => image.name.startsWith("drawing"));
+    drawing = new ImageEntry(`drawing ${drawings.length + 1}`, blob);
+    images.push(drawing);
   } else {
-    drawing.redraw(blob);
+    drawing.replace(blob);
   }
-  select(drawing);
+  selectAndScore(drawing);
+}
+
+function selectAndScore(image) {
+  select(image);
   if (model) queue.run();
 }
 
-function select(picture) {
-  selected = picture;
+function select(image) {
+  selected = image;
   show();
 }
 
 function show() {
   if (!model) return;
   showResult(selected, model);
-  histogram.show(pictures, selected, model);
-  table.show(pictures, selected, model);
-  at("summary").textContent = summaryOf(pictures, model);
-  at("ask-all").disabled = selected === null;
-  at("download").disabled = !pictures.some((picture) => picture.state !== "waiting");
-  at("remove").disabled = pictures.length === 0;
+  histogram.show(images, selected, model);
+  table.show(images, selected, model);
+  byId("summary").textContent = summaryText(images, model);
+  byId("compare").disabled = selected === null;
+  byId("download").disabled = images.every((image) => image.state === "waiting");
+  byId("remove").disabled = images.length === 0;
 }
 
-function notify(words, again = null) {
-  at("notice").hidden = words === "";
-  at("notice-words").textContent = words;
-  at("again").hidden = again === null;
-  at("again").onclick = () => {
+/** Shows a notice, with a button if there is something to retry; an empty text hides it. */
+function notify(text, retry = null) {
+  byId("notice").hidden = text === "";
+  byId("notice-text").textContent = text;
+  byId("retry").hidden = retry === null;
+  byId("retry").onclick = () => {
     notify("");
-    again();
+    retry();
   };
 }
 
-// ---- what people can press
+// ---- Event listeners
 
-at("model").addEventListener("change", () => chooseModel(at("model").value));
-at("sensitivity").addEventListener("input", decide);
-at("open-card").addEventListener("click", () => showCard(at("card"), model));
-at("ask-all").addEventListener("click", () => askEveryone(at("everyone"), selected, names, chooseModel));
-at("undo").addEventListener("click", () => pad.undo());
-at("clear").addEventListener("click", () => pad.clear());
-at("choose").addEventListener("click", () => at("files").click());
-at("files").addEventListener("change", () => {
-  add([...at("files").files]);
-  at("files").value = "";
+byId("model").addEventListener("change", () => chooseModel(byId("model").value));
+byId("sensitivity").addEventListener("input", applySensitivity);
+byId("open-card").addEventListener("click", () => showModelCard(byId("card"), model));
+byId("compare").addEventListener("click", () => compareModels(byId("comparison"), selected, modelNames, chooseModel));
+byId("undo").addEventListener("click", () => pad.undo());
+byId("clear").addEventListener("click", () => pad.clear());
+byId("choose").addEventListener("click", () => byId("files").click());
+byId("files").addEventListener("change", () => {
+  add([...byId("files").files]);
+  byId("files").value = "";
 });
-at("download").addEventListener("click", () => downloadCsv(table.sorted(pictures, model), model));
-at("remove").addEventListener("click", () => {
-  pictures = [];
+byId("download").addEventListener("click", () => downloadCsv(table.sorted(images, model), model));
+byId("remove").addEventListener("click", () => {
+  images = [];
   drawing = null;
   pad.clear();
   select(null);
 });
-for (const sample of at("samples").children) {
+for (const sample of byId("samples").children) {
   const { src } = sample.firstElementChild;
-  sample.addEventListener("click", () => fetchFile(src).then(add, () => notify("The sample is out of reach.")));
+  sample.addEventListener("click", () => fetchFile(src).then(add, () => notify("The sample could not be loaded.")));
 }
-listen(document, add);
+listenForFiles(document, add);
 start();

@@ -1,7 +1,7 @@
-"""What is known of drift, per model, and the file in which a worker keeps it.
+"""The state of drift monitoring, and the file in which a worker keeps it.
 
-Each worker has a file of its own in the folder, ``worker-0.json`` and so on, and holds a lock while it runs. One that
-starts takes the first that nobody holds, and goes on where the one before it, or the one that died, left off.
+Each worker locks a file of its own in the folder, ``worker-0.json`` and so on, while it runs. A starting worker takes
+the first unlocked file and continues where its predecessor stopped, or died.
 """
 
 import fcntl
@@ -25,8 +25,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Judged(_Part):
-    """What a window came to."""
+class JudgedWindow(_Part):
+    """The result of comparing a window."""
 
     at: datetime
     changed: bool
@@ -35,34 +35,34 @@ class Judged(_Part):
     mean_p_value: float
 
 
-class State(_Part):
-    """What a worker has seen of one version of a model. Its size has a bound."""
+class DriftState(_Part):
+    """A worker's state for one version of a model. Its size is bounded."""
 
     version: str
     calibration_size: int = Field(ge=1)
     ranks: tuple[int, ...] = Field((), max_length=WINDOW - 1, description="of the images since the last window")
     windows: int = Field(0, ge=0)
     alarms: int = Field(0, ge=0)
-    since: datetime | None = Field(None, description="first of the alarms without a quiet window between")
-    last: Judged | None = None
+    since: datetime | None = Field(None, description="first alarm of the current uninterrupted series")
+    last: JudgedWindow | None = None
 
 
-class Kept(_Part):
+class DriftDocument(_Part):
     """A worker's file."""
 
     schema_version: Literal[1] = 1
     window: Literal[200] = WINDOW
-    models: dict[str, State]
+    models: dict[str, DriftState]
 
 
-class Slot:
-    """A worker's file among those of the others.
+class StateFile:
+    """A worker's locked file in the shared folder.
 
     Args:
-        folder: made if need be.
+        folder: created if missing.
 
     Raises:
-        OSError: the folder cannot be made or written to.
+        OSError: the folder cannot be created or written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,28 +71,28 @@ class Slot:
         number, self._lock = _first_free(folder)
         self._file = folder / _FILE.format(number)
 
-    def read(self) -> dict[str, State]:
-        """What was kept; nothing if there is no file or it is damaged."""
+    def read(self) -> dict[str, DriftState]:
+        """The stored state by model; empty if the file is missing or damaged."""
         return _read(self._file)
 
-    def others(self) -> Iterator[dict[str, State]]:
-        """What the other workers have told of, a moment ago."""
+    def others(self) -> Iterator[dict[str, DriftState]]:
+        """The other workers' last written states."""
         for file in sorted(self._folder.glob(_FILE.format("*"))):
             if file != self._file:
                 yield _read(file)
 
-    def write(self, models: dict[str, State]) -> None:
+    def write(self, models: dict[str, DriftState]) -> None:
         """Replaces the file atomically.
 
         Raises:
-            OSError: it cannot be written; what was there still is.
+            OSError: it cannot be written; the old content is intact.
         """
         part = self._file.with_suffix(".part")
-        part.write_text(Kept(models=models).model_dump_json(), encoding="utf-8")
+        part.write_text(DriftDocument(models=models).model_dump_json(), encoding="utf-8")
         part.replace(self._file)
 
     def release(self) -> None:
-        """Leaves the file to whoever comes next."""
+        """Unlocks the file for a successor."""
         self._lock.close()
 
 
@@ -112,9 +112,9 @@ def _first_free(folder: Path) -> tuple[int, IO[bytes]]:
             return number, lock
 
 
-def _read(file: Path) -> dict[str, State]:
+def _read(file: Path) -> dict[str, DriftState]:
     try:
-        return Kept.model_validate_json(file.read_bytes()).models
+        return DriftDocument.model_validate_json(file.read_bytes()).models
     except FileNotFoundError:
         return {}
     except (OSError, ValidationError) as error:

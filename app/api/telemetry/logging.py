@@ -1,4 +1,4 @@
-"""Logging: one stream on standard error, JSON lines for machines or text for people."""
+"""Logging to standard error: JSON lines for machines, or text for people."""
 
 import logging
 import os
@@ -12,14 +12,14 @@ import orjson
 import structlog
 
 _STDERR: Final = 2
-_PIPE_BUF: Final = 4096  # POSIX: so much at once is not mixed with what others write into the same pipe
+_PIPE_BUF: Final = 4096  # POSIX: writes up to this size to a pipe are not interleaved
 
 
 def configure(log_format: str, level: str) -> None:
-    """Sends our own lines and those of the libraries, alike in form, to standard error.
+    """Sends our own events and those of libraries to standard error, in one format.
 
-    Every request writes a line. Ours therefore take the short way, straight from structlog to the stream; those
-    of the libraries pass through the standard library's handlers.
+    Our events go from structlog straight to the stream, since every request writes one; events of libraries pass
+    through the standard library's handlers.
     """
     rendering: list[structlog.typing.Processor] = (
         [_json]
@@ -29,7 +29,7 @@ def configure(log_format: str, level: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
-                exception_formatter=structlog.dev.plain_traceback,  # never the values of variables
+                exception_formatter=structlog.dev.plain_traceback,  # without the values of variables
             ),
         ]
     )
@@ -48,21 +48,21 @@ def configure(log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    logging.captureWarnings(True)  # as lines of the log, not between them
+    logging.captureWarnings(True)  # as log events
 
 
-def tell(events: Iterable[MutableMapping[str, Any]]) -> None:
-    """Logs events of level info, as structlog's ``info`` would one by one, for less: every request writes a line."""
+def write_events(events: Iterable[MutableMapping[str, Any]]) -> None:
+    """Logs events of level info in few writes; structlog's ``info`` for each would cost more."""
     if not logging.getLogger().isEnabledFor(logging.INFO):
         return
     processors, lines = structlog.get_config()["processors"], b""
     now = _now()
     for event in events:
         event["timestamp"] = now
-        told: Any = event
+        rendered: Any = event
         for process in processors:
-            told = process(None, "info", told)
-        line = _line(told)
+            rendered = process(None, "info", rendered)
+        line = _line(rendered)
         if lines and len(lines) + len(line) > _PIPE_BUF:
             _write(lines)
             lines = b""
@@ -79,7 +79,7 @@ def _line(text: str) -> bytes:
 
 
 def _write(lines: bytes) -> None:
-    """A reader that has gone away must not break the request that is told of."""
+    """Writes to standard error; a closed pipe must not fail the request."""
     with suppress(OSError):
         os.write(_STDERR, lines)
 
@@ -94,7 +94,7 @@ class _StandardError:
 
 
 def _json(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
-    """One processor for what structlog offers as four: it runs for every request."""
+    """One processor instead of structlog's four, since it runs for every request."""
     event["level"] = method
     if "timestamp" not in event:
         event["timestamp"] = _now()

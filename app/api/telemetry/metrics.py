@@ -1,7 +1,7 @@
 """Prometheus metrics, one registry per application.
 
-With several workers each keeps its numbers in files of a folder they share, and whichever is asked sums them up
-(prometheus_client's multiprocess mode, switched on by the variable that names the folder).
+Several workers keep their numbers in files of a shared folder, and any of them answers with the sums
+(prometheus_client's multiprocess mode, enabled by the variable that names the folder).
 """
 
 import os
@@ -35,12 +35,12 @@ _P_VALUES: Final = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6
 _BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-# Creation times double the exposition and no dashboard of ours reads them.
+# Creation times would double the exposition, and our dashboard does not use them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """All the numbers the service keeps. Labels come from fixed sets: route templates, models in the store."""
+    """All metrics. Label values come from bounded sets: route templates, models in the store."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -56,7 +56,7 @@ class Metrics:
             registry=register,
         )
         self.images = Counter("anomaly_images", "Images scored", ["model", "verdict"], registry=register)
-        self.rejected = Counter("anomaly_rejected", "Images and requests refused", ["reason"], registry=register)
+        self.rejected = Counter("anomaly_rejected", "Images rejected, by reason", ["reason"], registry=register)
         self.mse = Histogram("anomaly_mse", "Reconstruction MSE", ["model"], buckets=_ERRORS, registry=register)
         self.p_value = Histogram(
             "anomaly_p_value", "Conformal p-values; uniform while images are normal", ["model"],
@@ -76,11 +76,11 @@ class Metrics:
             "anomaly_queue_depth", "Images in work", registry=register, multiprocess_mode="livesum"
         )
         self.model_info = Gauge(
-            "anomaly_model_info", "1: the version serves; 0: it did", ["model", "version"],
+            "anomaly_model_info", "1 if the version is served, 0 if it was", ["model", "version"],
             registry=register, multiprocess_mode="livemax",
         )  # fmt: skip
         self.refused_models = Gauge(
-            "anomaly_model_refused", "1: its current version was refused; 0: it was, and is mended", ["model"],
+            "anomaly_model_refused", "1 if the current version failed verification, 0 once resolved", ["model"],
             registry=register, multiprocess_mode="livemax",
         )  # fmt: skip
         self.drift_windows = Counter(
@@ -94,7 +94,7 @@ class Metrics:
             registry=register,
         )
         self.drift_changed = Gauge(
-            "anomaly_drift_changed", "1: the last window was unlike the calibration images; 0: it was not", ["model"],
+            "anomaly_drift_changed", "1 if the last window differs from the calibration images, else 0", ["model"],
             registry=register, multiprocess_mode="livemostrecent",
         )  # fmt: skip
         self.memory = Gauge(
@@ -106,7 +106,7 @@ class Metrics:
         )
         self._process = ProcessCollector(registry=None)
         self._depth: Callable[[], int] = lambda: 0
-        # Looking a metric up by its labels costs more than counting; the sets of labels are few.
+        # Looking up a metric by its labels costs more than counting; the label sets are few.
         self._of_request = cache(
             lambda method, route, status: (
                 self.requests.labels(method, route, status),
@@ -119,13 +119,13 @@ class Metrics:
         self._refused: set[str] = set()
 
     def count_requests(self, method: str, route: str, status: int, seconds: Sequence[float]) -> None:
-        """Requests of one sort, by the seconds that each took."""
+        """Counts requests with the same labels, by the seconds that each took."""
         requests, latency = self._of_request(method, route, status)
         requests.inc(len(seconds))
         _observe(latency, seconds)
 
     def count_scored(self, model: str, anomalies: int, mses: Sequence[float], p_values: Sequence[float]) -> None:
-        """Images that a model scored, so many of them anomalies."""
+        """Counts images that a model scored, and how many of them are anomalies."""
         of_mse, of_p_value = self._of_model(model)
         _observe(of_mse, mses)
         _observe(of_p_value, p_values)
@@ -134,24 +134,24 @@ class Metrics:
                 self._of_verdict(model, verdict).inc(images)
 
     def count_batch(self, batch: CompletedBatch) -> None:
-        """One forward pass."""
+        """Counts a forward pass."""
         self.batch_size.labels(batch.model).observe(batch.size)
         self.compute.labels(batch.model).observe(batch.compute_s)
 
     def count_window(self, model: str, *, changed: bool) -> None:
-        """One window of images, compared with the calibration images."""
+        """Counts a window of images that was compared with the calibration images."""
         self.drift_windows.labels(model).inc()
         self.drift_alarms.labels(model).inc(changed)
         self.drift_changed.labels(model).set(changed)
 
     def show_drift(self, model: str, *, changed: bool) -> None:
-        """What is known of drift as a watch begins."""
+        """Initialises the drift metrics of a model."""
         self.drift_windows.labels(model).inc(0)
         self.drift_alarms.labels(model).inc(0)
         self.drift_changed.labels(model).set(changed)
 
     def show_models(self, serving: set[tuple[str, str]], refused: set[str]) -> None:
-        """Which version serves under which name, and whose newer version was refused."""
+        """Updates which versions are served, and which models have a refused version."""
         for model, version in serving | self._serving:
             self.model_info.labels(model, version).set((model, version) in serving)
         for model in refused | self._refused:
@@ -159,11 +159,11 @@ class Metrics:
         self._serving, self._refused = serving, refused
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
-        """Reads the queue's depth whenever this process is measured."""
+        """Registers the function that returns the queue's depth."""
         self._depth = depth
 
     def measure_process(self) -> None:
-        """Notes what this process has in work and takes of the machine."""
+        """Updates queue depth, memory and open files of this process."""
         self.queue_depth.set(self._depth())
         for metric in self._process.collect():
             if metric.name == "process_resident_memory_bytes":
@@ -172,29 +172,29 @@ class Metrics:
                 self.open_files.set(metric.samples[0].value)
 
     def exposition(self) -> bytes:
-        """The text that Prometheus scrapes, of all workers together."""
+        """The text that Prometheus scrapes, summed over all workers."""
         self.measure_process()
         folder = os.environ.get(SHARED_METRICS)
         if folder is None:
             return generate_latest(self.registry)
-        _forget_the_dead(Path(folder))
+        _remove_dead_workers(Path(folder))
         everyone = CollectorRegistry()
         MultiProcessCollector(everyone, folder)  # type: ignore[no-untyped-call]
         return generate_latest(everyone)
 
 
 def _observe(histogram: Histogram, values: Sequence[float]) -> None:
-    """As ``histogram.observe`` for each value, which takes four times as long.
+    """As ``histogram.observe`` for each value, in a quarter of the time.
 
-    That the library offers no such thing is why its inner parts are used here; a test compares the two.
+    The library has no bulk method, so this uses its private parts; a test compares the two.
     """
     histogram._sum.inc(sum(values))
     for bucket, times in Tally(bisect_left(histogram._upper_bounds, value) for value in values).items():
         histogram._buckets[bucket].inc(times)
 
 
-def _forget_the_dead(folder: Path) -> None:
-    """A killed worker cannot take its own gauges away; what it has counted stays."""
+def _remove_dead_workers(folder: Path) -> None:
+    """Removes the gauges of killed workers; their counters stay."""
     for worker in {file.stem.rpartition("_")[2] for file in folder.glob("gauge_live*.db")}:
         try:
             os.kill(int(worker), 0)

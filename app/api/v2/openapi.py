@@ -18,7 +18,7 @@ def _errors(*refused: tuple[type[Exception], str]) -> Responses:
     """The error answers of a route, in the protocol's shape, each with an example."""
     responses: Responses = {}
     for error, reason in refused:
-        kind = problems.KINDS[error]
+        kind = problems.PROBLEM_TYPES[error]
         answer = responses.setdefault(
             problems.inference_status(kind),
             {"description": kind.title, "model": InferenceFailure, "content": {"application/json": {"examples": {}}}},

@@ -1,20 +1,17 @@
-"""/v2: the Open Inference Protocol (KServe, Triton and others), for clients and platforms that speak it already.
+"""/v2: the Open Inference Protocol, for clients and platforms that use it already (KServe, Triton and others).
 
-Images come as tensors of the model's own size and are not decoded, but for that they go the way of ``POST /score``.
+Images arrive as tensors of the model's input size, so they are not decoded; everything else is as in ``POST /score``.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from app import __version__
-from app.api.errors import ShuttingDown
 from app.api.http.deadline import deadline
-from app.api.http.disconnect import cancelled_on_disconnect
-from app.api.services import Services, services
-from app.api.telemetry.scored_requests import account
+from app.api.scoring import answer, require_running
+from app.api.services import RequestServices, Services
 from app.api.v2 import openapi as document
 from app.api.v2.schemas import (
     BINARY_EXTENSION,
@@ -28,14 +25,12 @@ from app.api.v2.schemas import (
 )
 from app.api.v2.tensors import JSON_LENGTH_HEADER, OUTPUTS, read_images, read_request, write_answer
 from app.inference.bundles.manifest import Manifest
-from app.inference.errors import InferenceError, ModelUnavailable, UnknownVersion
-from app.inference.images.decoding import Decoded
+from app.inference.errors import ModelUnavailable, UnknownVersion
+from app.inference.images.model_input import DecodedImage
 from app.inference.serving.batch_queue import ServedModel
-from app.inference.serving.batch_scorer import Scored
+from app.inference.serving.scoring import Results
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-
-Parts = Annotated[Services, Depends(services)]
 
 _MODEL: Final = "/models/{name}"
 _VERSION: Final = "/models/{name}/versions/{version}"
@@ -48,11 +43,11 @@ async def live() -> ServerLive:
 
 
 @router.get("/health/ready", summary="Whether images can be scored", responses=document.READY)
-async def ready(parts: Parts) -> ServerReady:
+async def ready(services: RequestServices) -> ServerReady:
     """200 while the default model can score."""
-    _require_open(parts)
-    if parts.registry.default_served() is None:
-        raise ModelUnavailable(parts.registry.why_unavailable(parts.registry.default))
+    require_running(services)
+    if services.registry.default_served() is None:
+        raise ModelUnavailable(services.registry.why_unavailable(services.registry.default))
     return ServerReady(ready=True)
 
 
@@ -63,43 +58,43 @@ async def server_metadata() -> ServerMetadata:
 
 
 @router.get(_MODEL, summary="A model", responses=document.MODEL, response_model_exclude_none=True)
-async def model_metadata(parts: Parts, name: str) -> ModelMetadata:
+async def model_metadata(services: RequestServices, name: str) -> ModelMetadata:
     """Its version, its inputs and its outputs."""
-    return await _metadata(parts, name)
+    return await _metadata(services, name)
 
 
 @router.get(_VERSION, summary="A version of a model", responses=document.MODEL, response_model_exclude_none=True)
-async def version_metadata(parts: Parts, name: str, version: str) -> ModelMetadata:
+async def version_metadata(services: RequestServices, name: str, version: str) -> ModelMetadata:
     """The same. Only the version that is served exists."""
-    return await _metadata(parts, name, version)
+    return await _metadata(services, name, version)
 
 
 @router.get(_MODEL + "/ready", summary="Whether a model can score", responses=document.MODEL_READY)
-async def model_ready(parts: Parts, name: str) -> ModelReady:
+async def model_ready(services: RequestServices, name: str) -> ModelReady:
     """200 when it can; a model that is not in memory is loaded for it."""
-    return await _ready(parts, name)
+    return await _ready(services, name)
 
 
 @router.get(_VERSION + "/ready", summary="Whether a version of a model can score", responses=document.MODEL_READY)
-async def version_ready(parts: Parts, name: str, version: str) -> ModelReady:
+async def version_ready(services: RequestServices, name: str, version: str) -> ModelReady:
     """200 when it is the one that is served."""
-    return await _ready(parts, name, version)
+    return await _ready(services, name, version)
 
 
 @router.post(_MODEL + "/infer", include_in_schema=False)
-async def model_infer(request: Request, parts: Parts, name: str) -> Response:
+async def model_infer(request: Request, services: RequestServices, name: str) -> Response:
     """Scores the images of one tensor; ``app.api.v2.openapi`` describes it."""
-    return await _infer(request, parts, name)
+    return await _infer(request, services, name)
 
 
 @router.post(_VERSION + "/infer", include_in_schema=False)
-async def version_infer(request: Request, parts: Parts, name: str, version: str) -> Response:
+async def version_infer(request: Request, services: RequestServices, name: str, version: str) -> Response:
     """The same, if that version is served."""
-    return await _infer(request, parts, name, version)
+    return await _infer(request, services, name, version)
 
 
-async def _metadata(parts: Services, name: str, version: str | None = None) -> ModelMetadata:
-    manifest = await asyncio.to_thread(parts.registry.card, name)
+async def _metadata(services: Services, name: str, version: str | None = None) -> ModelMetadata:
+    manifest = await asyncio.to_thread(services.registry.manifest, name)
     _require_version(manifest, version)
     return ModelMetadata(
         name=manifest.name,
@@ -120,65 +115,47 @@ async def _metadata(parts: Services, name: str, version: str | None = None) -> M
     )
 
 
-async def _ready(parts: Services, name: str, version: str | None = None) -> ModelReady:
-    _require_open(parts)
-    await _served(parts, name, version)
+async def _ready(services: Services, name: str, version: str | None = None) -> ModelReady:
+    require_running(services)
+    await _model(services, name, version)
     return ModelReady(name=name, ready=True)
 
 
-async def _infer(request: Request, parts: Services, name: str, version: str | None = None) -> Response:
-    with deadline(parts.settings.request_timeout_s):
-        _require_open(parts)
-        with await _served(parts, name, version) as served:
-            content, json_length = await _answer(request, parts, served)
+async def _infer(request: Request, services: Services, name: str, version: str | None = None) -> Response:
+    with deadline(services.settings.request_timeout_s):
+        require_running(services)
+        with await _model(services, name, version) as model:
+            content, json_length = await _answer(request, services, model)
     if json_length is None:
         return Response(content, media_type="application/json")
     headers = {JSON_LENGTH_HEADER: str(json_length)}
     return Response(content, headers=headers, media_type="application/octet-stream")
 
 
-async def _answer(request: Request, parts: Services, served: ServedModel) -> tuple[bytes, int | None]:
-    """The answer's body, and how much of it is JSON if there is more."""
-    parts.engine.require_room(served)
-    body = await parts.intake.read_body(request.headers, request.receive)
-    manifest, max_images = served.bundle.manifest, parts.intake.max_files
-    asked, behind = read_request(request.headers, body, manifest.input, max_images)
-    rate = asked.parameters.false_alarm_rate or manifest.false_alarm_rate
-    threshold = served.bundle.calibration.threshold(rate, manifest.guarantee)
-    images = read_images(asked, behind, manifest.input, max_images)
-    with parts.engine.admit(served, len(images)):
-        with cancelled_on_disconnect(request.scope):
-            outcomes = await served.run(Decoded(image, ()) for image in images)
-        request.scope["state"]["scoring"] = account(served, threshold, outcomes)
-        scored = _all_scored(outcomes)
-        members = {
-            "model_name": manifest.name,
-            "model_version": manifest.version,
-            **({} if asked.id is None else {"id": asked.id}),
-            "parameters": {"threshold": threshold, "false_alarm_rate": rate},
-        }
-        return await parts.engine.render(images.numel(), lambda: write_answer(asked, scored, threshold, members))
+async def _answer(request: Request, services: Services, model: ServedModel) -> tuple[bytes, int | None]:
+    """The answer's body, and the length of its JSON part if tensors follow."""
+    services.engine.require_room(model)
+    body = await services.body_reader.read_body(request.headers, request.receive)
+    spec, max_images = model.bundle.spec, services.settings.max_files
+    wanted, binary = read_request(request.headers, body, spec, max_images)
+    point = model.bundle.operating_point(wanted.parameters.false_alarm_rate)
+    images = [DecodedImage(pixels) for pixels in read_images(wanted, binary, spec, max_images)]
+
+    def render(results: Results) -> tuple[bytes, int | None]:
+        # A tensor has no place for the failure of one image: the whole request fails.
+        for rejected in results.rejected:
+            raise rejected.reason
+        return write_answer(wanted, results)
+
+    return await answer(services, request.scope, model, images, point, render, diagnose=False)
 
 
-def _all_scored(outcomes: Sequence[Scored | InferenceError]) -> list[Scored]:
-    """A tensor has no place to say that one of its images has failed: then the request has."""
-    for outcome in outcomes:
-        if isinstance(outcome, InferenceError):
-            raise outcome
-    return [outcome for outcome in outcomes if isinstance(outcome, Scored)]
-
-
-async def _served(parts: Services, name: str, version: str | None) -> ServedModel:
-    served = await parts.registry.get(name)
-    _require_version(served.bundle.manifest, version)
-    return served
+async def _model(services: Services, name: str, version: str | None) -> ServedModel:
+    model = await services.registry.get(name)
+    _require_version(model.bundle.manifest, version)
+    return model
 
 
 def _require_version(manifest: Manifest, version: str | None) -> None:
     if version not in {None, manifest.version}:
-        raise UnknownVersion(f"{manifest.name} is served in version {manifest.version} alone")
-
-
-def _require_open(parts: Services) -> None:
-    if parts.draining.begun:
-        raise ShuttingDown("the service is shutting down")
+        raise UnknownVersion(f"{manifest.name} is served in version {manifest.version} only")

@@ -1,10 +1,10 @@
-"""Tensors of the Open Inference Protocol: JSON and binary bodies → torch, and scored images → JSON and binary bodies.
+"""Tensors of the Open Inference Protocol: JSON and binary bodies → images, and results → JSON and binary bodies.
 
-The binary tensor extension puts tensors behind the JSON object, little-endian and row-major, in the order in which
-the object names them; a header says where the object ends.
+The binary tensor extension appends tensors to the JSON object, little-endian and row-major, in the order in which
+the object lists them; a header gives the length of the object.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -18,71 +18,74 @@ from starlette.datastructures import Headers
 
 from app.api.errors import InvalidInference, TooManyFiles, UnsupportedMediaType
 from app.api.v2.schemas import INPUT, InferenceRequest, InputTensor, OutputName
-from app.inference.images.decoding import InputSpec, unit_values
-from app.inference.serving.batch_scorer import Scored
+from app.inference.images.model_input import InputSpec
+from app.inference.serving.scoring import Results
 
 JSON_LENGTH_HEADER: Final = "Inference-Header-Content-Length"
 
 _INPUT_TYPES: Final[Mapping[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 _NUMBERS: Final[Mapping[str, set[type]]] = {"FP32": {int, float}, "UINT8": {int}}
 _BRIGHTEST: Final = 255
-# Millions of empty lists would take seconds to make, and a gigabyte. So many may there be beside the images' own.
+# Millions of empty lists would take seconds and a gigabyte to parse. This many are allowed beside the images' own.
 _FURTHER_LISTS: Final = 1000
 
 
 @dataclass(frozen=True)
 class Output:
-    """An output that the model has: its data type, its shape for each image, where its values come from."""
+    """An output tensor: its data type, its shape per image, and its values."""
 
     datatype: str
     dtype: np.dtype[Any]
     shape: Callable[[InputSpec], tuple[int, ...]]
-    values: Callable[[Sequence[Scored], float], Any]
+    values: Callable[[Results], Any]
 
 
 def _single(_: InputSpec) -> tuple[int, ...]:
     return ()
 
 
-# Doubles, because POST /score answers with doubles: both tell the same to the last bit.
+# Doubles, as in POST /score: both give the same numbers to the last bit.
 OUTPUTS: Final[Mapping[OutputName, Output]] = {
     "reconstruction": Output(
         "FP32",
         np.dtype("<f4"),
         lambda spec: spec.shape,
-        lambda scored, _: torch.stack([each.reconstruction for each in scored]).numpy(),
+        lambda results: torch.stack([each.reconstruction for each in results.scored]).numpy(),
     ),
-    "mse": Output("FP64", np.dtype("<f8"), _single, lambda scored, _: [each.mse for each in scored]),
-    "score": Output("FP64", np.dtype("<f8"), _single, lambda scored, _: [each.score for each in scored]),
-    "p_value": Output("FP64", np.dtype("<f8"), _single, lambda scored, _: [each.p_value for each in scored]),
+    "mse": Output("FP64", np.dtype("<f8"), _single, lambda results: [each.mse for each in results.scored]),
+    "score": Output("FP64", np.dtype("<f8"), _single, lambda results: [each.score for each in results.scored]),
+    "p_value": Output("FP64", np.dtype("<f8"), _single, lambda results: [each.p_value for each in results.scored]),
     "is_anomaly": Output(
-        "BOOL", np.dtype("?"), _single, lambda scored, threshold: [each.score > threshold for each in scored]
+        "BOOL",
+        np.dtype("?"),
+        _single,
+        lambda results: [results.point.is_anomaly(each.score) for each in results.scored],
     ),
 }
 
 
 def read_request(headers: Headers, body: bytes, spec: InputSpec, max_images: int) -> tuple[InferenceRequest, bytes]:
-    """The request's JSON object, and the bytes behind it.
+    """The request's JSON object, and the bytes binary it.
 
     Args:
         headers: the request's.
         body: the whole of it.
         spec: what the model takes.
-        max_images: the most in one request.
+        max_images: most images in one request.
 
     Raises:
-        InvalidInference: the body, or the header that says where the object ends, makes no sense.
+        InvalidInference: the body or the header is invalid.
         UnsupportedMediaType: the body is compressed.
     """
     if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
         raise UnsupportedMediaType(f"send the body as it is, without the Content-Encoding {encoding[:40]}")
     length = _json_length(headers.get(JSON_LENGTH_HEADER), len(body))
-    text, behind = body[:length], body[length:]
+    text, binary = body[:length], body[length:]
     channels, height, _ = spec.shape
     if text.count(b"[") + text.count(b"{") > _FURTHER_LISTS + max_images * (1 + channels * (1 + height)):
         raise InvalidInference("the request has more lists and objects than images can need")
     try:
-        return InferenceRequest.model_validate(orjson.loads(text)), behind
+        return InferenceRequest.model_validate(orjson.loads(text)), binary
     except orjson.JSONDecodeError as error:
         raise InvalidInference(f"the request is not a JSON object: {error}") from error
     except ValidationError as error:
@@ -101,20 +104,20 @@ def _json_length(announced: str | None, body_length: int) -> int:
     return int(announced)
 
 
-def read_images(request: InferenceRequest, behind: bytes, spec: InputSpec, max_images: int) -> torch.Tensor:
-    """The images as the model takes them.
+def read_images(request: InferenceRequest, binary: bytes, spec: InputSpec, max_images: int) -> NDArray[Any]:
+    """The images at the model's input size.
 
     Args:
-        request: whose one input they are.
-        behind: the bytes behind its JSON object.
+        request: with one input.
+        binary: the bytes after its JSON object.
         spec: what the model takes.
-        max_images: the most in one request.
+        max_images: most images in one request.
 
     Returns:
-        (N, C, H, W) float32 in [0, 1].
+        (N, C, H, W), 8-bit levels or float32 in [0, 1].
 
     Raises:
-        InvalidInference: a shape, a size or a value that does not fit the model or the request's own words.
+        InvalidInference: a shape, a size or a value does not match the model or the request itself.
         TooManyFiles: more images than one request may carry.
     """
     tensor = request.inputs[0]
@@ -123,17 +126,17 @@ def read_images(request: InferenceRequest, behind: bytes, spec: InputSpec, max_i
         raise InvalidInference(f"{INPUT} has the shape {tensor.shape}, the model takes {[-1, *spec.shape]}")
     if count > max_images:
         raise TooManyFiles(f"one request may carry {max_images} images, this one has {count}")
-    values = _listed(tensor) if tensor.parameters.binary_data_size is None else _binary(tensor, behind)
-    if tensor.parameters.binary_data_size is None and behind:
-        raise InvalidInference(f"{len(behind)} bytes follow the JSON object, and no input has a binary_data_size")
+    values = _listed_values(tensor) if tensor.parameters.binary_data_size is None else _binary_values(tensor, binary)
+    if tensor.parameters.binary_data_size is None and binary:
+        raise InvalidInference(f"{len(binary)} bytes follow the JSON object, and no input has a binary_data_size")
     if tensor.datatype == "UINT8":
-        return torch.from_numpy(unit_values(values).reshape(tensor.shape))
+        return values.reshape(tensor.shape)
     if not ((values >= 0) & (values <= 1)).all():  # NaN fails too
-        raise InvalidInference(f"{INPUT} has values that do not lie in [0, 1]")
-    return torch.from_numpy(values.astype(np.float32).reshape(tensor.shape))
+        raise InvalidInference(f"{INPUT} has values outside [0, 1]")
+    return values.astype(np.float32).reshape(tensor.shape)
 
 
-def _binary(tensor: InputTensor, behind: bytes) -> NDArray[Any]:
+def _binary_values(tensor: InputTensor, binary: bytes) -> NDArray[Any]:
     dtype, size = _INPUT_TYPES[tensor.datatype], tensor.parameters.binary_data_size
     expected = int(np.prod(tensor.shape)) * dtype.itemsize
     if tensor.data is not None:
@@ -142,15 +145,15 @@ def _binary(tensor: InputTensor, behind: bytes) -> NDArray[Any]:
         raise InvalidInference(
             f"{INPUT} has a binary_data_size of {size}, {tensor.datatype} of {tensor.shape} takes {expected}"
         )
-    if len(behind) != expected:
+    if len(binary) != expected:
         raise InvalidInference(
-            f"{len(behind)} bytes follow the JSON object, its binary_data_size says {expected}; "
+            f"{len(binary)} bytes follow the JSON object, its binary_data_size says {expected}; "
             f"{JSON_LENGTH_HEADER} must tell where they begin"
         )
-    return np.frombuffer(behind, dtype)
+    return np.frombuffer(binary, dtype)
 
 
-def _listed(tensor: InputTensor) -> NDArray[Any]:
+def _listed_values(tensor: InputTensor) -> NDArray[Any]:
     """Values of a JSON list that is nested as the shape says, or flat."""
     if not isinstance(tensor.data, list):
         raise InvalidInference(f"{INPUT} has no list of data and no binary_data_size")
@@ -163,32 +166,36 @@ def _listed(tensor: InputTensor) -> NDArray[Any]:
     if not set(map(type, rows)) <= _NUMBERS[tensor.datatype]:  # booleans and text too would pass for numbers
         raise InvalidInference(f"{INPUT} has data that are not all numbers of the type {tensor.datatype}")
     if tensor.datatype == "UINT8" and not (min(rows) >= 0 and max(rows) <= _BRIGHTEST):
-        raise InvalidInference(f"{INPUT} has values that do not lie between 0 and {_BRIGHTEST}")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused with the rest out of range
+        raise InvalidInference(f"{INPUT} has values outside 0 to {_BRIGHTEST}")
+    with np.errstate(over="ignore"):  # too large values become infinite and are refused later
         return np.array(rows, _INPUT_TYPES[tensor.datatype])
 
 
-def write_answer(
-    request: InferenceRequest, scored: Sequence[Scored], threshold: float, members: Mapping[str, Any]
-) -> tuple[bytes, int | None]:
-    """The answer's body, and where its JSON object ends if tensors follow.
+def write_answer(request: InferenceRequest, results: Results) -> tuple[bytes, int | None]:
+    """The answer's body, and the length of its JSON object if tensors follow.
 
     Args:
-        request: which outputs it wants, and how.
-        scored: what the model made of the images.
-        threshold: above which a score makes an anomaly.
-        members: what the JSON object says besides.
+        request: lists the outputs, and which are binary.
+        results: of its images, all of them scored.
     """
+    manifest, point = results.bundle.manifest, results.point
     wanted = {each.name: each.parameters.binary_data for each in request.outputs} or dict.fromkeys(OUTPUTS)
-    described, behind = [], []
+    described, tensors = [], []
     for name, binary in wanted.items():
         output = OUTPUTS[name]
-        values = np.ascontiguousarray(output.values(scored, threshold), output.dtype)
+        values = np.ascontiguousarray(output.values(results), output.dtype)
         description = {"name": name, "datatype": output.datatype, "shape": values.shape}
         if request.parameters.binary_data_output if binary is None else binary:
-            behind.append(values.tobytes())
+            tensors.append(values.tobytes())
             described.append({**description, "parameters": {"binary_data_size": values.nbytes}})
         else:
             described.append({**description, "data": values.ravel()})
-    head = orjson.dumps({**members, "outputs": described}, option=orjson.OPT_SERIALIZE_NUMPY)
-    return b"".join((head, *behind)), len(head) if behind else None
+    answer = {
+        "model_name": manifest.name,
+        "model_version": manifest.version,
+        **({} if request.id is None else {"id": request.id}),
+        "parameters": {"threshold": point.threshold, "false_alarm_rate": point.false_alarm_rate},
+        "outputs": described,
+    }
+    head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b"".join((head, *tensors)), len(head) if tensors else None

@@ -13,9 +13,10 @@ import torch
 
 from app.inference.bundles import torchscript
 from app.inference.bundles.manifest import FileRecord, Manifest
-from app.inference.decisions.conformal import Calibration
+from app.inference.decisions.conformal import Calibration, OperatingPoint
 from app.inference.errors import BundleRejected, InferenceError
-from app.inference.images.decoding import InputSpec, open_image, stack
+from app.inference.images.decoding import open_image
+from app.inference.images.model_input import InputSpec, stack
 
 if TYPE_CHECKING:
     from app.inference.bundles.signing import TrustedKeys
@@ -24,7 +25,7 @@ MANIFEST_FILE: Final = "manifest.json"
 SIGNATURE_FILE: Final = "manifest.sig"
 MODEL_FILE: Final = "model.pt"
 
-# Other processors and library builds round differently; a changed weight or decode step shows far above this.
+# Other processors and library builds round differently; a changed weight or decode step differs by far more.
 _GOLDEN_TOLERANCE: Final = 1e-3
 _MAX_MANIFEST_BYTES: Final = 64 * 2**20
 _MAX_SIGNATURE_BYTES: Final = 1024
@@ -33,12 +34,12 @@ _GOLDEN_MAX_PIXELS: Final = 2048 * 2048
 
 @dataclass(frozen=True)
 class BatchScores:
-    """What a model makes of a batch.
+    """What a model returns for a batch.
 
     Attributes:
         reconstruction: (N, C, H, W) float32.
         mse: N values, mean squared difference over channels and pixels.
-        score: N values, the error that verdicts are decided on.
+        score: N values, the numbers that verdicts are decided on.
     """
 
     reconstruction: torch.Tensor
@@ -48,7 +49,7 @@ class BatchScores:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified version: its card, its network and its calibration."""
+    """A verified version: manifest, network and calibration."""
 
     manifest: Manifest
     model: torchscript.ScoringModel
@@ -56,11 +57,22 @@ class Bundle:
 
     @property
     def spec(self) -> InputSpec:
-        """What images are made into for this model."""
+        """What the model takes."""
         return self.manifest.input
 
+    def operating_point(self, false_alarm_rate: float | None = None) -> OperatingPoint:
+        """What decides at a false-alarm rate; by default at the one calibrated into the bundle.
+
+        Raises:
+            UnsupportedFalseAlarmRate: the rate is outside (0, 1) or finer than the calibration set supports.
+        """
+        manifest = self.manifest
+        if false_alarm_rate is None:
+            return OperatingPoint(manifest.false_alarm_rate, manifest.threshold)
+        return OperatingPoint(false_alarm_rate, self.calibration.threshold_for(false_alarm_rate, manifest.guarantee))
+
     def score_batch(self, images: torch.Tensor) -> BatchScores:
-        """One forward pass. Blocks; any thread.
+        """One forward pass. Blocks; may be called from any thread.
 
         Args:
             images: (N, C, H, W) float32 in [0, 1].
@@ -76,15 +88,15 @@ def file_record(content: bytes) -> FileRecord:
 
 
 def read_manifest(directory: Path, trusted: "TrustedKeys | None" = None) -> Manifest:
-    """Reads a version's manifest, signature and seal checked, other files untouched.
+    """Reads a version's manifest and checks signature and seal; other files are not read.
 
     Args:
         directory: ``<store>/<name>/<version>``.
-        trusted: whose signature it must carry; None: signatures are not looked at.
+        trusted: keys, one of which must have signed it; None: signatures are ignored.
 
     Raises:
-        BundleRejected: it is missing, unreadable, changed, not signed by a trusted key, or of another model or version
-            than its folders say.
+        BundleRejected: it is missing, unreadable, changed, not signed by a trusted key, or belongs to another model or
+            version than its folders say.
     """
     raw = _read(directory, MANIFEST_FILE, limit=_MAX_MANIFEST_BYTES)
     if trusted is not None:
@@ -93,7 +105,7 @@ def read_manifest(directory: Path, trusted: "TrustedKeys | None" = None) -> Mani
 
 
 def content_to_sign(directory: Path) -> bytes:
-    """The bytes of a version's manifest, after every file was compared with it; the model is not run.
+    """The bytes of a version's manifest, after checking every file against it; the model is not run.
 
     Raises:
         BundleRejected: as :func:`read_manifest` and :func:`verified_files`.
@@ -114,7 +126,7 @@ def _parse_manifest(directory: Path, raw: bytes) -> Manifest:
 
 
 def verified_files(directory: Path, records: Mapping[str, FileRecord]) -> dict[str, bytes]:
-    """Reads files of a version and compares each with what the manifest says of it.
+    """Reads files of a version and checks size and SHA-256 of each.
 
     Raises:
         BundleRejected: one is missing, unreadable or changed.
@@ -133,15 +145,15 @@ def verified_files(directory: Path, records: Mapping[str, FileRecord]) -> dict[s
 def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle:
     """Verifies a version and loads it: signature, seal and schema, every checksum, a probe, the golden score.
 
-    The network is loaded from the very bytes whose checksum was verified, never read a second time. A manifest that
-    is not signed as it must be is not even parsed, and nothing that it names is opened.
+    The network is loaded from the bytes whose checksum was verified; the file is not read twice. A manifest without the
+    required signature is not parsed, and no file that it names is opened.
 
     Args:
         directory: ``<store>/<name>/<version>``.
-        trusted: whose signature it must carry; None: signatures are not looked at.
+        trusted: keys, one of which must have signed it; None: signatures are ignored.
 
     Raises:
-        BundleRejected: anything is amiss; the text names the file and the reason.
+        BundleRejected: verification failed; the text names the file and the reason.
     """
     manifest = read_manifest(directory, trusted)
     if MODEL_FILE not in manifest.files:
@@ -159,7 +171,9 @@ def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle
 
 def _read_signature(directory: Path) -> bytes:
     if not (directory / SIGNATURE_FILE).exists():
-        raise BundleRejected(f"{SIGNATURE_FILE} is missing: it is not signed, and only what is signed is trusted here")
+        raise BundleRejected(
+            f"{SIGNATURE_FILE} is missing: the version is not signed, and only signed versions are trusted"
+        )
     return _read(directory, SIGNATURE_FILE, limit=_MAX_SIGNATURE_BYTES)
 
 
@@ -176,7 +190,7 @@ def _read(directory: Path, name: str, *, limit: int | None = None) -> bytes:
 
 
 def _check_probe(bundle: Bundle) -> None:
-    """Two probe images must come back as (2, C, H, W), (2,), (2,), all finite float32."""
+    """For two probe images the model must return (2, C, H, W), (2,), (2,), all finite float32."""
     probe = torch.stack([torch.zeros(bundle.spec.shape), torch.full(bundle.spec.shape, 0.5)])
     expected = [tuple(probe.shape), (2,), (2,)]
     try:
@@ -189,7 +203,7 @@ def _check_probe(bundle: Bundle) -> None:
     except (RuntimeError, TypeError, AttributeError) as error:
         raise BundleRejected(f"{MODEL_FILE} fails on a probe image: {_first_line(error)}") from error
     if not good:
-        raise BundleRejected(f"{MODEL_FILE} answers a probe with {shapes}, not finite float32 of shapes {expected}")
+        raise BundleRejected(f"{MODEL_FILE} returns {shapes} for a probe, not finite float32 of shapes {expected}")
 
 
 def _check_golden(bundle: Bundle) -> None:
@@ -199,7 +213,7 @@ def _check_golden(bundle: Bundle) -> None:
         decoded = open_image(data, max_pixels=_GOLDEN_MAX_PIXELS).decode(bundle.spec)
     except (binascii.Error, InferenceError) as error:
         raise BundleRejected(f"manifest.json holds a golden image that cannot be read: {error}") from error
-    for size in (1, 2):  # alone and in a batch, which other kernels work on
+    for size in (1, 2):  # alone and in a batch: other kernels compute these
         scores = bundle.score_batch(stack([decoded] * size))
         for what, expected, got in (("MSE", golden.mse, scores.mse[-1]), ("score", golden.score, scores.score[-1])):
             if not math.isclose(expected, got, rel_tol=_GOLDEN_TOLERANCE, abs_tol=1e-7):

@@ -4,19 +4,19 @@ The service writes them and training reads them. Every line goes to the file in 
 may write to one file without a lock, and a line is whole or, on a full disk, cut short and passed over by readers.
 """
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from app.inference.bundles.manifest import NAME_PATTERN, VERSION_PATTERN
+from app.inference.decisions.conformal import Verdict
 from app.inference.errors import LabelNotKept
-
-Verdict = Literal["normal", "anomaly"]
 
 MAX_FILE_BYTES: Final = 2**30  # a million labels or so; clients must not be able to fill a disk
 
@@ -56,6 +56,28 @@ class Labels:
 
     labels: tuple[Label, ...]
     unreadable: int
+
+
+def require_writable(path: Path) -> None:
+    """Checks that a file of labels can be written, without creating anything.
+
+    Raises:
+        LabelNotKept: it cannot.
+    """
+    try:
+        existing = path.resolve()
+        while not existing.exists():
+            existing = existing.parent
+        is_file = existing == path.resolve()
+        if is_file and existing.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not is_file and not existing.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(existing, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise LabelNotKept(f"labels cannot be written there: {reason}") from error
 
 
 def append(path: Path, label: Label) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from app.inference.decisions.conformal import Calibration, Guarantee
 from app.inference.errors import BundleRejected, UnsupportedFalseAlarmRate
-from app.inference.images.decoding import InputSpec
+from app.inference.images.model_input import InputSpec
 
 SCHEMA_VERSION: Final = 1
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -179,7 +179,7 @@ class Manifest(_Part):
     @model_validator(mode="after")
     def _threshold_follows_from_calibration(self) -> Self:
         try:
-            expected = Calibration(self.calibration.scores).threshold(self.false_alarm_rate, self.guarantee)
+            expected = Calibration(self.calibration.scores).threshold_for(self.false_alarm_rate, self.guarantee)
         except UnsupportedFalseAlarmRate as error:
             raise ValueError(str(error)) from error
         if expected != self.threshold:

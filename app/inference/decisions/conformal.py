@@ -1,16 +1,18 @@
-"""Split-conformal decisions: from calibration scores to a threshold and p-values.
+"""Split-conformal decisions: from calibration scores to a threshold, a verdict and a p-value.
+
+Scores are compared with thresholds in this module only.
 
 The threshold is an order statistic of the scores of n normal images that neither fitting nor model selection
-has seen. Two guarantees are on offer, for any model and any score, as long as the images to come are drawn like
+has seen. Two guarantees are offered, for any model and any score, as long as future images are drawn like
 the calibration images:
 
 - ``marginal``: the ⌈(n+1)(1-α)⌉-th smallest score. A further normal image exceeds it with probability at most α,
   on average over calibration draws.
-- ``strict``: the smallest order statistic under which, with 95 % confidence over the calibration draw, at most the
-  share α of all normal images to come exceeds it. The share above the r-th largest of n scores is Beta(r, n+1-r)
+- ``strict``: the smallest order statistic for which, with 95 % confidence over the calibration draw, at most the
+  share α of all future normal images exceeds it. The share above the r-th largest of n scores is Beta(r, n+1-r)
   distributed, so r is the largest number with P(Binomial(n, α) ≥ r) ≥ 0.95.
 
-Neither says anything of images from another source: a new camera, other light, a changed product.
+Neither holds for images from another source: a new camera, other light, a changed product.
 
 Sources: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005, and, for the strict guarantee,
 Vovk, "Conditional validity of inductive conformal predictors", 2012; Wilks, "Determination of sample sizes for
@@ -20,24 +22,60 @@ setting tolerance limits", 1941.
 import math
 import random
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from app.inference.errors import NonFiniteScore, UnsupportedFalseAlarmRate
 
 Guarantee = Literal["marginal", "strict"]
+Verdict = Literal["normal", "anomaly"]
 
 CONFIDENCE: Final = 0.95
 
-# 1/31 has no exact double: a rate that is short of k/(n+1) by rounding alone means k/(n+1).
+# 1/31 is not exact in binary: a rate that falls short of k/(n+1) by rounding only means k/(n+1).
 _ROUNDING: Final = 1 + Fraction(1, 10**12)
 _FINEST: Final = 1e-9
 
 
+def is_anomaly(score: float, threshold: float) -> bool:
+    """The decision: exactly ``score > threshold``."""
+    return score > threshold
+
+
+def verdict(score: float, threshold: float) -> Verdict:
+    """The decision as text."""
+    return "anomaly" if is_anomaly(score, threshold) else "normal"
+
+
+def anomaly_rate(scores: Sequence[float], threshold: float) -> float:
+    """The share of some images, at least one, that a threshold decides to be anomalies, in [0, 1]."""
+    return sum(is_anomaly(score, threshold) for score in scores) / len(scores)
+
+
+class OperatingPoint(NamedTuple):
+    """What a request is decided at.
+
+    Attributes:
+        false_alarm_rate: α, guaranteed by the threshold.
+        threshold: in score units.
+    """
+
+    false_alarm_rate: float
+    threshold: float
+
+    def is_anomaly(self, score: float) -> bool:
+        """Whether an image with that score is an anomaly."""
+        return is_anomaly(score, self.threshold)
+
+    def verdict(self, score: float) -> Verdict:
+        """The decision as text."""
+        return verdict(score, self.threshold)
+
+
 def _exact(false_alarm_rate: float) -> Fraction:
-    """The rate as it was meant: 0.07 is 7/100, not the nearest binary number."""
+    """The decimal fraction as written: 0.07 is 7/100, not the nearest binary number."""
     if not 0 < false_alarm_rate < 1:  # NaN fails too
         raise UnsupportedFalseAlarmRate(f"false_alarm_rate must lie between 0 and 1, not {false_alarm_rate}")
     if false_alarm_rate < _FINEST:
@@ -49,7 +87,7 @@ def _exact(false_alarm_rate: float) -> Fraction:
 
 
 def required_calibration_size(false_alarm_rate: float, guarantee: Guarantee = "marginal") -> int:
-    """The fewest calibration images that can guarantee a rate.
+    """The smallest calibration set that can guarantee a rate.
 
     Args:
         false_alarm_rate: α, strictly between 0 and 1.
@@ -65,13 +103,13 @@ def required_calibration_size(false_alarm_rate: float, guarantee: Guarantee = "m
 
 
 def finest_false_alarm_rate(size: int, guarantee: Guarantee = "marginal") -> float:
-    """The least rate that so many calibration images can guarantee."""
+    """The smallest false-alarm rate that ``size`` calibration images can guarantee."""
     return 1 / (size + 1) if guarantee == "marginal" else -math.expm1(math.log1p(-CONFIDENCE) / size)
 
 
-@lru_cache(maxsize=1024)  # fractions and thousands of terms, and requests ask for the same few rates
+@lru_cache(maxsize=1024)  # exact fractions and thousands of terms, for the same few rates in most requests
 def _rank_from_top(size: int, false_alarm_rate: float, guarantee: Guarantee) -> int:
-    """Which largest score is the threshold; 0: none is high enough."""
+    """r, where the threshold is the r-th largest score; 0 where the set is too small."""
     rate = _exact(false_alarm_rate)
     if guarantee == "marginal":
         return math.floor((size + 1) * rate)
@@ -91,14 +129,14 @@ def _strict_rank(size: int, rate: float) -> int:
             + rank * math.log(rate) + (size - rank) * math.log1p(-rate)
         )  # fmt: skip
         below += math.exp(log_mass)
-        if below > (1 - CONFIDENCE) * (1 + 1e-9):  # as above: the finest rate itself must pass
+        if below > (1 - CONFIDENCE) * (1 + 1e-9):  # the finest rate itself must pass despite rounding
             break
         rank += 1
     return rank
 
 
 def promise(false_alarm_rate: float, guarantee: Guarantee, size: int) -> str:
-    """The guarantee in words, with what it does not cover.
+    """The guarantee as a sentence, with what it does not cover.
 
     Args:
         false_alarm_rate: α.
@@ -127,7 +165,7 @@ class Calibration:
         scores: finite scores, one per calibration image, in any order; at least one.
 
     Raises:
-        ValueError: there is no score, or one is not finite.
+        ValueError: the scores are empty or not finite.
     """
 
     def __init__(self, scores: Iterable[float]) -> None:
@@ -140,12 +178,12 @@ class Calibration:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def threshold(self, false_alarm_rate: float, guarantee: Guarantee = "marginal") -> float:
-        """The order statistic above which an image is an anomaly.
+    def threshold_for(self, false_alarm_rate: float, guarantee: Guarantee = "marginal") -> float:
+        """The threshold that guarantees a false-alarm rate.
 
         Args:
             false_alarm_rate: α, strictly between 0 and 1.
-            guarantee: what α promises, see the module.
+            guarantee: see the module.
 
         Raises:
             UnsupportedFalseAlarmRate: α is outside (0, 1) or finer than the scores can guarantee; the text says
@@ -163,7 +201,7 @@ class Calibration:
     def p_value(self, score: float) -> float:
         """The conformal p-value (1 + #{calibration scores ≥ score}) / (n + 1), in [1/(n+1), 1].
 
-        Under the marginal guarantee, ``score > threshold(α)`` is the same decision as ``p_value(score) ≤ α``.
+        Under the marginal guarantee, ``score > threshold_for(α)`` is the same decision as ``p_value(score) ≤ α``.
 
         Raises:
             NonFiniteScore: the score is NaN or infinite.
@@ -174,10 +212,10 @@ class Calibration:
         return (1 + len(known) - bisect_left(known, score)) / (len(known) + 1)
 
     def rank(self, score: float) -> int:
-        """How many of the scores lie below a finite score, in [0, n]; a place among equals is drawn at random."""
+        """The number of scores below a finite score, in [0, n]; ties are broken at random."""
         known = self.scores
         below = bisect_left(known, score)
         if below == len(known) or known[below] != score:
             return below
         equal = bisect_right(known, score) - below
-        return below + int(random.random() * (equal + 1))  # noqa: S311  no secret, and randint costs more
+        return below + int(random.random() * (equal + 1))  # noqa: S311  not a secret; randint is slower

@@ -1,17 +1,17 @@
-"""Have the images changed? The scores of a window of images against the scores of the calibration images.
+"""A test for drift: the scores of a window of images against the calibration scores.
 
 m scores of a window and n calibration scores are put in one order. While images are drawn like the calibration
-images, each of the C(n+m, m) ways in which the two can be interleaved is equally likely, whatever the scores: no
-approximation, and n need not be large. A comparison of p-values with the uniform distribution would alarm too often,
-for the calibration images are a sample too.
+images, each of the C(n+m, m) interleavings of the two is equally likely, whatever the distribution of the scores: the
+test is exact for any n. A comparison of p-values with the uniform distribution would alarm too often, because the
+calibration images are a sample too.
 
 At a cut of the order, w window scores and x calibration scores lie below. The log-likelihood ratio of that 2 × 2 table
-says how much the window leans to one side; the statistic is its largest value over all cuts that have at most
-``_LOOKED_AT`` of the calibration scores below. It finds scores that rise as well as scores that fall or spread. The
-uppermost scores are left out, where anomalies lie: a few of these are what the service is for, and no drift.
+measures how far the window leans to one side; the statistic is its maximum over all cuts with at most
+``_COVERED`` of the calibration scores below. It detects scores that rise, fall or spread. The highest scores are left
+out: a few anomalies are expected there and are not drift.
 
-How likely a value is follows exactly from counting the interleavings that stay under it, which are the lattice paths
-between two bounds.
+The distribution of the statistic follows exactly from counting the interleavings that stay below a value, which are the
+lattice paths between two bounds.
 
 Sources: Zhang, "Powerful goodness-of-fit tests based on the likelihood ratio", JRSS B 64, 2002, for the statistic;
 Steck, "The Smirnov two sample tests as rank tests", Annals of Mathematical Statistics 40, 1969, for the paths.
@@ -26,16 +26,16 @@ import numpy as np
 import numpy.typing as npt
 
 WINDOW: Final = 200
-"""Images that are compared at a time."""
+"""Images per window."""
 
 FALSE_ALARM_PROBABILITY: Final = 0.001
-"""At most this, over the draw of the calibration images and of a window: that an unchanged window alarms."""
+"""Upper bound on the probability that a window without drift alarms, over the draw of calibration set and window."""
 
 SMALLEST_P_VALUE: Final = 1e-9
-"""Probabilities below cannot be told from it: the count of paths is a difference from one."""
+"""The smallest p-value that is reported: the count of paths is a difference from one."""
 
-_LOOKED_AT: Final = 0.8
-_SAME: Final = 1e-7  # two ways to compute one statistic differ by less, two statistics by more
+_COVERED: Final = 0.8
+_SAME: Final = 1e-7  # rounding differs by less, distinct statistics differ by more
 _PRECISION: Final = 1e-4
 
 _Counts = npt.NDArray[np.int64]
@@ -47,7 +47,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         statistic: the largest log-likelihood ratio, from 0.
-        higher: at the cut where it was found, fewer images than expected lie below: scores have risen.
+        higher: at the cut of the maximum, fewer images than expected lie below: scores have risen.
     """
 
     statistic: float
@@ -58,13 +58,13 @@ def compare(ranks: Sequence[int], size: int) -> Comparison:
     """Compares a window with the calibration.
 
     Args:
-        ranks: how many calibration scores lie below each image's, from 0 to ``size``, in any order.
-        size: n, how many calibration scores there are.
+        ranks: for each image, the number of calibration scores below its own, from 0 to ``size``; in any order.
+        size: n, the number of calibration scores.
     """
     below, window, last = np.sort(np.asarray(ranks, np.int64)), len(ranks), _last_cut(size)
     seen = below[: np.searchsorted(below, last, "right")]
     counted = np.arange(len(seen))
-    # Between two images of the window the ratio is convex: it is largest just before or just after an image.
+    # Between two images of the window the ratio is convex: its maximum is just before or just after an image.
     cuts = np.concatenate((seen, seen, [last]))
     under = np.concatenate((counted, counted + 1, [len(seen)]))
     ratios = _log_likelihood_ratio(under, cuts, window, size)
@@ -73,17 +73,17 @@ def compare(ranks: Sequence[int], size: int) -> Comparison:
 
 
 @lru_cache(maxsize=1024)
-def limit(window: int, size: int) -> float:
-    """The statistic from which on a window alarms: its chance is at most ``FALSE_ALARM_PROBABILITY``.
+def critical_value(window: int, size: int) -> float:
+    """The smallest statistic that alarms: its p-value is at most ``FALSE_ALARM_PROBABILITY``.
 
-    Takes some milliseconds for a thousand calibration scores and about a second for a hundred thousand, once.
+    Cached. Takes milliseconds for a thousand calibration scores, about a second for a hundred thousand.
     """
     low, high = 0.0, 1.0
-    while chance(high, window, size) > FALSE_ALARM_PROBABILITY:
+    while p_value(high, window, size) > FALSE_ALARM_PROBABILITY:
         low, high = high, 2 * high
     while high - low > _PRECISION:
         middle = (low + high) / 2
-        if chance(middle, window, size) > FALSE_ALARM_PROBABILITY:
+        if p_value(middle, window, size) > FALSE_ALARM_PROBABILITY:
             low = middle
         else:
             high = middle
@@ -91,8 +91,8 @@ def limit(window: int, size: int) -> float:
 
 
 @lru_cache(maxsize=1024)
-def chance(statistic: float, window: int, size: int) -> float:
-    """The probability that an unchanged window's statistic is that large or larger: its p-value. Exact.
+def p_value(statistic: float, window: int, size: int) -> float:
+    """The exact probability of a statistic at least that large without drift.
 
     Args:
         statistic: as :func:`compare` gives it.
@@ -107,7 +107,7 @@ def chance(statistic: float, window: int, size: int) -> float:
         return 1.0
     ways, scale = np.ones(highest[0] - lowest[0] + 1), 0.0
     for image in range(1, window):
-        # ways[i]: so many paths on which the image has lowest + i calibration scores below, times e^-scale.
+        # ways[i]: the number of paths on which the image has lowest + i calibration scores below, times e^-scale.
         reached = np.cumsum(ways)
         kept = reached[lowest[image] - lowest[image - 1] : highest[image] - lowest[image - 1] + 1]
         ways = np.full(highest[image] - lowest[image] + 1, reached[-1])
@@ -119,13 +119,13 @@ def chance(statistic: float, window: int, size: int) -> float:
 
 
 def _last_cut(size: int) -> int:
-    return math.floor(_LOOKED_AT * size)
+    return math.floor(_COVERED * size)
 
 
 def _bounds(statistic: float, window: int, size: int) -> tuple[_Counts, _Counts]:
-    """Between which ranks each image of a window, by its place, stays below a statistic at every cut looked at."""
+    """The lowest and highest rank of each image, by place, that keep every covered cut below a statistic."""
     images, last = np.arange(window + 1), _last_cut(size)
-    expected = -(-images * size // window)  # from here on the images lie too high, if anything
+    expected = -(-images * size // window)  # from this rank on, the images lie too high rather than too low
 
     def is_below(cuts: _Counts) -> _Truths:
         return _log_likelihood_ratio(images, np.clip(cuts, 0, size), window, size) < statistic - _SAME
@@ -138,7 +138,7 @@ def _bounds(statistic: float, window: int, size: int) -> tuple[_Counts, _Counts]
 
 
 def _bisect(without: _Counts, having: _Counts, holds: Callable[[_Counts], _Truths]) -> _Counts:
-    """The first integers, element by element, of which a condition holds that does not turn back."""
+    """Element by element, the first integer for which a monotonic condition holds."""
     while (searched := having - without > 1).any():
         middle = (without + having) // 2
         found = holds(middle)
@@ -148,7 +148,7 @@ def _bisect(without: _Counts, having: _Counts, holds: Callable[[_Counts], _Truth
 
 
 def _log_likelihood_ratio(under: _Counts, cuts: _Counts, window: int, size: int) -> npt.NDArray[np.float64]:
-    """Of the tables of w = ``under`` of ``window`` and x = ``cuts`` of ``size`` below: different shares against one."""
+    """Of the tables with w = ``under`` of ``window`` and x = ``cuts`` of ``size`` below: two shares against one."""
     everything, below = window + size, under + cuts
     return np.asarray(
         _n_log_n(under) + _n_log_n(window - under) + _n_log_n(cuts) + _n_log_n(size - cuts)

@@ -1,9 +1,8 @@
-"""Small PNG files that hold nothing but their pixels, as crops and data sets mostly do.
+"""A fast reader for small PNG files that hold nothing but their pixels, as crops and data sets mostly do.
 
-Pillow reads them like every PNG, one at a time and chunk by chunk through its registries. For many at once, what has
-to be done costs less than half: check the chunks, inflate the rows with ISA-L, and hand the rows of all files of one
-size to Pillow's decoder as one tall image. Whatever is not plain, or not quite right, is left to Pillow, whose word
-counts.
+Pillow reads each PNG alone, chunk by chunk. For many files at once less than half of that work is enough: check the
+chunks, inflate the rows with ISA-L, and pass the rows of all files of one size to Pillow's decoder as one tall image.
+Every other file, damaged ones included, is left to Pillow, whose result counts.
 """
 
 import struct
@@ -53,8 +52,7 @@ def read_plain_pngs(files: Sequence[bytes], *, max_pixels: int) -> list[NDArray[
         max_pixels: the largest width × height that is accepted.
 
     Returns:
-        For each, (H, W) grey or (H, W, 3) colour pixels; None for any other file, also for one that is damaged or
-        large.
+        For each, (C, H, W) 8-bit levels; None for any other file, also for one that is damaged or large.
     """
     alike: defaultdict[_Layout, list[int]] = defaultdict(list)
     for index, data in enumerate(files):
@@ -99,7 +97,7 @@ def _images(layout: _Layout, files: Sequence[bytes]) -> list[NDArray[np.uint8] |
 
 
 def _paint(layout: _Layout, images: Sequence[bytes]) -> NDArray[np.uint8]:
-    """(N, H, W) or (N, H, W, 3) pixels from the rows of N images.
+    """(N, C, H, W) 8-bit levels from the rows of N images.
 
     A row's filter may refer to the row above, and above an image's first row are zeros: an empty row parts them.
 
@@ -112,7 +110,7 @@ def _paint(layout: _Layout, images: Sequence[bytes]) -> NDArray[np.uint8]:
     image = Image.frombytes(layout.mode, size, _stored(rows), "zip", layout.mode, 0)
     shape = (len(images), height, layout.width, layout.pixel_bytes)
     pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(shape)[:, : layout.height]
-    return pixels[..., 0] if layout.pixel_bytes == 1 else pixels
+    return pixels.transpose(0, 3, 1, 2)
 
 
 def _stored(content: bytes) -> bytes:

@@ -1,8 +1,8 @@
-"""A model that serves: its queue, and the batches that are taken from it.
+"""A served model: its queue, and the batches that are taken from it.
 
-Micro-batching needs no timer: while one batch is worked on, what arrives becomes the next. An idle service
-therefore answers at once, a busy one works in full batches. One worker thread does the work, or, for light batches,
-the event loop.
+Micro-batching needs no timer: images that arrive while one batch is computed form the next one. An idle service
+therefore answers at once, and a busy one works in full batches. Batches run in one worker thread or, if they are light,
+on the event loop.
 """
 
 import asyncio
@@ -12,24 +12,24 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-from app.inference.images.decoding import Decoded
-from app.inference.serving.batch_scorer import Outcome, Scored, Scorer
-from app.inference.serving.refcount import Used
+from app.inference.images.model_input import DecodedImage
+from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Scored
+from app.inference.serving.refcount import RefCounted
 
-# Two threads of Python take turns, and each turn costs: a batch of small PNG files for a model this fast is worked on
-# where it is, which serves more requests, and holds others up no longer than reading as many requests does.
-# Other formats can hide work behind a small header.
+# Switching between Python threads costs more than a light batch. Small PNG files for a model this fast are scored on the
+# event loop, which delays other requests no longer than reading as many requests does. Other formats can hide much work
+# behind a small header.
 LIGHT_S: Final = 0.004
 _LIGHT_BYTES: Final = 64 * 1024
 _LIGHT_FORMAT: Final = b"\x89PNG"
 
-Compute: TypeAlias = Callable[[Callable[[], list[Outcome]]], Awaitable[list[Outcome]]]
+Compute: TypeAlias = Callable[[Callable[[], list[BatchOutcome]]], Awaitable[list[BatchOutcome]]]
 """Runs blocking work in the thread of forward passes."""
 
 
 @dataclass(frozen=True)
 class CompletedBatch:
-    """Told to the engine's observer after each batch."""
+    """What the engine's observer gets after each batch."""
 
     model: str
     size: int
@@ -37,66 +37,66 @@ class CompletedBatch:
 
 
 class _Group:
-    """Images that are answered together. They go through batches in order, so their outcomes come in order."""
+    """The images of one request. Batches take them in order, so outcomes arrive in order."""
 
-    def __init__(self, contents: Sequence[bytes | Decoded], *, encode: bool) -> None:
+    def __init__(self, contents: Sequence[bytes | DecodedImage], *, encode: bool) -> None:
         self.encode = encode
         self.since = time.perf_counter()
-        self.done: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[list[BatchOutcome]] = asyncio.get_running_loop().create_future()
         self._contents = contents
         self._taken = 0
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[BatchOutcome] = []
 
     @property
     def left(self) -> int:
-        """How many of its images no batch has taken yet."""
+        """The number of images that no batch has taken yet."""
         return len(self._contents) - self._taken
 
-    def take(self, most: int) -> Sequence[bytes | Decoded]:
-        """Its next images for a batch."""
+    def take(self, most: int) -> Sequence[bytes | DecodedImage]:
+        """The next images for a batch, at most ``most``."""
         begin, self._taken = self._taken, min(self._taken + most, len(self._contents))
         return self._contents[begin : self._taken]
 
-    def add(self, outcomes: Sequence[Outcome]) -> None:
-        """Of the images that were taken."""
+    def add(self, outcomes: Sequence[BatchOutcome]) -> None:
+        """Adds the outcomes of images that were taken."""
         self._outcomes += outcomes
         if len(self._outcomes) == len(self._contents) and not self.done.done():
             self.done.set_result(self._outcomes)
 
     def fail(self, error: Exception) -> None:
-        """Something is broken: what is left need not be tried."""
+        """Fails the whole group; remaining images are dropped."""
         if not self.done.done():
             self.done.set_exception(error)
 
 
 class _Share(NamedTuple):
-    """What of a batch belongs to one group."""
+    """The part of a batch that belongs to one group."""
 
     group: _Group
-    contents: Sequence[bytes | Decoded]
+    contents: Sequence[bytes | DecodedImage]
 
 
-class ServedModel(Used):
-    """A loaded bundle with its queue. Replacing a model leaves requests that hold the old one unharmed.
+class ServedModel(RefCounted):
+    """A loaded bundle with its queue. Requests that hold a replaced model finish with it.
 
     Args:
-        scorer: works on its batches.
-        max_batch: images in one forward pass at most.
-        large_at_once: how many large images of it are decoded at a time.
-        light: whether a full batch is a matter of a few milliseconds.
-        compute: where batches that are not light are worked on.
+        scorer: scores its batches.
+        max_batch: most images in one forward pass.
+        large_at_once: most large images of it that are decoded at a time.
+        light: whether a full batch takes only a few milliseconds.
+        compute: runs batches that are not light.
         observe: called on the event loop after every forward pass.
 
     Attributes:
-        bundle: what serves.
-        users: requests that use it, from finding the model to the answer.
-        admitted: images of it that are in work.
-        large_turns: taken while a large image of it is decoded.
+        bundle: the loaded version.
+        references: requests that use it, from look-up to answer.
+        admitted: its images in progress.
+        large_turns: held while a large image of it is decoded.
     """
 
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: BatchScorer,
         *,
         max_batch: int,
         large_at_once: int,
@@ -114,18 +114,18 @@ class ServedModel(Used):
         self._compute = compute
         self._observe = observe
         self._waiting: deque[_Group] = deque()
-        self._untaken = 0  # images in them
+        self._untaken = 0  # images in the waiting groups
         self._drain: asyncio.Task[None] | None = None
 
-    async def run(self, contents: Iterable[bytes | Decoded], *, encode: bool = False) -> list[Outcome]:
-        """Queues images for the next batches; cancelling drops those that still wait.
+    async def run(self, contents: Iterable[bytes | DecodedImage], *, encode: bool = False) -> list[BatchOutcome]:
+        """Queues images for the next batches; cancellation drops those that still wait.
 
         Args:
-            contents: image files, or what was decoded before.
-            encode: whether the reconstructions will be asked for as PNG files.
+            contents: image files, or decoded images.
+            encode: whether the reconstructions are wanted as PNG files.
 
         Returns:
-            In the same order, what the model made of each, or why it was refused.
+            An outcome for each, in the same order.
         """
         images = list(contents)
         if not images:
@@ -146,10 +146,10 @@ class ServedModel(Used):
             self._drain = None
 
     async def _gather(self) -> None:
-        """Lets requests that have arrived join the next batch, as long as there are any, and never waits for one.
+        """Lets requests that have already arrived join the next batch, without waiting for others.
 
-        A request that lies in its socket takes two turns of the event loop to get here: one reads it, one admits it.
-        Other models have their turn meanwhile, too.
+        A request in its socket needs two turns of the event loop to get here: one reads it, one admits it.
+        Other models run meanwhile.
         """
         seen, most = 0, self._max_batch
         while seen < min(self._untaken, most):
@@ -162,12 +162,12 @@ class ServedModel(Used):
         room = self._max_batch
         while self._waiting and room:
             group = self._waiting[0]
-            gone = group.done.done()  # a request that timed out or went away has cancelled its future
-            contents = group.take(group.left if gone else room)
+            cancelled = group.done.done()  # the request timed out or its client disconnected
+            contents = group.take(group.left if cancelled else room)
             self._untaken -= len(contents)
             if not group.left:
                 self._waiting.popleft()
-            if not gone:
+            if not cancelled:
                 room -= len(contents)
                 batch.append(_Share(group, contents))
         return batch
@@ -175,9 +175,9 @@ class ServedModel(Used):
     async def _run(self, batch: list[_Share]) -> None:
         try:
             if self._is_light(batch):
-                outcomes = self._work(batch)
+                outcomes = self._score(batch)
             else:
-                outcomes = await self._compute(lambda: self._work(batch))
+                outcomes = await self._compute(lambda: self._score(batch))
         except Exception as error:
             for share in batch:
                 share.group.fail(error)
@@ -200,7 +200,7 @@ class ServedModel(Used):
                 size += len(content)
         return self._light and size <= _LIGHT_BYTES
 
-    def _work(self, batch: list[_Share]) -> list[Outcome]:
+    def _score(self, batch: list[_Share]) -> list[BatchOutcome]:
         return self._scorer.score(
             [content for share in batch for content in share.contents],
             [share.group.encode for share in batch for _ in share.contents],

@@ -1,39 +1,39 @@
-"""Counting who uses something, so that it is not taken away under them."""
+"""Reference counting, so that a resource is not released while it is in use."""
 
 import asyncio
 from typing import Self
 
 
-class Used:
-    """Something that has users: a ``with`` block is one, from its first line to its last.
+class RefCounted:
+    """A reference-counted resource: entering a ``with`` block acquires it, leaving the block releases it.
 
     Attributes:
-        users: how many there are.
+        references: the number of current users.
     """
 
     def __init__(self) -> None:
-        self.users = 0
-        self._left = asyncio.Event()
+        self.references = 0
+        self._released = asyncio.Event()
 
-    def hold(self) -> None:
-        """One user more."""
-        self.users += 1
+    def acquire(self) -> None:
+        """Adds a reference."""
+        self.references += 1
 
-    def let_go(self) -> None:
-        """One user less."""
-        self.users -= 1
-        if not self.users:
-            self._left.set()
+    def release(self) -> None:
+        """Removes a reference."""
+        self.references -= 1
+        if not self.references:
+            self._released.set()
 
     def __enter__(self) -> Self:
-        self.hold()
+        self.acquire()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.let_go()
+        self.release()
 
-    async def unused(self) -> None:
-        """Waits until nobody uses it."""
-        while self.users:
-            self._left.clear()
-            await self._left.wait()
+    async def wait_until_unused(self) -> None:
+        """Returns once there are no references."""
+        while self.references:
+            self._released.clear()
+            await self._released.wait()

@@ -38,7 +38,7 @@ _Footprint = tuple[str, tuple[tuple[str, int, int], ...]]
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RefusedVersion:
     """Why the version that CURRENT names is not the one that serves."""
 
     model: str
@@ -75,7 +75,7 @@ class ModelRegistry:
         self._on_change = on_change
         self._awaited = dict.fromkeys((default, *preload))  # the watch loads these; in this order
         self._served: OrderedDict[str, ServedModel] = OrderedDict()  # the least recently used first
-        self._refused: dict[str, Refusal] = {}
+        self._refused: dict[str, RefusedVersion] = {}
         self._seen: dict[str, _Footprint] = {}
         self._updates: dict[str, asyncio.Task[ServedModel | None]] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -86,7 +86,7 @@ class ModelRegistry:
         return [self._served[name] for name in sorted(self._served)]
 
     @property
-    def refused(self) -> list[Refusal]:
+    def refused(self) -> list[RefusedVersion]:
         """What was refused and has not been mended since, by name."""
         return [self._refused[name] for name in sorted(self._refused)]
 
@@ -123,7 +123,7 @@ class ModelRegistry:
             raise UnknownModel(f"there is no model named {wanted!r}")
         return model
 
-    def card(self, name: str) -> Manifest:
+    def manifest(self, name: str) -> Manifest:
         """The card of what serves under that name, or of what CURRENT names if it is not in memory.
 
         Raises:
@@ -211,8 +211,8 @@ class ModelRegistry:
                 await self._make_room()
             bundle = await asyncio.to_thread(self.store.load, name, version)
             fresh = self._served[name] = await self._engine.serve(bundle)
-            fresh.hold()
-            asyncio.get_running_loop().call_later(_STAY_S, fresh.let_go)
+            fresh.acquire()
+            asyncio.get_running_loop().call_later(_STAY_S, fresh.release)
             # Full collections over torch's many objects stall every request for 100 ms. What is frozen and leaves is
             # freed nevertheless: models hold no reference cycles.
             gc.collect()
@@ -224,10 +224,10 @@ class ModelRegistry:
         while len(self._served) >= self._max_loaded:
             # Of those whose new version was refused there is no other copy.
             others = (name for name in self._served if name != self.default)
-            name = min(others, key=lambda name: (name in self._refused, self._served[name].users > 0))
+            name = min(others, key=lambda name: (name in self._refused, self._served[name].references > 0))
             leaving = self._served.pop(name)
             self._on_change()
-            await leaving.unused()
+            await leaving.wait_until_unused()
             _log.info("model left memory", model=name, version=leaving.bundle.manifest.version)
 
     def _mended(self, name: str) -> None:
@@ -240,8 +240,8 @@ class ModelRegistry:
             self._seen.pop(name, None)
         else:
             self._seen[name] = footprint
-        if self._refused.get(name) != Refusal(name, reason):
-            self._refused[name] = Refusal(name, reason)
+        if self._refused.get(name) != RefusedVersion(name, reason):
+            self._refused[name] = RefusedVersion(name, reason)
             _log.error("model refused", model=name, reason=reason)
             self._on_change()
 

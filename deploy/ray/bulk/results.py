@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from bulk.errors import CannotRun
-from bulk.scoring import OUTCOME, PATH, Judge
+from bulk.scoring import OUTCOME, PATH, ModelSnapshot
 from bulk.storage import PARQUET_SUFFIX, first_line, locate
 
 SCHEMA: Final = pa.schema(
@@ -47,17 +47,17 @@ class Results:
 
     Args:
         folder: where; it is made when the first rows come.
-        judge: who scores.
+        snapshot: the model that scores.
         rows_per_file: about how many; the last block that came goes with the others.
 
     Raises:
         CannotRun: the folder's name cannot be understood.
     """
 
-    def __init__(self, folder: str, judge: Judge, *, rows_per_file: int) -> None:
+    def __init__(self, folder: str, snapshot: ModelSnapshot, *, rows_per_file: int) -> None:
         self.folder = folder
         self._file_system, self._root = locate(folder, os.getcwd())  # noqa: PTH109
-        self._judge = judge
+        self._snapshot = snapshot
         self._rows_per_file = rows_per_file
         self._run = uuid.uuid4().hex[:12]
         self._waiting: list[pa.Table] = []
@@ -91,10 +91,10 @@ class Results:
 
     def add(self, outcomes: pa.Table) -> None:
         """Takes rows, and writes a file when many have come or some have waited for long."""
-        judge = {name: getattr(self._judge, name) for name in SCHEMA.names if name not in OUTCOME.names}
+        constants = {name: getattr(self._snapshot, name) for name in SCHEMA.names if name not in OUTCOME.names}
         columns = {
-            field.name: pa.repeat(pa.scalar(judge[field.name], field.type), len(outcomes))
-            if field.name in judge
+            field.name: pa.repeat(pa.scalar(constants[field.name], field.type), len(outcomes))
+            if field.name in constants
             else outcomes[field.name]
             for field in SCHEMA
         }
@@ -148,7 +148,7 @@ class Results:
 
     def _require_same(self, name: str, rows: pa.Table) -> None:
         for column in _SAME:
-            ours = getattr(self._judge, column)
+            ours = getattr(self._snapshot, column)
             for theirs in rows[column].unique().to_pylist():
                 if theirs != ours:
                     what = column.replace("_", " ")

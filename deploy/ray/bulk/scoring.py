@@ -1,4 +1,4 @@
-"""What an actor does: paths → files → the service's own engine → rows."""
+"""What an actor does: paths → files → the service's engine → rows."""
 
 import asyncio
 import tempfile
@@ -13,8 +13,9 @@ import torch
 
 from app.inference.bundles.bundle import MANIFEST_FILE
 from app.inference.bundles.store import ModelStore
-from app.inference.errors import InferenceError
-from app.inference.serving.batch_scorer import Scored
+from app.inference.decisions.conformal import OperatingPoint
+from app.inference.serving import scoring
+from app.inference.serving.batch_scorer import Outcome, Rejected
 from app.inference.serving.engine import Engine
 from bulk.errors import CannotRun
 from bulk.storage import first_line, is_remote, locate
@@ -32,18 +33,22 @@ OUTCOME: Final = pa.schema(
         "error": pa.string(),
     }
 )
-"""What an actor says of each image: named and meant as in the rows of ``app.client``."""
+"""An actor's columns; names and meanings are those of ``app.client``."""
 
-_LARGEST_FILE: Final = 256 * 2**20  # as in app.client: reading on would only fill memory
-_READERS: Final = 16  # a bucket answers in tens of milliseconds, whatever else it is asked meanwhile
+_LARGEST_FILE: Final = 256 * 2**20  # as in app.client, to bound memory
+_READERS: Final = 16  # buckets answer in tens of milliseconds, independently of concurrent requests
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A verified version of a model at a false-alarm rate. It carries the version's files: workers need no store.
+class ModelSnapshot:
+    """A verified version of a model at an operating point, with its files, so that workers need no store.
 
     Attributes:
-        files: name → content, as the manifest that was verified lists them, and the manifest.
+        model: its name.
+        version: of the model.
+        false_alarm_rate: of the verdicts.
+        threshold: guarantees that rate.
+        files: name → content of all verified files, manifest included.
     """
 
     model: str
@@ -53,54 +58,53 @@ class Judge:
     files: dict[str, bytes]
 
     @classmethod
-    def appoint(cls, store: ModelStore, model: str, version: str | None, false_alarm_rate: float | None) -> Self:
-        """Verifies a version as the service does, and settles the threshold.
+    def take(cls, store: ModelStore, model: str, version: str | None, false_alarm_rate: float | None) -> Self:
+        """Verifies a version as the service does, and fixes the threshold.
 
         Args:
-            store: where the model lies.
+            store: has the model.
             model: its name.
-            version: which; ``None``: the one that is served.
-            false_alarm_rate: ``None``: the one that the model was calibrated for.
+            version: ``None``: the current one.
+            false_alarm_rate: ``None``: the one calibrated into the model.
 
         Raises:
-            UnknownModel, BundleRejected: the store has no such thing, or it fails verification.
+            UnknownModel, BundleRejected: it does not exist or fails verification.
             UnsupportedFalseAlarmRate: the rate is out of range or too fine.
         """
         bundle = store.load(model, version or store.current(model))
         manifest = bundle.manifest
-        rate = manifest.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-        threshold = bundle.calibration.threshold(rate, manifest.guarantee)
+        point = bundle.operating_point(false_alarm_rate)
         files = {name: store.file(manifest, name) for name in manifest.files}
-        return cls(model, manifest.version, rate, threshold, {**files, MANIFEST_FILE: manifest.to_bytes()})
+        return cls(model, manifest.version, *point, {**files, MANIFEST_FILE: manifest.to_bytes()})
 
 
-class Scorer:
-    """One actor, one process, one thread of torch.
+class ScoringActor:
+    """One actor: one process, one thread of torch.
 
     Args:
-        judge: what to score with. It is verified once more: another processor must not change the golden score.
-        batch_size: images in one forward pass, and in memory as files twice.
+        snapshot: scores the images. It is verified again, since another processor could change the golden score.
+        batch_size: images in one forward pass; twice as many files are in memory.
         max_pixels: the largest width × height that is decoded.
         base: the folder that relative paths start from.
     """
 
-    def __init__(self, judge: Judge, *, batch_size: int, max_pixels: int, base: str) -> None:
+    def __init__(self, snapshot: ModelSnapshot, *, batch_size: int, max_pixels: int, base: str) -> None:
         torch.set_num_threads(1)
-        self._threshold = judge.threshold
+        self._point = OperatingPoint(snapshot.false_alarm_rate, snapshot.threshold)
         self._batch_size = batch_size
         self._base = base
         self._engine = Engine(max_batch=batch_size, queue_size=batch_size, max_pixels=max_pixels, decode_threads=1)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
         with tempfile.TemporaryDirectory() as folder:
-            version = Path(folder, judge.model, judge.version)
-            for name, content in judge.files.items():
+            version = Path(folder, snapshot.model, snapshot.version)
+            for name, content in snapshot.files.items():
                 (version / name).parent.mkdir(parents=True, exist_ok=True)
                 (version / name).write_bytes(content)
-            bundle = ModelStore(Path(folder)).load(judge.model, judge.version)
+            bundle = ModelStore(Path(folder)).load(snapshot.model, snapshot.version)
         self._served = asyncio.run(self._engine.serve(bundle))
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Scores a block of paths; whatever is wrong with an image stands in its row."""
+        """Scores a block of paths; the row of a rejected image has the reason."""
         return pa.Table.from_pylist(asyncio.run(self._score(block[PATH].to_pylist())), OUTCOME)
 
     async def _score(self, paths: Sequence[str]) -> list[dict[str, Any]]:
@@ -114,7 +118,7 @@ class Scorer:
         return rows
 
     def _start_reading(self, paths: Sequence[str]) -> Iterable[bytes | OSError]:
-        """From a network the next batch is read while this one is scored; from a disk it is read when it is due."""
+        """Reads the next batch: from a network while the current one is scored, from a disk when it is due."""
         read: Callable[..., Iterable[bytes | OSError]] = self._readers.map if any(map(is_remote, paths)) else map
         return read(self._read, paths)
 
@@ -127,21 +131,23 @@ class Scorer:
                 return bytes(file.read())
         except OSError as error:
             return error
-        except (CannotRun, pa.ArrowInvalid, ValueError) as error:  # a path that no file system takes
+        except (CannotRun, pa.ArrowInvalid, ValueError) as error:  # a path that the file system does not accept
             return OSError(first_line(error))
 
-    async def _outcomes(self, contents: Sequence[bytes | OSError]) -> list[Scored | InferenceError | OSError]:
+    async def _outcomes(self, contents: Sequence[bytes | OSError]) -> list[Outcome | OSError]:
         files = [content for content in contents if isinstance(content, bytes)]
-        scored = iter(await self._engine.score_files(self._served, files))
-        return [next(scored) if isinstance(content, bytes) else content for content in contents]
+        results = await scoring.score(self._engine, self._served, files, self._point)
+        outcomes = iter(results.outcomes)
+        return [next(outcomes) if isinstance(content, bytes) else content for content in contents]
 
-    def _row(self, path: str, outcome: Scored | InferenceError | OSError) -> dict[str, Any]:
-        if not isinstance(outcome, Scored):
-            return {PATH: path, "status": "rejected", "error": first_line(outcome)}
+    def _row(self, path: str, outcome: Outcome | OSError) -> dict[str, Any]:
+        if isinstance(outcome, Rejected | OSError):
+            reason = outcome.reason if isinstance(outcome, Rejected) else outcome
+            return {PATH: path, "status": "rejected", "error": first_line(reason)}
         return {
             PATH: path,
             "status": "scored",
-            "verdict": "anomaly" if outcome.score > self._threshold else "normal",
+            "verdict": self._point.verdict(outcome.score),
             "score": outcome.score,
             "p_value": outcome.p_value,
             "mse": outcome.mse,

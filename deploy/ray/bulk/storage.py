@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.dataset
 from pyarrow import fs
 
+from app.inference.images.formats import SUFFIXES
 from bulk.errors import CannotRun
 
-IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PARQUET_SUFFIX: Final = ".parquet"
 
 _URL: Final = re.compile(r"(?P<head>(?P<scheme>[a-z][a-z0-9+.-]*)://[^/]*)/?(?P<rest>.*)", re.DOTALL)
@@ -102,7 +102,7 @@ def _below(source: str) -> Iterator[pa.Array]:
                 continue
             if entry.type == fs.FileType.Directory:
                 folders.append(entry.path)
-            elif entry.base_name.lower().endswith(IMAGE_SUFFIXES):
+            elif entry.base_name.lower().endswith(SUFFIXES):
                 found.append(scheme + entry.path)
         if len(found) >= _LISTED_AT_ONCE:
             yield pa.array(found, pa.large_string())

@@ -1,4 +1,4 @@
-"""The page in a real browser, over the real service and really trained models: what its tests do there."""
+"""Helpers for tests of the page in a real browser, against a running server with trained models."""
 
 from collections.abc import Iterator, Sequence
 
@@ -24,14 +24,14 @@ def file(name: str, data: bytes, media_type: str = "image/png") -> FilePayload:
     return {"name": name, "mimeType": media_type, "buffer": data}
 
 
-def place(page: Page, point: Point) -> Point:
+def to_pixels(page: Page, point: Point) -> Point:
     box = page.locator("#pad").bounding_box()
     assert box is not None
     return box["x"] + point[0] * box["width"], box["y"] + point[1] * box["height"]
 
 
 def draw_with_mouse(page: Page, stroke: Sequence[Point]) -> None:
-    first, *others = (place(page, point) for point in stroke)
+    first, *others = (to_pixels(page, point) for point in stroke)
     page.mouse.move(*first)
     page.mouse.down()
     for x, y in others:
@@ -42,7 +42,7 @@ def draw_with_mouse(page: Page, stroke: Sequence[Point]) -> None:
 def draw_with_finger(page: Page, stroke: Sequence[Point]) -> None:
     devtools = page.context.new_cdp_session(page)
     kinds = ["touchStart", *["touchMove"] * (len(stroke) - 1)]
-    for kind, (x, y) in zip(kinds, (place(page, point) for point in stroke), strict=True):
+    for kind, (x, y) in zip(kinds, (to_pixels(page, point) for point in stroke), strict=True):
         devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
     devtools.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
@@ -52,7 +52,7 @@ def names(page: Page) -> list[str]:
 
 
 def verdicts(page: Page) -> list[str]:
-    return page.locator("#rows .word").all_inner_texts()
+    return page.locator("#rows .verdict-cell").all_inner_texts()
 
 
 def reasons(page: Page) -> list[str]:
@@ -78,13 +78,13 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def scored(visit: Visit, digit_files: Digits) -> Page:
-    """Twenty pictures of all digits, under names that are awkward in CSV files."""
+    """Twenty scored images of all digits; two names need escaping in CSV files."""
     page = visit(accept_downloads=True)
-    awkward = {0: '=1+"2", zero.png', 1: "größe 1.png"}
+    to_escape = {(0, 0): '=1+"2", zero.png', (1, 0): "größe 1.png"}
     score_files(
         page,
         *(
-            file(awkward.get(digit, f"{digit}-{number}.png") if number == 0 else f"{digit}-{number}.png", data)
+            file(to_escape.get((digit, number), f"{digit}-{number}.png"), data)
             for digit, all_files in digit_files.items()
             for number, data in enumerate(all_files[:2])
         ),
@@ -92,8 +92,8 @@ def scored(visit: Visit, digit_files: Digits) -> Page:
     return page
 
 
-def serious_faults(page: Page) -> list[tuple[str, str, list[str]]]:
-    """What axe finds that keeps somebody from using the page: rule, impact and elements."""
+def serious_violations(page: Page) -> list[tuple[str, str, list[str]]]:
+    """The serious and critical violations that axe reports: rule, impact and elements."""
     found = Axe().run(page).response
     assert len(found["passes"]) > 15
     return [

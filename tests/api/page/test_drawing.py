@@ -1,4 +1,4 @@
-"""Drawing on the page."""
+"""The drawing pad."""
 
 import math
 
@@ -10,34 +10,32 @@ from tests.api.page.conftest import FIVE, draw_with_finger, draw_with_mouse, nam
 from tests.support import Server
 from training.pipeline import Published
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # the server is measured, not its clients
 
 
 class TestDrawing:
-    def test_stroke_by_stroke_with_the_mouse(self, visit: Visit, trained: Published) -> None:
+    def test_each_mouse_stroke_is_scored(self, visit: Visit, trained: Published) -> None:
         page = visit()
-        expect(page.locator("#verdict-word")).to_have_text("Your turn")
+        expect(page.locator("#verdict-title")).to_have_text("No image yet")
         for stroke in FIVE:
             with page.expect_response("**/score?*") as answered:
                 draw_with_mouse(page, stroke)
             (result,) = answered.value.json()["results"]
             threshold = trained.manifest.threshold
-            word = "Anomaly" if result["score"] > threshold else "Normal"
-            expect(page.locator("#verdict-word")).to_have_text(word)
+            title = "Anomaly" if result["score"] > threshold else "Normal"
+            expect(page.locator("#verdict-title")).to_have_text(title)
             assert float(page.locator("#number-score").inner_text()) == pytest.approx(result["score"], rel=1e-2)
             for part in ("input", "reconstruction", "error_map"):
-                expect(page.locator(f"#picture-{part}")).to_have_attribute("src", result[part])
+                expect(page.locator(f"#image-{part}")).to_have_attribute("src", result[part])
             assert names(page) == ["drawing 1"]
 
-    def test_a_five_is_normal_for_the_shipped_model_of_fives_wherever_it_is_drawn(
-        self, visit: Visit, shipped: Server
-    ) -> None:
+    def test_shipped_model_finds_a_five_normal_at_any_size_and_position(self, visit: Visit, shipped: Server) -> None:
         page = visit(of=shipped)
         for number, (shrink, shift) in enumerate([(1.0, 0.0), (0.4, 0.55)], start=1):
             for stroke in FIVE:
                 draw_with_mouse(page, [(shift + shrink * x, shift + shrink * y) for x, y in stroke])
             wait_until_scored(page, number)
-            expect(page.locator("#verdict-word")).to_have_text("Normal")
+            expect(page.locator("#verdict-title")).to_have_text("Normal")
             page.click("#clear")
         scores = [float(text) for text in page.locator("#rows .number:nth-child(4)").all_inner_texts()]
         assert len(scores) == 2
@@ -47,12 +45,12 @@ class TestDrawing:
         page = visit()
         draw_with_mouse(page, FIVE[0])
         wait_until_scored(page, 1)
-        one_stroke = page.locator("#picture-input").get_attribute("src")
+        one_stroke = page.locator("#image-input").get_attribute("src")
         with page.expect_response("**/score?*"):
             draw_with_mouse(page, FIVE[1])
-        expect(page.locator("#picture-input")).not_to_have_attribute("src", str(one_stroke))
+        expect(page.locator("#image-input")).not_to_have_attribute("src", str(one_stroke))
         page.keyboard.press("Control+z")
-        expect(page.locator("#picture-input")).to_have_attribute("src", str(one_stroke))
+        expect(page.locator("#image-input")).to_have_attribute("src", str(one_stroke))
         page.click("#undo")
         expect(page.locator("#rows tr")).to_have_count(0)
         expect(page.locator("#undo")).to_be_disabled()
@@ -64,10 +62,10 @@ class TestDrawing:
         wait_until_scored(page, 2)
         assert names(page) == ["drawing 1", "drawing 2"]
 
-    def test_with_a_finger_on_a_phone(self, visit: Visit, shipped: Server) -> None:
+    def test_touch_drawing_on_a_phone(self, visit: Visit, shipped: Server) -> None:
         page = visit(of=shipped, **PHONE)
         for stroke in FIVE:
             draw_with_finger(page, stroke)
-        expect(page.locator("#verdict-word")).to_have_text("Normal")
-        assert page.evaluate("scrollY") == 0  # the finger drew, it did not scroll
-        expect(page.locator("#verdict-word")).to_be_in_viewport()
+        expect(page.locator("#verdict-title")).to_have_text("Normal")
+        assert page.evaluate("scrollY") == 0  # drawing does not scroll the page
+        expect(page.locator("#verdict-title")).to_be_in_viewport()

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app.api.errors import UnknownAnswer
-from app.api.feedback import MAX_BODY_BYTES, Feedback
+from app.api.feedback import LABEL_BODY_BYTES, Feedback
 from app.client import AnomalyClient, AsyncAnomalyClient, Problem
 from app.inference.bundles import labels
 from app.inference.bundles.labels import Answer
@@ -156,7 +156,7 @@ def test_both_clients_label(keeping: Server, file: Path) -> None:
         ({"verdict": None}, 422, "invalid-label"),
         ({"score": 0.0}, 422, "invalid-label"),
         ({"comment": "x" * 1001}, 422, "invalid-label"),
-        ({"comment": "x" * MAX_BODY_BYTES}, 413, "body-too-large"),
+        ({"comment": "x" * LABEL_BODY_BYTES}, 413, "body-too-large"),
     ],
 )
 def test_what_is_no_label_is_refused_and_nothing_is_kept(

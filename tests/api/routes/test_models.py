@@ -29,7 +29,7 @@ class TestCalibration:
         manifest, _ = make_bundle("m")
         calibration = Calibration(manifest.calibration.scores)
         changed = manifest.model_copy(
-            update={"guarantee": guarantee, "threshold": calibration.threshold(0.05, guarantee)}  # type: ignore[arg-type]
+            update={"guarantee": guarantee, "threshold": calibration.threshold_for(0.05, guarantee)}  # type: ignore[arg-type]
         )
         stops = CalibrationScores.of(changed).stops
         assert stops[0].false_alarm_rate == finest_false_alarm_rate(99, guarantee)  # type: ignore[arg-type]

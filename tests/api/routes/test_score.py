@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from app.api.schemas import ScoreAnswer
-from app.inference.images.decoding import InputSpec, open_image
+from app.inference.images.decoding import open_image
+from app.inference.images.model_input import InputSpec
 from app.inference.images.rendering import error_map, to_image
 from tests.support import Server, encode, gradient
 from training.pipeline import Published

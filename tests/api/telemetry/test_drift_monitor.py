@@ -12,10 +12,10 @@ import pytest
 from PIL import Image, ImageFilter
 from structlog.testing import capture_logs
 
-from app.api.telemetry.drift_monitor import Drift
-from app.api.telemetry.drift_state import Kept, Slot, State
+from app.api.request_state import ScoredRequest
+from app.api.telemetry.drift_monitor import DriftMonitor
+from app.api.telemetry.drift_state import DriftDocument, DriftState, StateFile
 from app.api.telemetry.metrics import Metrics
-from app.api.telemetry.request_log import Scoring
 from app.inference.bundles.store import ModelStore
 from app.inference.decisions.conformal import Calibration
 from app.inference.decisions.drift_test import WINDOW
@@ -150,37 +150,37 @@ def test_workers_tell_of_each_other_and_overwrite_nothing(random_store: ModelSto
             time.sleep(0.05)
         answer = told(server, seen=sent)
         assert metrics(server)["windows_total"] == answer["windows"]
-        each = [Kept.model_validate_json(file.read_bytes()).models["m"] for file in files]
+        each = [DriftDocument.model_validate_json(file.read_bytes()).models["m"] for file in files]
         assert all(state.windows or state.ranks for state in each)
 
 
 def test_a_file_belongs_to_one_worker_and_is_taken_over_when_that_one_has_gone(tmp_path: Path) -> None:
-    first, second = Slot(tmp_path), Slot(tmp_path)
-    state = State(version="1", calibration_size=9, ranks=(1, 2))
+    first, second = StateFile(tmp_path), StateFile(tmp_path)
+    state = DriftState(version="1", calibration_size=9, ranks=(1, 2))
     second.write({"m": state})
     assert first.read() == {}
     assert list(first.others()) == [{"m": state}]
     second.release()
-    third = Slot(tmp_path)
+    third = StateFile(tmp_path)
     assert third.read() == {"m": state}
     first.release()
     third.release()
 
 
-def scoring(calibration: Calibration, scores: list[float], version: str = "1") -> Scoring:
+def scoring(calibration: Calibration, scores: list[float], version: str = "1") -> ScoredRequest:
     unlooked = [0.0] * len(scores)
-    return Scoring("m", version, calibration, 0, unlooked, scores, unlooked, [], 0, 0)
+    return ScoredRequest("m", version, calibration, 0, unlooked, scores, unlooked, [], 0, 0)
 
 
 def test_memory_and_file_have_a_bound(tmp_path: Path) -> None:
     calibration = Calibration(np.random.default_rng(0).random(300).tolist())
     scores = np.random.default_rng(1).random(50 * WINDOW - 1).tolist()
 
-    async def run() -> list[State]:
-        drift = Drift(Metrics(), tmp_path)
+    async def run() -> list[DriftState]:
+        drift = DriftMonitor(Metrics(), tmp_path)
         drift.open()
         for start in range(0, len(scores), 7):
-            drift.note(scoring(calibration, scores[start : start + 7]))
+            drift.add(scoring(calibration, scores[start : start + 7]))
         await asyncio.sleep(0.5)
         (state,) = await drift.states("m", "1")
         assert (state.windows, len(state.ranks)) == (49, WINDOW - 1)
@@ -189,13 +189,13 @@ def test_memory_and_file_have_a_bound(tmp_path: Path) -> None:
 
     (state,) = asyncio.run(run())
     (file,) = tmp_path.glob("*.json")
-    assert Kept.model_validate_json(file.read_bytes()).models["m"] == state
+    assert DriftDocument.model_validate_json(file.read_bytes()).models["m"] == state
     assert file.stat().st_size < 2000
 
 
 def test_a_damaged_file_is_told_of_in_one_line_and_ignored(tmp_path: Path) -> None:
     (tmp_path / "worker-0.json").write_text('{"schema_version": 1, "models": {"m"')
-    drift = Drift(Metrics(), tmp_path)
+    drift = DriftMonitor(Metrics(), tmp_path)
     with capture_logs() as lines:
         drift.open()
     assert [line["event"] for line in lines] == ["drift state ignored"]
@@ -206,9 +206,9 @@ def test_a_folder_that_cannot_be_used_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
 
     async def run() -> None:
-        drift = Drift(Metrics(), tmp_path / "file")
+        drift = DriftMonitor(Metrics(), tmp_path / "file")
         drift.open()
-        drift.note(scoring(Calibration([1, 2, 3]), [2.5]))
+        drift.add(scoring(Calibration([1, 2, 3]), [2.5]))
         (state,) = await drift.states("m", "1")
         assert state.ranks == (2,)
         drift.close()
@@ -220,10 +220,10 @@ def test_a_folder_that_cannot_be_used_stops_nothing(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full_is_told_of_once_a_change(tmp_path: Path) -> None:
     async def run() -> None:
-        drift = Drift(Metrics(), tmp_path / "drift")
+        drift = DriftMonitor(Metrics(), tmp_path / "drift")
         drift.open()
         (tmp_path / "drift" / "worker-0.part").mkdir()  # nothing can be written there
-        drift.note(scoring(Calibration([1, 2, 3]), [2.5]))
+        drift.add(scoring(Calibration([1, 2, 3]), [2.5]))
         drift.close()
 
     with capture_logs() as lines:

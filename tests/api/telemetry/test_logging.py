@@ -36,9 +36,9 @@ _TELL = """
 import os
 from app.api.telemetry import logging as logs
 logs.configure(FORMAT, LEVEL)
-logs.tell([{"event": "request", "number": number, "filling": "x" * 900} for number in range(20)])
-logs.tell([{"event": "request", "number": 20, "filling": "x" * 9000}])
-logs.tell([])
+logs.write_events([{"event": "request", "number": number, "filling": "x" * 900} for number in range(20)])
+logs.write_events([{"event": "request", "number": 20, "filling": "x" * 9000}])
+logs.write_events([])
 """
 
 
@@ -68,7 +68,7 @@ def test_lines_told_together_leave_in_writes_that_a_pipe_keeps_whole(
     writes: list[bytes] = []
     monkeypatch.setattr(logs, "_write", writes.append)
     caplog.set_level(logging.INFO)
-    logs.tell([{"event": "request", "filling": "x" * 900} for _ in range(20)])
+    logs.write_events([{"event": "request", "filling": "x" * 900} for _ in range(20)])
     assert 4 < len(writes) < 10
     assert max(map(len, writes)) <= 4096
     assert all(write.endswith(b"\n") for write in writes)

@@ -1,18 +1,19 @@
-"""Requests that are told of together are counted and logged as each by itself."""
+"""Buffered requests are counted and logged as each on its own."""
 
 import asyncio
 from typing import Any
 
 import pytest
 
-from app.api.telemetry import logging as logs
+from app.api.request_state import ScoredRequest, open_request_state
+from app.api.telemetry import logging
 from app.api.telemetry.metrics import Metrics
-from app.api.telemetry.request_log import RequestLog, Scoring
+from app.api.telemetry.request_log import RequestLog
 from app.inference.decisions.conformal import Calibration
 
 
-def scoring(model: str, *verdicts: str, rejected: tuple[str, ...] = ()) -> Scoring:
-    return Scoring(
+def scored(model: str, *verdicts: str, rejected: tuple[str, ...] = ()) -> ScoredRequest:
+    return ScoredRequest(
         model,
         "v1",
         Calibration([0.1, 0.2]),
@@ -26,24 +27,25 @@ def scoring(model: str, *verdicts: str, rejected: tuple[str, ...] = ()) -> Scori
     )
 
 
-def scope(number: int, method: str = "POST", scored: Scoring | None = None) -> dict[str, Any]:
-    state: dict[str, Any] = {"request_id": f"r{number}"}
-    return {"method": method, "raw_path": b"/score", "state": state | ({"scoring": scored} if scored else {})}
+def scope(number: int, method: str = "POST", scored: ScoredRequest | None = None) -> dict[str, Any]:
+    scope: dict[str, Any] = {"method": method, "raw_path": b"/score"}
+    open_request_state(scope, f"r{number}").scored = scored
+    return scope
 
 
 def test_several_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[Any] = []
-    monkeypatch.setattr(logs, "tell", lines.extend)
+    monkeypatch.setattr(logging, "write_events", lines.extend)
     metrics, watched = Metrics(), list[str]()
-    ledger = RequestLog(metrics, lambda each: watched.append(each.model))
+    request_log = RequestLog(metrics, lambda each: watched.append(each.model))
 
     async def scenario() -> None:
-        ledger.note(scope(1, scored=scoring("a", "normal", "anomaly")), 200, 0.002)
-        ledger.note(scope(2, scored=scoring("b", "normal")), 200, 0.002)
-        ledger.note(scope(3, scored=scoring("a", "anomaly", rejected=("unreadable-image",))), 200, 0.02)
-        ledger.note(scope(4, method="BREW"), 405, 0.001)
-        ledger.tell()
-        ledger.tell()  # nothing is told twice
+        request_log.add(scope(1, scored=scored("a", "normal", "anomaly")), 200, 0.002)
+        request_log.add(scope(2, scored=scored("b", "normal")), 200, 0.002)
+        request_log.add(scope(3, scored=scored("a", "anomaly", rejected=("unreadable-image",))), 200, 0.02)
+        request_log.add(scope(4, method="BREW"), 405, 0.001)
+        request_log.flush()
+        request_log.flush()  # nothing is counted twice
 
     asyncio.run(scenario())
     counted = metrics.exposition().decode().splitlines()

@@ -18,7 +18,7 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # two threads on a busy mac
 def start(program: str, store: Path, count: int) -> warm.Process:
     """Runs a program beside this file in a process of its own."""
     log = store.parent / f"{uuid.uuid4()}.log"
-    return warm.Process(f"tests.inference.{program}", str(store), str(count), cwd=ROOT, env=ONE_THREAD, log=log)
+    return warm.Process(f"tests.inference.bundles.{program}", str(store), str(count), cwd=ROOT, env=ONE_THREAD, log=log)
 
 
 @pytest.fixture

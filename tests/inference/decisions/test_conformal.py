@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.inference.decisions.conformal import Calibration, Guarantee, finest_false_alarm_rate, required_calibration_size
+from app.inference.decisions.conformal import (
+    Calibration,
+    Guarantee,
+    OperatingPoint,
+    anomaly_rate,
+    finest_false_alarm_rate,
+    is_anomaly,
+    required_calibration_size,
+    verdict,
+)
 from app.inference.errors import NonFiniteScore, UnsupportedFalseAlarmRate
 
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=60)
@@ -19,30 +28,30 @@ RATES = st.floats(0.001, 0.999)
 )
 def test_threshold_is_the_right_order_statistic(n: int, rate: float, rank_from_top: int) -> None:
     calibration = Calibration(float(i) for i in range(1, n + 1))
-    assert calibration.threshold(rate) == n - rank_from_top + 1
+    assert calibration.threshold_for(rate) == n - rank_from_top + 1
 
 
 @pytest.mark.parametrize(("rate", "size"), [(0.01, 99), (0.05, 19), (0.07, 14), (0.001, 999), (0.5, 1), (0.3, 3)])
 def test_required_size_is_the_least_that_works(rate: float, size: int) -> None:
     assert required_calibration_size(rate) == size
-    Calibration(range(size)).threshold(rate)
+    Calibration(range(size)).threshold_for(rate)
     if size > 1:
         with pytest.raises(
             UnsupportedFalseAlarmRate, match=f"at least {size} calibration images, there are {size - 1}"
         ):
-            Calibration(range(size - 1)).threshold(rate)
+            Calibration(range(size - 1)).threshold_for(rate)
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, math.nan, math.inf])
 def test_rates_outside_the_open_interval_are_refused(rate: float) -> None:
     with pytest.raises(UnsupportedFalseAlarmRate, match="between 0 and 1"):
-        Calibration([1, 2]).threshold(rate)
+        Calibration([1, 2]).threshold_for(rate)
 
 
 @pytest.mark.parametrize("n", range(1, 400))
 def test_the_finest_rate_is_accepted_although_it_has_no_exact_double(n: int) -> None:
     assert required_calibration_size(1 / (n + 1)) == n
-    assert Calibration(range(n)).threshold(1 / (n + 1)) == n - 1
+    assert Calibration(range(n)).threshold_for(1 / (n + 1)) == n - 1
 
 
 @given(SCORES, RATES)
@@ -51,16 +60,16 @@ def test_threshold_is_the_ceiling_formula(scores: list[float], rate: float) -> N
     rank = math.ceil((n + 1) * (1 - Fraction(repr(rate)) * (1 + Fraction(1, 10**12))))
     if rank > n:
         with pytest.raises(UnsupportedFalseAlarmRate):
-            Calibration(scores).threshold(rate)
+            Calibration(scores).threshold_for(rate)
     else:
-        assert Calibration(scores).threshold(rate) == sorted(scores)[rank - 1]
+        assert Calibration(scores).threshold_for(rate) == sorted(scores)[rank - 1]
 
 
 @given(SCORES, RATES, st.floats(0, 1))
 def test_verdict_and_p_value_agree(scores: list[float], rate: float, score: float) -> None:
     calibration = Calibration(scores)
     if required_calibration_size(rate) <= len(scores):
-        assert (score > calibration.threshold(rate)) == (
+        assert (score > calibration.threshold_for(rate)) == (
             Fraction(calibration.p_value(score)) <= Fraction(rate) + Fraction(1, 10**12)
         )
 
@@ -68,14 +77,14 @@ def test_verdict_and_p_value_agree(scores: list[float], rate: float, score: floa
 @pytest.mark.parametrize("guarantee", ["marginal", "strict"])
 @pytest.mark.parametrize("rate", [0.999, 0.9999999999, 0.999999999999, 0.9999999999999, 0.9999999999999999])
 def test_rates_next_to_one_give_the_smallest_score(rate: float, guarantee: Guarantee) -> None:
-    assert Calibration(range(100)).threshold(rate, guarantee) <= 1
+    assert Calibration(range(100)).threshold_for(rate, guarantee) <= 1
     assert required_calibration_size(rate, guarantee) >= 0
 
 
 @pytest.mark.parametrize("guarantee", ["marginal", "strict"])
 @pytest.mark.parametrize("rate", [1e-320, 1e-300, 1e-10])
 def test_rates_next_to_nothing_are_refused_in_few_words(rate: float, guarantee: Guarantee) -> None:
-    for ask in (required_calibration_size, Calibration(range(100)).threshold):
+    for ask in (required_calibration_size, Calibration(range(100)).threshold_for):
         with pytest.raises(UnsupportedFalseAlarmRate) as caught:
             ask(rate, guarantee)
         assert len(str(caught.value)) < 200
@@ -105,7 +114,7 @@ def test_mean_false_alarm_rate_keeps_the_guarantee(n: int, rate: float) -> None:
     repetitions, fresh = 4000, 50
     alarms = 0
     for _ in range(repetitions):
-        threshold = Calibration(random.lognormal(size=n)).threshold(rate)
+        threshold = Calibration(random.lognormal(size=n)).threshold_for(rate)
         alarms += int((random.lognormal(size=fresh) > threshold).sum())
     # The threshold's own spread (a Beta distribution) and the binomial error of the fresh draws.
     expected = math.floor((n + 1) * rate) / (n + 1)
@@ -118,34 +127,45 @@ def test_mean_false_alarm_rate_keeps_the_guarantee(n: int, rate: float) -> None:
 class TestStrict:
     def test_the_ranks_of_the_shipped_calibration(self) -> None:
         calibration = Calibration(range(1, 1086))
-        assert 1085 - calibration.threshold(0.01) + 1 == 10
-        assert 1085 - calibration.threshold(0.01, "strict") + 1 == 6
+        assert 1085 - calibration.threshold_for(0.01) + 1 == 10
+        assert 1085 - calibration.threshold_for(0.01, "strict") + 1 == 6
 
     @pytest.mark.parametrize(("rate", "size"), [(0.01, 299), (0.05, 59), (0.001, 2995)])
     def test_required_size_is_the_least_that_works(self, rate: float, size: int) -> None:
         assert required_calibration_size(rate, "strict") == size
-        assert Calibration(range(size)).threshold(rate, "strict") == size - 1
+        assert Calibration(range(size)).threshold_for(rate, "strict") == size - 1
         with pytest.raises(UnsupportedFalseAlarmRate, match=f"strict .* at least {size} calibration images"):
-            Calibration(range(size - 1)).threshold(rate, "strict")
+            Calibration(range(size - 1)).threshold_for(rate, "strict")
 
     @pytest.mark.parametrize("n", [1, 2, 10, 59, 299, 1085, 20_000])
     def test_the_finest_rate_is_accepted(self, n: int) -> None:
         finest = finest_false_alarm_rate(n, "strict")
-        assert Calibration(range(n)).threshold(finest, "strict") == n - 1
+        assert Calibration(range(n)).threshold_for(finest, "strict") == n - 1
         assert required_calibration_size(finest, "strict") == n
 
     @pytest.mark.parametrize(("n", "rate"), [(100, 0.05), (1085, 0.01), (1085, 0.3), (20_000, 0.02)])
     def test_the_rank_is_the_binomial_one(self, n: int, rate: float) -> None:
         from scipy.stats import binom
 
-        rank = n - int(Calibration(range(n)).threshold(rate, "strict"))
+        rank = n - int(Calibration(range(n)).threshold_for(rate, "strict"))
         assert binom.sf(rank - 1, n, rate) >= 0.95 > binom.sf(rank, n, rate)
 
     def test_it_holds_for_19_of_20_calibration_draws(self) -> None:
         """Uniform scores: the share above a threshold t is 1 - t, exactly."""
         random = np.random.default_rng(1)
         n, rate, draws = 150, 0.05, 4000
-        kept = sum(1 - Calibration(random.random(n)).threshold(rate, "strict") <= rate for _ in range(draws))
+        kept = sum(1 - Calibration(random.random(n)).threshold_for(rate, "strict") <= rate for _ in range(draws))
         assert kept / draws >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / draws)
-        marginal = sum(1 - Calibration(random.random(n)).threshold(rate) <= rate for _ in range(draws))
+        marginal = sum(1 - Calibration(random.random(n)).threshold_for(rate) <= rate for _ in range(draws))
         assert marginal / draws < 0.8  # which is why the strict one exists
+
+
+class TestVerdict:
+    @pytest.mark.parametrize(("score", "expected"), [(0.4, "normal"), (0.5, "normal"), (0.6, "anomaly")])
+    def test_an_anomaly_lies_strictly_above_the_threshold(self, score: float, expected: str) -> None:
+        point = OperatingPoint(false_alarm_rate=0.05, threshold=0.5)
+        assert point.verdict(score) == verdict(score, 0.5) == expected
+        assert point.is_anomaly(score) is is_anomaly(score, 0.5) is (expected == "anomaly")
+
+    def test_anomaly_rate_is_a_share(self) -> None:
+        assert anomaly_rate([0.4, 0.5, 0.6, 0.7], 0.5) == 0.5

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from app.inference.decisions.conformal import Calibration
-from app.inference.decisions.drift_test import FALSE_ALARM_PROBABILITY, SMALLEST_P_VALUE, WINDOW, chance, compare, limit
+from app.inference.decisions.drift_test import (
+    FALSE_ALARM_PROBABILITY,
+    SMALLEST_P_VALUE,
+    WINDOW,
+    compare,
+    critical_value,
+    p_value,
+)
 
 RNG = np.random.default_rng
 
@@ -41,12 +48,12 @@ def test_statistic_and_chance_are_exact(size: int, window: int) -> None:
         statistics.append(found)
     for statistic in statistics[:: max(len(statistics) // 100, 1)]:
         share = np.mean(np.array(statistics) > statistic - 1e-7)
-        assert chance(statistic, window, size) == pytest.approx(share, abs=1e-9)
+        assert p_value(statistic, window, size) == pytest.approx(share, abs=1e-9)
 
 
 @pytest.mark.parametrize("size", [1, 2, 30, 99, 1085, 20_000])
 def test_the_limit_keeps_the_promise_and_wastes_little(size: int) -> None:
-    least = chance(limit(WINDOW, size), WINDOW, size)
+    least = p_value(critical_value(WINDOW, size), WINDOW, size)
     assert SMALLEST_P_VALUE <= least <= FALSE_ALARM_PROBABILITY
     if size >= 30:
         assert least > 0.9 * FALSE_ALARM_PROBABILITY
@@ -56,7 +63,7 @@ def test_the_limit_keeps_the_promise_and_wastes_little(size: int) -> None:
 @pytest.mark.parametrize(("size", "digits"), [(30, 16), (30, 1), (400, 16), (400, 2)])
 def test_unchanged_images_alarm_no_oftener_than_stated(size: int, digits: int) -> None:
     """A new calibration set for every window: that is what the promise is about. Few digits: many ties."""
-    random, windows, at = RNG(size + digits), 6_000, limit(WINDOW, size)
+    random, windows, at = RNG(size + digits), 6_000, critical_value(WINDOW, size)
     alarms = 0
     for _ in range(windows):
         scores = np.round(random.gamma(4, 0.01, size + WINDOW), digits)
@@ -77,7 +84,7 @@ def compared(calibration: Calibration, scores: np.ndarray) -> tuple[float, bool]
 
 
 def test_it_notices_scores_that_rise_fall_or_spread(calibration: Calibration) -> None:
-    random, at = RNG(1), limit(WINDOW, len(calibration))
+    random, at = RNG(1), critical_value(WINDOW, len(calibration))
     for factor, higher in ((1.5, True), (0.7, False), (100, True), (0.001, False)):
         statistic, is_higher = compared(calibration, factor * random.gamma(4, 0.01, WINDOW))
         assert statistic > at
@@ -88,7 +95,7 @@ def test_it_notices_scores_that_rise_fall_or_spread(calibration: Calibration) ->
 
 
 def test_a_few_anomalies_are_no_drift_and_many_look_like_it(calibration: Calibration) -> None:
-    random, at = RNG(2), limit(WINDOW, len(calibration))
+    random, at = RNG(2), critical_value(WINDOW, len(calibration))
     found = {}
     for anomalies in (0, 10, 100):
         scores = random.gamma(4, 0.01, WINDOW)

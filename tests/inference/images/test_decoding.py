@@ -8,7 +8,8 @@ from PIL import Image
 from PIL.ExifTags import Base as ExifTag
 
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images.decoding import Decoded, InputSpec, open_image
+from app.inference.images.decoding import open_image
+from app.inference.images.model_input import DecodedImage, InputSpec
 from tests.support import encode, gradient
 
 GREY = InputSpec(mode="L", height=8, width=8)
@@ -16,7 +17,7 @@ COLOUR = InputSpec(mode="RGB", height=8, width=8)
 LIMIT = 10**6
 
 
-def decode(data: bytes, spec: InputSpec = GREY) -> Decoded:
+def decode(data: bytes, spec: InputSpec = GREY) -> DecodedImage:
     return open_image(data, max_pixels=LIMIT).decode(spec)
 
 

@@ -8,7 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images.decoding import Decoded, InputSpec, open_image
+from app.inference.images.decoding import open_image
+from app.inference.images.model_input import DecodedImage, InputSpec
 from tests import hostile
 from tests.support import encode, gradient
 
@@ -24,7 +25,7 @@ pytestmark = [
 ]
 
 
-def look(data: bytes, spec: InputSpec = SPECS[0]) -> Decoded | None:
+def look(data: bytes, spec: InputSpec = SPECS[0]) -> DecodedImage | None:
     """The image, or None for one that was properly refused."""
     try:
         decoded = open_image(data, max_pixels=MAX_PIXELS).decode(spec)

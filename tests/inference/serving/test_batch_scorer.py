@@ -5,8 +5,8 @@ import torch
 
 from app.inference.bundles.bundle import BatchScores, Bundle
 from app.inference.bundles.store import ModelStore
-from app.inference.errors import InferenceError, NonFiniteScore
-from app.inference.serving.batch_scorer import Scored, Scorer
+from app.inference.errors import NonFiniteScore
+from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Rejected, Scored
 from tests.support import encode, gradient, make_bundle
 
 PNG = encode(gradient())
@@ -21,12 +21,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def judged(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, *, mse: list[float], score: list[float]
-) -> list[Scored | InferenceError]:
+) -> list[BatchOutcome]:
     """Images that the model would give these figures."""
     scores = BatchScores(torch.zeros(len(mse), *bundle.spec.shape), mse, score)
     with monkeypatch.context() as patched:
         patched.setattr(Bundle, "score_batch", lambda *_: scores)
-        return Scorer(bundle, max_pixels=10**6).score([PNG] * len(mse), [False] * len(mse), [0.0] * len(mse))
+        return BatchScorer(bundle, max_pixels=10**6).score([PNG] * len(mse), [False] * len(mse), [0.0] * len(mse))
 
 
 def test_scores_outside_the_calibration_are_told_of(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,12 +51,13 @@ def test_a_figure_that_is_no_number_refuses_its_image_alone(
     figures = {"mse": [0.1, 0.2, 0.3], "score": [0.1, 0.2, 0.3]}
     figures[figure][1] = broken
     first, second, third = judged(bundle, monkeypatch, **figures)
-    assert isinstance(second, NonFiniteScore)
-    assert str(broken) in str(second)
+    assert isinstance(second, Rejected)
+    assert isinstance(second.reason, NonFiniteScore)
+    assert str(broken) in str(second.reason)
     assert [each.mse for each in _scored([first, third])] == [0.1, 0.3]
     assert [each.row for each in _scored([first, third])] == [0, 2]
 
 
-def _scored(outcomes: list[Scored | InferenceError]) -> list[Scored]:
+def _scored(outcomes: list[BatchOutcome]) -> list[Scored]:
     assert all(isinstance(each, Scored) for each in outcomes), outcomes
     return [each for each in outcomes if isinstance(each, Scored)]

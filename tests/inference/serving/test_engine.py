@@ -10,11 +10,12 @@ import torch
 
 from app.inference.bundles.bundle import BatchScores, Bundle
 from app.inference.bundles.store import ModelStore
-from app.inference.errors import InferenceError, UnreadableImage
-from app.inference.images.decoding import InputSpec
+from app.inference.errors import UnreadableImage
+from app.inference.images.model_input import InputSpec
 from app.inference.serving.batch_queue import CompletedBatch, ServedModel
-from app.inference.serving.batch_scorer import Scored
+from app.inference.serving.batch_scorer import BatchOutcome, Rejected, Scored
 from app.inference.serving.engine import LARGE_BATCH, SMALL_BATCH, Engine
+from app.inference.serving.scoring import Results, score
 from tests.support import encode, gradient, make_bundle
 
 PNG = encode(gradient())
@@ -46,8 +47,12 @@ def _note(batches: list[int], done: CompletedBatch) -> None:
     batches.append(done.size)
 
 
-def kinds(outcomes: Sequence[Scored | InferenceError]) -> list[type]:
-    return [type(outcome) for outcome in outcomes]
+def kinds(outcomes: Sequence[BatchOutcome]) -> list[type]:
+    return [type(outcome.reason) if isinstance(outcome, Rejected) else type(outcome) for outcome in outcomes]
+
+
+async def score_files(engine: Engine, model: ServedModel, files: Sequence[bytes]) -> Results:
+    return await score(engine, model, files, model.bundle.operating_point())
 
 
 def test_what_arrives_within_two_turns_of_the_loop_joins_the_batch(bundle: Bundle) -> None:
@@ -106,8 +111,8 @@ def test_full_batches_go_and_leave_the_loop_its_turns_between(bundle: Bundle) ->
 def test_outcomes_stand_in_the_order_of_the_files(bundle: Bundle) -> None:
     async def scenario() -> None:
         async with serving(bundle, []) as (engine, model):
-            outcomes = await engine.score_files(model, [PNG, BROKEN, LARGE, PNG, BROKEN, PNG])
-            assert kinds(outcomes) == [Scored, UnreadableImage, Scored, Scored, UnreadableImage, Scored]
+            results = await score_files(engine, model, [PNG, BROKEN, LARGE, PNG, BROKEN, PNG])
+            assert kinds(results.outcomes) == [Scored, UnreadableImage, Scored, Scored, UnreadableImage, Scored]
             assert await model.run([]) == []
 
     asyncio.run(scenario())
@@ -169,7 +174,7 @@ def test_small_images_go_more_at_a_time(tmp_path: Path, side: int, most: int) ->
     async def scenario() -> list[int]:
         batches: list[int] = []
         async with serving(sized, batches, max_batch=0) as (engine, model):
-            assert all(isinstance(outcome, Scored) for outcome in await engine.score_files(model, 70 * [PNG]))
+            assert len((await score_files(engine, model, 70 * [PNG])).scored) == 70
         return batches
 
     assert max(asyncio.run(scenario())) == most

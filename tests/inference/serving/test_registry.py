@@ -15,6 +15,7 @@ from app.inference.bundles.bundle import Bundle
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import ModelUnavailable, Overloaded, UnknownModel
 from app.inference.serving import registry as module
+from app.inference.serving import scoring
 from app.inference.serving.batch_scorer import Scored
 from app.inference.serving.engine import Engine
 from app.inference.serving.registry import ModelRegistry
@@ -143,7 +144,7 @@ def test_a_model_in_use_leaves_last_and_only_when_its_last_user_does(store: Coun
                     (outcome,) = await b.run([PNG])  # and b still scores
                     assert not isinstance(outcome, Exception)
                     d = registry.served[-1]
-                    assert d.users == 1
+                    assert d.references == 1
             await waiting
             assert len(registry.served) == 3
 
@@ -294,7 +295,7 @@ class TestRoom:
                 a, engine = await registry.get("a"), registry._engine
                 with engine.admit(a, 8):
                     for images in (1, 8):
-                        with pytest.raises(Overloaded, match="8 images are in work, 8 is the limit"):
+                        with pytest.raises(Overloaded, match="8 images are in progress, 8 is the limit"):
                             engine.require_room(a, images)
                 engine.require_room(a, 8)
 
@@ -327,9 +328,9 @@ def test_large_images_of_one_model_do_not_hold_up_those_of_another(store: Counti
         large = encode(gradient(1500, 1500))
         async with running(store) as registry:
             a, b, engine = await registry.get("a"), await registry.get("b"), registry._engine
-            flood = asyncio.create_task(engine.score_files(a, [large] * 40))
+            flood = asyncio.create_task(scoring.score(engine, a, [large] * 40, a.bundle.operating_point()))
             await until(a.large_turns.locked)
-            (outcome,) = await engine.score_files(b, [large])
+            (outcome,) = (await scoring.score(engine, b, [large], b.bundle.operating_point())).outcomes
             assert isinstance(outcome, Scored)
             assert a.large_turns.locked()  # forty came before it, and two of them were in its way
             assert all(isinstance(each, Scored) for each in await flood)

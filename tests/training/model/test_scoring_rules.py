@@ -5,10 +5,18 @@ import torch
 
 from app.inference.bundles import torchscript
 from training.model.autoencoders import DenseAutoencoder
-from training.model.scoring_rules import FLOOR, MSE_FLOOR, RULES, Mse, Rule, ScoredAutoencoder, squared_error
+from training.model.scoring_rules import (
+    FLOOR,
+    MSE_FLOOR,
+    SCORING_RULES,
+    Mse,
+    ScoredAutoencoder,
+    ScoringRule,
+    squared_error,
+)
 
 Array = npt.NDArray[np.float64]
-each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+each_rule = pytest.mark.parametrize("rule", SCORING_RULES.values(), ids=SCORING_RULES)
 
 
 def random_pair(count: int = 6, channels: int = 1, side: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,7 +50,6 @@ def by_hand(rule: str, x: Array, y: Array) -> float:
         return largest if rule == "local" else largest / max(float(error.mean()), MSE_FLOOR)
     formulas: dict[str, float] = {
         "mse": float(((x - y) ** 2).mean()),
-        "relative": float(((x - y) ** 2).mean() / energy),
         "smoothed": smoothed,
         "smoothed-relative": smoothed / energy,
         "smoothed-extent": smoothed / (max(x.mean(), y.mean(), FLOOR) * (variation(x) * variation(y)) ** 0.25),
@@ -52,7 +59,7 @@ def by_hand(rule: str, x: Array, y: Array) -> float:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @each_rule
-def test_each_rule_is_its_formula(rule: Rule, channels: int) -> None:
+def test_each_rule_is_its_formula(rule: ScoringRule, channels: int) -> None:
     images, rebuilt = random_pair(channels=channels)
     got = torch.jit.script(rule.module())(images, rebuilt)
     pairs = zip(images.double().numpy(), rebuilt.double().numpy(), strict=True)
@@ -61,7 +68,7 @@ def test_each_rule_is_its_formula(rule: Rule, channels: int) -> None:
 
 
 @each_rule
-def test_a_perfect_reconstruction_scores_zero_and_black_is_no_division_by_zero(rule: Rule) -> None:
+def test_a_perfect_reconstruction_scores_zero_and_black_is_no_division_by_zero(rule: ScoringRule) -> None:
     images, _ = random_pair()
     assert rule.module()(images, images).abs().max() == 0
     black = torch.zeros_like(images)
@@ -69,7 +76,7 @@ def test_a_perfect_reconstruction_scores_zero_and_black_is_no_division_by_zero(r
 
 
 @each_rule
-def test_mse_is_always_returned_whatever_decides(rule: Rule) -> None:
+def test_mse_is_always_returned_whatever_decides(rule: ScoringRule) -> None:
     network = DenseAutoencoder((1, 16, 16), (16,), 4, linear_code=True).eval()
     model = torchscript.load(torchscript.dump(ScoredAutoencoder(network, rule.module())))
     images, _ = random_pair()
@@ -79,7 +86,7 @@ def test_mse_is_always_returned_whatever_decides(rule: Rule) -> None:
 
 
 @each_rule
-def test_a_batch_changes_no_score(rule: Rule) -> None:
+def test_a_batch_changes_no_score(rule: ScoringRule) -> None:
     images, rebuilt = random_pair(64)
     together = rule.module()(images, rebuilt)
     alone = torch.cat([rule.module()(images[i : i + 1], rebuilt[i : i + 1]) for i in range(64)])
@@ -91,7 +98,7 @@ def test_faint_images_are_judged_by_their_own_energy() -> None:
     images, rebuilt = random_pair()
     faint_images, faint_rebuilt = images * 0.5, rebuilt * 0.5
     assert torch.allclose(Mse()(faint_images, faint_rebuilt), Mse()(images, rebuilt) / 4)
-    relative = RULES["relative"].module()
+    relative = SCORING_RULES["smoothed-relative"].module()
     assert torch.allclose(relative(faint_images, faint_rebuilt), relative(images, rebuilt))
 
 
@@ -102,7 +109,7 @@ def test_the_default_rule_forgives_more_where_there_is_more_to_rebuild() -> None
     images[2, :, 4:, 4:] = 1  # a larger block
     wrong = torch.zeros(1, 1, 16, 16)
     wrong[..., 1:3, 1:3] = 0.5
-    smoothed, score = (RULES[rule].module()(images, images + wrong) for rule in ("smoothed", "smoothed-extent"))
+    smoothed, score = (SCORING_RULES[rule].module()(images, images + wrong) for rule in ("smoothed", "smoothed-extent"))
     assert smoothed.tolist() == pytest.approx([smoothed[0].item()] * 3)
     assert score[0] > score[1:].max()
 
@@ -112,7 +119,7 @@ def test_local_finds_a_small_defect_that_the_mean_hides() -> None:
     images[0, :, 10:18, 10:18] = 0.6  # a small defect
     images[1] = 0.1  # a faint error everywhere
     black = torch.zeros_like(images)
-    mse, local = Mse()(images, black), RULES["local"].module()(images, black)
+    mse, local = Mse()(images, black), SCORING_RULES["local"].module()(images, black)
     assert mse[0] < mse[1]
     assert local[0] > local[1]
 

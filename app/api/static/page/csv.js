@@ -1,24 +1,24 @@
-// The table as a CSV file (RFC 4180).
+// Downloads the table as a CSV file (RFC 4180).
 
 import { element } from "./dom.js";
 
 const COLUMNS = {
-  name: (picture) => picture.name,
-  status: (picture) => picture.state,
-  verdict: (picture, model) => model.verdict(picture),
-  score: (picture) => picture.result?.score,
+  name: (image) => image.name,
+  status: (image) => (image.state === "rejected" ? "refused" : image.state), // "refused" is part of the file format
+  verdict: (image, model) => model.verdict(image),
+  score: (image) => image.result?.score,
   threshold: (_, model) => model.threshold,
   false_alarm_rate: (_, model) => model.stop.false_alarm_rate,
-  p_value: (picture) => picture.result?.p_value,
-  mse: (picture) => picture.result?.mse,
+  p_value: (image) => image.result?.p_value,
+  mse: (image) => image.result?.mse,
   model: (_, model) => model.name,
   version: (_, model) => model.version,
-  warnings: (picture) => picture.result?.warnings.join("; "),
-  reason: (picture) => picture.reason,
+  warnings: (image) => image.result?.warnings.join("; "),
+  reason: (image) => image.reason,
 };
 
-export function downloadCsv(pictures, model) {
-  const rows = pictures.map((picture) => Object.values(COLUMNS).map((column) => column(picture, model)));
+export function downloadCsv(images, model) {
+  const rows = images.map((image) => Object.values(COLUMNS).map((column) => column(image, model)));
   const text = [Object.keys(COLUMNS), ...rows].map((row) => row.map(field).join(",") + "\r\n").join("");
   const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   element("a", { href: url, download: `${model.name}-scores.csv` }).click();
@@ -27,7 +27,7 @@ export function downloadCsv(pictures, model) {
 
 function field(value) {
   if (typeof value === "number") return String(value);
-  // A file may be named like a formula; a spreadsheet must not run it.
+  // Prevents formula injection: a spreadsheet would evaluate a file name that starts with one of these characters.
   const text = String(value ?? "").replace(/^[=+\-@\t\r]/, "'$&");
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

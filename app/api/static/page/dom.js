@@ -1,8 +1,10 @@
-// Builds elements without markup strings, so that no file name ever becomes markup.
+// Builds elements without markup strings: a file name can never become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An HTML element; `on…` attributes are listeners, false and null attributes are left out. */
+export const byId = (id) => document.getElementById(id);
+
+/** An HTML element. Attributes named `on…` are event listeners; false and null attributes are left out. */
 export function element(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children);
 }

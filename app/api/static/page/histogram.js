@@ -1,55 +1,57 @@
-// The histogram of calibration scores on a logarithmic axis, the threshold, and where each picture falls.
+// The histogram of calibration scores on a logarithmic axis, with the threshold and the score of each image.
 
 import { svg } from "./dom.js";
 
 const HEIGHT = 172;
 const TOP = 30;
-const BASE = 146; // the axis
+const BASE = 146; // y of the axis
 const BINS = 56;
-const LEFT_ROOM = 1.3; // how far the axis runs beyond the calibration scores, as a factor
-const RIGHT_ROOM = 4;
+// The axis extends beyond the calibration scores by these factors.
+const LEFT_MARGIN = 1.3;
+const RIGHT_MARGIN = 4;
 
 export class Histogram {
   #shown = null;
 
-  constructor(place) {
-    this.place = place;
-    this.drawing = svg("svg", { height: HEIGHT, role: "img" });
-    place.append(this.drawing);
-    new ResizeObserver(() => this.#draw()).observe(place);
+  constructor(container) {
+    this.container = container;
+    this.chart = svg("svg", { height: HEIGHT, role: "img" });
+    container.append(this.chart);
+    new ResizeObserver(() => this.#draw()).observe(container);
   }
 
-  /** Takes over a model's scores. */
+  /** Sets the axis and the bars from a model's calibration scores. */
   calibrate(model) {
     const positive = model.scores.filter((score) => score > 0);
-    this.low = (positive[0] ?? 1) / LEFT_ROOM;
-    this.high = (positive.at(-1) ?? 1) * RIGHT_ROOM;
+    this.low = (positive[0] ?? 1) / LEFT_MARGIN;
+    this.high = (positive.at(-1) ?? 1) * RIGHT_MARGIN;
     this.counts = new Array(BINS).fill(0);
-    for (const score of model.scores) this.counts[Math.min(Math.floor(this.#share(score) * BINS), BINS - 1)] += 1;
+    for (const score of model.scores) this.counts[Math.min(Math.floor(this.#position(score) * BINS), BINS - 1)] += 1;
   }
 
-  show(pictures, selected, model) {
-    this.#shown = { pictures, selected, model };
+  show(images, selected, model) {
+    this.#shown = { images, selected, model };
     this.#draw();
   }
 
-  /** Where a score lies on the axis, from 0 to 1; what lies beyond stays at its end. */
-  #share(score) {
-    const share = Math.log(Math.max(score, this.low) / this.low) / Math.log(this.high / this.low);
-    return Math.min(Math.max(share, 0), 1);
+  /** The position of a score on the axis, clamped to 0…1. */
+  #position(score) {
+    const position = Math.log(Math.max(score, this.low) / this.low) / Math.log(this.high / this.low);
+    return Math.min(Math.max(position, 0), 1);
   }
 
   #draw() {
-    if (this.#shown === null) return;
-    const { pictures, selected, model } = this.#shown;
-    const width = this.place.clientWidth;
-    const x = (score) => 1 + this.#share(score) * (width - 2);
+    const width = this.container.clientWidth;
+    if (this.#shown === null || width === 0) return; // no width: not laid out, and rectangles would have negative sizes
+    const { images, selected, model } = this.#shown;
+    const x = (score) => 1 + this.#position(score) * (width - 2);
     const line = x(model.threshold);
     const bars = this.#bars(width);
-    this.drawing.setAttribute("width", width);
-    this.drawing.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
-    this.drawing.setAttribute("aria-label", describe(selected, model));
-    this.drawing.replaceChildren(
+    const withVerdict = (verdict) => images.filter((image) => model.verdict(image) === verdict);
+    this.chart.setAttribute("width", width);
+    this.chart.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
+    this.chart.setAttribute("aria-label", describe(selected, model));
+    this.chart.replaceChildren(
       svg(
         "defs",
         {},
@@ -60,11 +62,11 @@ export class Histogram {
       svg("path", { d: bars, class: "bars alarms", "clip-path": "url(#above)" }),
       svg("line", { x1: 0, x2: width, y1: BASE, y2: BASE, class: "axis" }),
       ...this.#ticks(x),
-      rug(pictures, x, (score) => score <= model.threshold, "rug"),
-      rug(pictures, x, (score) => score > model.threshold, "rug alarm"),
+      rug(withVerdict("normal"), x, "rug"),
+      rug(withVerdict("anomaly"), x, "rug alarm"),
       svg("line", { x1: line, x2: line, y1: TOP - 12, y2: BASE, class: "threshold" }),
       ...sides(line, width),
-      ...(selected?.result ? marker(x(selected.result.score), selected.result.score > model.threshold) : []),
+      ...(selected?.result ? marker(x(selected.result.score), model.verdict(selected) === "anomaly") : []),
     );
   }
 
@@ -92,14 +94,13 @@ export class Histogram {
   }
 }
 
-/** A short line for each picture. */
-function rug(pictures, x, belongs, kind) {
-  const scores = pictures.flatMap(({ result }) => (result && belongs(result.score) ? [result.score] : []));
-  return svg("path", { d: scores.map((score) => `M${x(score)} ${BASE}v-9`).join(""), class: kind });
+/** A rug plot: a short line at the score of each image. */
+function rug(images, x, kind) {
+  return svg("path", { d: images.map(({ result }) => `M${x(result.score)} ${BASE}v-9`).join(""), class: kind });
 }
 
 function sides(line, width) {
-  const label = (x, anchor, words, kind) => svg("text", { x, y: TOP - 14, "text-anchor": anchor, class: kind }, words);
+  const label = (x, anchor, text, kind) => svg("text", { x, y: TOP - 14, "text-anchor": anchor, class: kind }, text);
   return [
     ...(line > 70 ? [label(line - 8, "end", "normal", "side")] : []),
     ...(width - line > 80 ? [label(line + 8, "start", "anomaly", "side alarm")] : []),
@@ -114,9 +115,9 @@ function marker(x, isAnomaly) {
 }
 
 function describe(selected, model) {
-  const where = selected?.result ? ` ${selected.name} scores ${model.number(selected.result.score)}.` : "";
+  const score = selected?.result ? ` ${selected.name} scores ${model.formatScore(selected.result.score)}.` : "";
   return (
-    `Histogram of the scores of ${model.scores.length} normal pictures that the model had not seen; ` +
-    `the threshold is ${model.number(model.threshold)}.${where}`
+    `Histogram of the scores of ${model.scores.length} normal images that were not used for training; ` +
+    `the threshold is ${model.formatScore(model.threshold)}.${score}`
   );
 }

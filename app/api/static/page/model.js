@@ -1,9 +1,9 @@
-// A model: its card, its calibration scores, the thresholds on offer and the one in force.
+// A model: its card, its calibration scores, the available thresholds and the current one.
 
-import { request } from "./service.js";
-import { count, decimalsFor, driftWords } from "./words.js";
+import { request } from "./api.js";
+import { count, decimalsFor, driftText } from "./format.js";
 
-/** The whole store, page by page. */
+/** All models of the store; follows the pages of GET /models. */
 export async function listModels() {
   const store = await request("models?limit=200");
   for (let page = store; page.next !== null; store.models.push(...page.models)) {
@@ -24,7 +24,7 @@ export class Model {
     this.name = calibration.name;
     this.version = calibration.version;
     this.scores = calibration.scores;
-    // As the threshold's line goes: from many false alarms on the left to few on the right.
+    // Reversed so that the slider and the threshold line move in the same direction.
     this.stops = calibration.stops.toReversed();
     this.calibratedStop = this.stops.find((stop) => stop.false_alarm_rate === card.false_alarm_rate);
     this.stop = this.calibratedStop;
@@ -35,23 +35,21 @@ export class Model {
     return this.stop.threshold;
   }
 
-  /** "anomaly" or "normal", or null while there is no score. */
-  verdict(picture) {
-    if (picture.result === null) return null;
-    return picture.result.score > this.threshold ? "anomaly" : "normal";
+  /** "anomaly", "normal", or null if the image has no score. */
+  verdict(image) {
+    if (image.result === null) return null;
+    return image.result.score > this.threshold ? "anomaly" : "normal";
   }
 
-  number(score) {
+  formatScore(score) {
     return score.toFixed(this.decimals);
   }
 
-  /** What the model knows, and how to read it; or, in the same room, that its pictures have changed. */
-  get lead() {
+  /** What the model was trained on, then how to read a score or a drift warning. */
+  get description() {
     const { data, training } = this.card;
-    const kind = data.normal === "normal" ? "" : ` of “${data.normal}”`; // a folder says no more than that
-    return (
-      `This model has only ever seen what is normal: ${count(training.fit_images)} pictures${kind} from ${data.source}. ` +
-      driftWords(this.drift)
-    );
+    const kind = data.normal === "normal" ? "" : ` of “${data.normal}”`; // image folders do not name what they show
+    const images = `${count(training.fit_images)} images${kind} from ${data.source}`;
+    return `This model was trained on normal images only: ${images}. ${driftText(this.drift)}`;
   }
 }

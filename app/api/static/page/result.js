@@ -1,42 +1,43 @@
-// The selected picture: verdict, what it means, what the model saw and made of it.
+// The result of the selected image: verdict, explanation, numbers, input, reconstruction and error map.
 
-import { pValueWords, sentence } from "./words.js";
+import { byId } from "./dom.js";
+import { pValue, pValueText, sentence } from "./format.js";
 
-const at = (id) => document.getElementById(id);
+// The API's image fields, and how alternative texts begin.
 const PARTS = {
-  input: "What the model saw of",
-  reconstruction: "The model's reconstruction of",
+  input: "Model input of",
+  reconstruction: "Reconstruction of",
   error_map: "Error map of",
 };
 
-export function showResult(picture, model) {
-  const result = picture?.result ?? null;
-  const verdict = picture && model.verdict(picture);
-  at("result-heading").textContent = `What the model says${picture ? ` of ${picture.name}` : ""}`;
-  at("verdict").className = ["verdict", picture?.state ?? "empty", verdict].filter(Boolean).join(" ");
-  at("verdict-word").textContent = headline(picture, verdict);
-  at("verdict-words").textContent = explanation(picture, model);
-  for (const [part, words] of Object.entries(PARTS)) {
-    const image = at(`picture-${part}`);
-    image.hidden = result === null;
-    image.alt = result ? `${words} ${picture.name}` : "";
-    if (result) image.src = result[part];
-    else image.removeAttribute("src");
+export function showResult(image, model) {
+  const result = image?.result ?? null;
+  const verdict = image && model.verdict(image);
+  byId("result-heading").textContent = image ? `Result for ${image.name}` : "Result";
+  byId("verdict").className = ["verdict", image?.state ?? "empty", verdict].filter(Boolean).join(" ");
+  byId("verdict-title").textContent = title(image, verdict);
+  byId("verdict-text").textContent = explanation(image, model);
+  for (const [part, description] of Object.entries(PARTS)) {
+    const img = byId(`image-${part}`);
+    img.hidden = result === null;
+    img.alt = result ? `${description} ${image.name}` : "";
+    if (result) img.src = result[part];
+    else img.removeAttribute("src");
   }
-  at("number-score").textContent = result ? model.number(result.score) : "–";
-  at("number-threshold").textContent = model.number(model.threshold);
-  at("number-p").textContent = result ? result.p_value.toFixed(4) : "–";
-  at("warnings").textContent = result ? result.warnings.map(sentence).join(" ") : "";
+  byId("number-score").textContent = result ? model.formatScore(result.score) : "–";
+  byId("number-threshold").textContent = model.formatScore(model.threshold);
+  byId("number-p").textContent = result ? pValue(result.p_value) : "–";
+  byId("warnings").textContent = result ? result.warnings.map(sentence).join(" ") : "";
 }
 
-function headline(picture, verdict) {
-  if (picture === null) return "Your turn";
+function title(image, verdict) {
+  if (image === null) return "No image yet";
   if (verdict) return { anomaly: "Anomaly", normal: "Normal" }[verdict];
-  return picture.state === "waiting" ? "…" : "Not scored";
+  return image.state === "waiting" ? "…" : "Not scored";
 }
 
-function explanation(picture, model) {
-  if (picture === null) return "Draw something, or try a sample.";
-  if (picture.result) return pValueWords(picture.result.p_value, model.scores.length);
-  return picture.state === "waiting" ? "Waiting for the service." : sentence(picture.reason);
+function explanation(image, model) {
+  if (image === null) return "Draw something, or try a sample.";
+  if (image.result) return pValueText(image.result.p_value, model.scores.length);
+  return image.state === "waiting" ? "Waiting for the service." : sentence(image.reason);
 }

@@ -1,17 +1,17 @@
-// All pictures as a table that sorts by any column; a row is made once and brought up to date in place.
+// The table of all images, sortable by column. Rows are kept and updated in place.
 
 import { element } from "./dom.js";
-import { sentence } from "./words.js";
+import { pValue, sentence } from "./format.js";
 
 const THUMBNAILS = ["input", "reconstruction", "error_map"];
 
-// What each column sorts by; null goes last in either direction.
+// `key` gives the sort key; null keys sort last in both directions. A column without a key cannot be sorted.
 const COLUMNS = [
-  { title: "Picture", key: null },
-  { title: "Name", key: (picture) => picture.name },
-  { title: "Verdict", key: (picture, model) => model.verdict(picture) },
-  { title: "Score", key: (picture) => picture.result?.score ?? null, isNumber: true },
-  { title: "p-value", key: (picture) => picture.result?.p_value ?? null, isNumber: true },
+  { title: "Image", key: null },
+  { title: "Name", key: (image) => image.name },
+  { title: "Verdict", key: (image, model) => model.verdict(image) },
+  { title: "Score", key: (image) => image.result?.score ?? null, isNumber: true },
+  { title: "p-value", key: (image) => image.result?.p_value ?? null, isNumber: true },
 ];
 
 export class Table {
@@ -19,36 +19,36 @@ export class Table {
   #order = [];
   #column = null;
   #direction = 1;
-  #again = () => {};
+  #refresh = () => {};
 
-  constructor(head, body, onSelect) {
+  constructor(header, body, onSelect) {
     this.body = body;
     this.onSelect = onSelect;
-    this.heads = COLUMNS.map((column) => this.#head(column));
-    head.append(...this.heads);
+    this.headerCells = COLUMNS.map((column) => this.#headerCell(column));
+    header.append(...this.headerCells);
   }
 
-  show(pictures, selected, model) {
-    this.#again = () => this.show(pictures, selected, model);
-    const kept = new Set(pictures);
-    for (const picture of this.#rows.keys()) {
-      if (!kept.has(picture)) this.#rows.delete(picture);
+  show(images, selected, model) {
+    this.#refresh = () => this.show(images, selected, model);
+    const kept = new Set(images);
+    for (const image of this.#rows.keys()) {
+      if (!kept.has(image)) this.#rows.delete(image);
     }
-    const order = this.sorted(pictures, model).map((picture) => this.#row(picture, picture === selected, model));
+    const order = this.sorted(images, model).map((image) => this.#row(image, image === selected, model));
     if (order.length !== this.#order.length || order.some((row, index) => row !== this.#order[index])) {
       this.body.replaceChildren(...order);
     }
     this.#order = order;
   }
 
-  /** The pictures in the order of the rows. */
-  sorted(pictures, model) {
-    if (this.#column === null) return [...pictures];
-    const key = (picture) => this.#column.key(picture, model);
-    return pictures.toSorted((one, other) => compare(key(one), key(other), this.#direction));
+  /** The images in the order of the rows. */
+  sorted(images, model) {
+    if (this.#column === null) return [...images];
+    const key = (image) => this.#column.key(image, model);
+    return images.toSorted((one, other) => compare(key(one), key(other), this.#direction));
   }
 
-  #head(column) {
+  #headerCell(column) {
     const attributes = { scope: "col", class: column.isNumber ? "number" : null };
     if (column.key === null) return element("th", attributes, column.title);
     const onclick = () => this.#sortBy(column);
@@ -56,62 +56,59 @@ export class Table {
   }
 
   #sortBy(column) {
-    // Numbers begin with the highest: the most unusual is what people look for.
-    const first = column.isNumber ? -1 : 1;
-    this.#direction = this.#column === column ? -this.#direction : first;
+    const initial = column.isNumber ? -1 : 1; // numbers: highest first, where the anomalies are
+    this.#direction = this.#column === column ? -this.#direction : initial;
     this.#column = column;
-    this.heads.forEach((head, index) => {
-      if (COLUMNS[index] === column) head.ariaSort = this.#direction > 0 ? "ascending" : "descending";
-      else head.removeAttribute("aria-sort");
+    this.headerCells.forEach((cell, index) => {
+      if (COLUMNS[index] === column) cell.ariaSort = this.#direction > 0 ? "ascending" : "descending";
+      else cell.removeAttribute("aria-sort");
     });
-    this.#again();
+    this.#refresh();
   }
 
-  #row(picture, isSelected, model) {
-    let row = this.#rows.get(picture);
+  #row(image, isSelected, model) {
+    let row = this.#rows.get(image);
     if (row === undefined) {
-      row = this.#newRow(picture);
-      this.#rows.set(picture, row);
+      row = this.#newRow(image);
+      this.#rows.set(image, row);
     }
-    const { images, button, reason, verdict, score, p } = row.parts;
-    const word = model.verdict(picture);
-    const shown = [picture.result, picture.reason, picture.state, word, isSelected];
+    const { thumbnails, button, reason, verdictCell, score, p } = row.parts;
+    const verdict = model.verdict(image);
+    const shown = [image.result, image.reason, image.state, verdict, isSelected];
     if (shown.every((each, index) => each === row.shown[index])) return row;
     row.shown = shown;
-    row.className = [picture.state, word].filter(Boolean).join(" ");
+    row.className = [image.state, verdict].filter(Boolean).join(" ");
     button.ariaPressed = isSelected;
     for (const part of THUMBNAILS) {
-      images[part].hidden = picture.result === null;
-      if (picture.result && images[part].src !== picture.result[part]) images[part].src = picture.result[part];
+      thumbnails[part].hidden = image.result === null;
+      if (image.result && thumbnails[part].src !== image.result[part]) thumbnails[part].src = image.result[part];
     }
-    reason.textContent = picture.reason ? sentence(picture.reason) : "";
-    verdict.textContent = word ?? (picture.reason ? "not scored" : "waiting");
-    score.textContent = picture.result ? model.number(picture.result.score) : "";
-    p.textContent = picture.result ? picture.result.p_value.toFixed(4) : "";
+    reason.textContent = image.reason ? sentence(image.reason) : "";
+    verdictCell.textContent = verdict ?? (image.reason ? "not scored" : "waiting");
+    score.textContent = image.result ? model.formatScore(image.result.score) : "";
+    p.textContent = image.result ? pValue(image.result.p_value) : "";
     return row;
   }
 
-  #newRow(picture) {
-    const images = Object.fromEntries(THUMBNAILS.map((part) => [part, element("img", { alt: "", hidden: true })]));
-    const button = element("button", { type: "button" }, picture.name);
-    const reason = element("p", { class: "quiet" });
-    const [verdict, score, p] = [element("td", { class: "word" }), number(), number()];
+  #newRow(image) {
+    const thumbnails = Object.fromEntries(THUMBNAILS.map((part) => [part, element("img", { alt: "", hidden: true })]));
+    const button = element("button", { type: "button" }, image.name);
+    const reason = element("p", { class: "muted" });
+    const [verdictCell, score, p] = ["verdict-cell", "number", "number"].map((kind) => element("td", { class: kind }));
     const row = element(
       "tr",
-      { onclick: () => this.onSelect(picture) },
-      element("td", {}, element("div", { class: "thumbnails" }, ...Object.values(images))),
+      { onclick: () => this.onSelect(image) },
+      element("td", {}, element("div", { class: "thumbnails" }, ...Object.values(thumbnails))),
       element("td", { class: "name" }, button, reason),
-      verdict,
+      verdictCell,
       score,
       p,
     );
-    row.parts = { images, button, reason, verdict, score, p };
+    row.parts = { thumbnails, button, reason, verdictCell, score, p };
     row.shown = [];
     return row;
   }
 }
-
-const number = () => element("td", { class: "number" });
 
 function compare(one, other, direction) {
   if (one === null || other === null) return (one === null) - (other === null);

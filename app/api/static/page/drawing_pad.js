@@ -1,19 +1,21 @@
-// The drawing pad: strokes of mouse, finger or pen, white on black, as the digits that models learn from.
+// The drawing pad: mouse, finger or pen, white on black like the MNIST digits.
 
-const PEN = 0.085; // width of a stroke as a share of the pad
-const EXPORT = 280;
-// As MNIST frames its digits: 20 of 28 pixels, strokes included, the centre of mass in the middle.
+import { byId } from "./dom.js";
+
+const PEN = 0.085; // stroke width as a fraction of the pad
+const EXPORT_SIZE = 280; // pixels
+// MNIST framing: the digit with its strokes fits 20 of 28 pixels, the centre of mass is in the middle.
 const FRAME = 20 / 28;
 const EXPORT_PEN = 2.3 / 28;
-const MOST_ENLARGED = 3;
-const PAUSE_MS = 150; // between a stroke's end and scoring, so that a second stroke joins the first
+const MAX_SCALE = 3;
+const PAUSE_MS = 150; // delay before scoring, so that strokes in quick succession are scored once
 
-export class Pad {
-  /** `onDraw` gets a PNG blob after each change, or null when nothing is left; `onNew` hears of a cleared pad. */
-  constructor(canvas, { onDraw, onNew }) {
+export class DrawingPad {
+  /** `onDraw` gets a PNG blob after each change, or null if no stroke is left; `onClear` is called by `clear`. */
+  constructor(canvas, { onDraw, onClear }) {
     this.canvas = canvas;
     this.onDraw = onDraw;
-    this.onNew = onNew;
+    this.onClear = onClear;
     this.strokes = [];
     this.timer = 0;
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
@@ -37,7 +39,7 @@ export class Pad {
     clearTimeout(this.timer);
     this.strokes = [];
     this.#render();
-    this.onNew();
+    this.onClear();
   }
 
   #begin(event) {
@@ -46,14 +48,14 @@ export class Pad {
     this.pointer = event.pointerId;
     this.canvas.setPointerCapture(event.pointerId);
     clearTimeout(this.timer);
-    this.strokes.push([this.#place(event)]);
+    this.strokes.push([this.#position(event)]);
     this.#render();
   }
 
   #extend(event) {
     if (event.pointerId !== this.pointer) return;
-    const passed = event.getCoalescedEvents?.() ?? [];
-    this.strokes.at(-1).push(...(passed.length > 0 ? passed : [event]).map((each) => this.#place(each)));
+    const coalesced = event.getCoalescedEvents?.() ?? [];
+    this.strokes.at(-1).push(...(coalesced.length > 0 ? coalesced : [event]).map((each) => this.#position(each)));
     this.#render();
   }
 
@@ -63,7 +65,7 @@ export class Pad {
     this.#changed();
   }
 
-  #place(event) {
+  #position(event) {
     const box = this.canvas.getBoundingClientRect();
     return { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
   }
@@ -72,7 +74,7 @@ export class Pad {
     this.#render();
     clearTimeout(this.timer);
     if (this.strokes.length === 0) this.onDraw(null);
-    else this.timer = setTimeout(async () => this.onDraw(await picture(this.strokes)), PAUSE_MS);
+    else this.timer = setTimeout(async () => this.onDraw(await toPng(this.strokes)), PAUSE_MS);
   }
 
   #fit() {
@@ -83,28 +85,28 @@ export class Pad {
   #render() {
     const size = this.canvas.width;
     draw(this.canvas.getContext("2d"), this.strokes, { size, pen: PEN, scale: 1, left: 0, top: 0 });
-    document.getElementById("pad-hint").hidden = this.strokes.length > 0;
-    for (const id of ["undo", "clear"]) document.getElementById(id).disabled = this.strokes.length === 0;
+    byId("pad-hint").hidden = this.strokes.length > 0;
+    for (const id of ["undo", "clear"]) byId(id).disabled = this.strokes.length === 0;
   }
 }
 
-/** The drawing as a PNG file, framed as MNIST frames its digits, whatever its size and place on the pad. */
-async function picture(strokes) {
-  const canvas = new OffscreenCanvas(EXPORT, EXPORT);
+/** The drawing as a PNG file in MNIST framing, independent of its size and position on the pad. */
+async function toPng(strokes) {
+  const canvas = new OffscreenCanvas(EXPORT_SIZE, EXPORT_SIZE);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   const points = strokes.flat();
   const [left, right] = [Math.min(...points.map(({ x }) => x)), Math.max(...points.map(({ x }) => x))];
   const [top, bottom] = [Math.min(...points.map(({ y }) => y)), Math.max(...points.map(({ y }) => y))];
-  const scale = Math.min((FRAME - EXPORT_PEN) / Math.max(right - left, bottom - top), MOST_ENLARGED);
+  const scale = Math.min((FRAME - EXPORT_PEN) / Math.max(right - left, bottom - top), MAX_SCALE);
   const view = {
-    size: EXPORT,
+    size: EXPORT_SIZE,
     pen: EXPORT_PEN,
     scale,
     left: (left + right) / 2 - 0.5 / scale,
     top: (top + bottom) / 2 - 0.5 / scale,
   };
   draw(context, strokes, view);
-  const centre = centreOfMass(context.getImageData(0, 0, EXPORT, EXPORT));
+  const centre = centreOfMass(context.getImageData(0, 0, EXPORT_SIZE, EXPORT_SIZE));
   draw(context, strokes, {
     ...view,
     left: view.left + (centre.x - 0.5) / scale,
@@ -116,15 +118,15 @@ async function picture(strokes) {
 function centreOfMass({ data, width, height }) {
   let [mass, x, y] = [0, 0, 0];
   for (let pixel = 0; pixel < width * height; pixel++) {
-    const ink = data[4 * pixel];
-    mass += ink;
-    x += ink * ((pixel % width) + 0.5);
-    y += ink * (Math.floor(pixel / width) + 0.5);
+    const intensity = data[4 * pixel];
+    mass += intensity;
+    x += intensity * ((pixel % width) + 0.5);
+    y += intensity * (Math.floor(pixel / width) + 0.5);
   }
   return { x: x / mass / width, y: y / mass / height };
 }
 
-/** Draws smooth strokes; `left` and `top` are the place on the pad that comes into the corner. */
+/** Draws smooth strokes; `left` and `top` are the pad coordinates of the canvas's top left corner. */
 function draw(context, strokes, { size, pen, scale, left, top }) {
   context.fillStyle = "#000";
   context.fillRect(0, 0, size, size);

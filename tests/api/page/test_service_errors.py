@@ -1,4 +1,4 @@
-"""The page where the service is busy, wrong, or away."""
+"""The page while the service is busy, unreachable, without a model or switching versions."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,53 +12,51 @@ from tests.api.conftest import Visit
 from tests.api.page.conftest import FIVE, Digits, draw_with_mouse, file, score_files, verdicts, wait_until_scored
 from tests.support import encode, gradient, make_bundle, running_server
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # the server is measured, not its clients
 
 
-class TestTrouble:
-    def test_a_busy_service_is_asked_again_when_it_says(self, visit: Visit, store: Path, tmp_path: Path) -> None:
+class TestServiceErrors:
+    def test_busy_service_is_retried_after_retry_after(self, visit: Visit, store: Path, tmp_path: Path) -> None:
         large = encode(gradient(3000, 3000))
         with running_server(store, tmp_path / "log", model="digits-5", max_files=4, queue_size=4) as server:
             page = visit(of=server)
             expect(page.locator("#open-card")).to_be_enabled()
-            pressing = True
+            loading = True
 
-            def press(_: int) -> None:
-                while pressing:
+            def load(_: int) -> None:
+                while loading:
                     server.client.post("/score?include=", files=[("file", large)] * 4)
 
             with ThreadPoolExecutor(4) as pool:
-                load = [pool.submit(press, number) for number in range(4)]
+                requests = [pool.submit(load, number) for number in range(4)]
                 try:
-                    with page.expect_response(lambda response: response.status == 429) as refused:
+                    with page.expect_response(lambda response: response.status == 429) as rejected:
                         for _ in range(20):
                             page.click("#samples button >> nth=0")
-                    assert refused.value.headers["retry-after"] == "1"
-                    expect(page.locator("#notice")).to_contain_text("4 is the limit. Trying again in")
+                    assert rejected.value.headers["retry-after"] == "1"
+                    expect(page.locator("#notice")).to_contain_text("Trying again in")
                 finally:
-                    pressing = False
-                for each in load:
+                    loading = False
+                for each in requests:
                     each.result()
             wait_until_scored(page, 20)
             expect(page.locator("#notice")).to_be_hidden()
             assert set(verdicts(page)) <= {"normal", "anomaly"}
 
-    def test_without_a_connection_it_says_so_and_tries_everything_again(
-        self, visit: Visit, digit_files: Digits
-    ) -> None:
+    def test_offline_shows_a_notice_and_retries_all_images(self, visit: Visit, digit_files: Digits) -> None:
         page = visit()
         expect(page.locator("#open-card")).to_be_enabled()
         page.context.set_offline(True)
         page.set_input_files("#files", [file(f"{number}.png", digit_files[5][number]) for number in range(20)])
-        expect(page.locator("#notice")).to_contain_text("The service does not answer.")
-        expect(page.locator("#verdict-word")).to_have_text("Not scored")
+        expect(page.locator("#notice")).to_contain_text("No response from the service.")
+        expect(page.locator("#verdict-title")).to_have_text("Not scored")
         expect(page.locator("#rows tr.failed")).to_have_count(20)
         page.context.set_offline(False)
-        page.click("#again")
+        page.click("#retry")
         expect(page.locator("#notice")).to_be_hidden()
         expect(page.locator("#rows tr.scored")).to_have_count(20)
 
-    def test_when_the_service_is_back_what_failed_is_scored_too(self, visit: Visit) -> None:
+    def test_failed_images_are_scored_once_the_service_is_back(self, visit: Visit) -> None:
         page = visit()
         expect(page.locator("#open-card")).to_be_enabled()
         page.context.set_offline(True)
@@ -69,19 +67,17 @@ class TestTrouble:
         expect(page.locator("#rows tr.scored")).to_have_count(2)
         expect(page.locator("#notice")).to_be_hidden()
 
-    def test_the_page_follows_the_store_from_nothing_to_a_model_to_its_next_version(
-        self, visit: Visit, tmp_path: Path
-    ) -> None:
+    def test_page_follows_the_store_from_empty_to_the_second_version(self, visit: Visit, tmp_path: Path) -> None:
         store = ModelStore(tmp_path / "store")
         with running_server(store.root, tmp_path / "log", ready=False, model="m") as server:
             page = visit(of=server)
-            expect(page.locator("#notice")).to_contain_text("The store holds no model")
+            expect(page.locator("#notice")).to_contain_text("No model is available")
             store.publish(*make_bundle("m", seed=1))
             server.wait_for("/health/ready", 200)
-            page.click("#again")
+            page.click("#retry")
             expect(page.locator("#notice")).to_be_hidden()
-            picture = encode(gradient())
-            score_files(page, file("a.png", picture))
+            image = encode(gradient())
+            score_files(page, file("a.png", image))
             old = page.locator("#number-threshold").inner_text()
             manifest, files = make_bundle("m", seed=2)
             store.publish(manifest, files)
@@ -89,8 +85,8 @@ class TestTrouble:
             while server.client.get("/health").json()["model"]["version"] != manifest.version:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
-            score_files(page, file("b.png", picture))
-            # What the old version said is void: thresholds and scores are the new one's.
+            score_files(page, file("b.png", image))
+            # Thresholds and scores of the old version are replaced, also for the first image.
             expect(page.locator("#number-threshold")).not_to_have_text(old)
             expect(page.locator("#rows tr.waiting")).to_have_count(0)
             first, second = page.locator("#rows .number:nth-child(4)").all_inner_texts()

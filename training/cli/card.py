@@ -7,23 +7,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.inference.bundles.manifest import Evaluation, Manifest
+from training.evaluation import Row, evaluation_rows
 
 _NORMAL: Final = "normal"
 _WEAKEST: Final = 3
 _MEGABYTE: Final = 1e6
-
-Row = tuple[str, str]
-
-
-def evaluation_rows(evaluation: Evaluation) -> list[Row]:
-    """The figures on test images: (what, how much); without those that need images there were none of."""
-    rows = (
-        ("AUROC", evaluation.auroc, ".4f"),
-        ("average precision", evaluation.average_precision, ".4f"),
-        (f"detected of {evaluation.anomalies:,} anomalies", evaluation.detection_rate, ".2%"),
-        (f"false alarms on {evaluation.normal:,} normals", evaluation.false_alarm_rate, ".2%"),
-    )
-    return [(label, format(value, pattern)) for label, value, pattern in rows if value is not None]
 
 
 def outcome_rows(manifest: Manifest) -> list[Row]:

@@ -1,4 +1,4 @@
-"""What the service answers, as frozen dataclasses. Fields that a newer service adds are passed over."""
+"""Responses of the service as frozen dataclasses. Unknown fields, as a newer service may send, are ignored."""
 
 import base64
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ _DATA_URI: Final = "data:image/png;base64,"
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """Which model, in which version."""
+    """Name and version of a model."""
 
     name: str
     version: str
 
     @classmethod
     def parse(cls, document: Document) -> Self:
-        """From ``{"name", "version"}``."""
+        """Parses ``{"name", "version"}``."""
         return cls(document["name"], document["version"])
 
 
@@ -34,25 +34,25 @@ class Refusal:
 
     @classmethod
     def parse(cls, document: Document) -> Self:
-        """From the members of a problem document."""
+        """Parses a problem document (RFC 9457)."""
         return cls(document["type"], document["title"], int(document["status"]), document["detail"])
 
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One picture with its verdict.
+    """One image with its verdict.
 
     Attributes:
-        filename: the name that it was sent under, if it had one.
-        mse: mean squared difference between the model's input and its reconstruction.
-        score: the error that the verdict is decided on.
+        filename: the name of the uploaded file, ``None`` if it had no name.
+        mse: mean squared difference between the model's input and its reconstruction, both in [0, 1].
+        score: the number that is compared with the threshold.
         is_anomaly: exactly ``score > threshold``.
-        p_value: share of normal pictures that look at least as unusual.
-        warnings: what was done to the picture or looks wrong.
-        input: what the model saw, a PNG file, if it was included.
-        reconstruction: a PNG file, if it was included.
-        error_map: a PNG file, if it was included.
-        id: what ``label`` takes; None where the service keeps no labels.
+        p_value: conformal p-value: (1 + number of calibration scores ≥ score) / (n + 1), n calibration images.
+        warnings: conversions of the image (resized, transparency flattened) and suspected problems (looks inverted).
+        input: the model's input as a PNG file, if requested.
+        reconstruction: a PNG file, if requested.
+        error_map: a PNG file, if requested.
+        id: the id for ``AnomalyClient.label``; ``None`` if the service does not store labels.
     """
 
     filename: str | None
@@ -70,7 +70,7 @@ class ScoredImage:
 
     @classmethod
     def parse(cls, filename: str | None, document: Document) -> Self:
-        """From an entry of ``results``."""
+        """Parses a scored entry of ``results``."""
         return cls(
             filename=filename,
             mse=float(document["mse"]),
@@ -88,7 +88,7 @@ class ScoredImage:
 
 @dataclass(frozen=True)
 class RejectedImage:
-    """One file that could not be scored."""
+    """One file that could not be scored, with the reason."""
 
     filename: str | None
     error: Refusal
@@ -97,7 +97,7 @@ class RejectedImage:
 
 @dataclass(frozen=True)
 class ScoreAnswer:
-    """The answer to one request; ``results`` stand in the order of the pictures."""
+    """The response to one score request; ``results`` are in the order of the images."""
 
     model: ModelVersion
     threshold: float
@@ -106,7 +106,7 @@ class ScoreAnswer:
 
     @property
     def scored(self) -> tuple[ScoredImage, ...]:
-        """The pictures that have a verdict."""
+        """The images that were scored."""
         return tuple(result for result in self.results if isinstance(result, ScoredImage))
 
     @property
@@ -116,12 +116,12 @@ class ScoreAnswer:
 
     @classmethod
     def parse(cls, filenames: tuple[str | None, ...], document: Document) -> Self:
-        """From the body, and the names under which the pictures were sent."""
+        """Parses the response body; ``filenames`` are the names of the uploaded images, in order."""
         results = tuple(
-            ScoredImage.parse(filename, each)
-            if each["status"] == "scored"
-            else RejectedImage(filename, Refusal.parse(each["error"]))
-            for filename, each in zip(filenames, document["results"], strict=True)
+            ScoredImage.parse(filename, entry)
+            if entry["status"] == "scored"
+            else RejectedImage(filename, Refusal.parse(entry["error"]))
+            for filename, entry in zip(filenames, document["results"], strict=True)
         )
         return cls(
             model=ModelVersion.parse(document["model"]),
@@ -133,10 +133,10 @@ class ScoreAnswer:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """A picture's verdict, shown.
+    """One scored image with its strip of images.
 
     Attributes:
-        png: a PNG file: what the model saw, its reconstruction, the error map, from left to right.
+        png: a PNG file with, from left to right, the model's input, the reconstruction and the error map.
     """
 
     png: bytes = field(repr=False)
@@ -150,10 +150,10 @@ class SideBySide:
 
     @classmethod
     def parse(cls, png: bytes, headers: Mapping[str, str]) -> Self:
-        """From the picture and the ``X-Anomaly-*`` headers."""
+        """Parses a PNG response and its ``X-Anomaly-*`` headers."""
         verdict = headers["X-Anomaly-Verdict"]
         if verdict not in {"normal", "anomaly"}:
-            raise ValueError(f"the verdict {verdict!r} is not known")
+            raise ValueError(f"unknown verdict {verdict!r}")
         name, _, version = headers["X-Anomaly-Model"].partition("/")
         return cls(
             png=png,
@@ -169,20 +169,20 @@ class SideBySide:
 
 @dataclass(frozen=True)
 class RefusedModel:
-    """A model whose current version is not the one that serves."""
+    """A model whose current version failed verification; an earlier version may be served instead."""
 
     name: str
     reason: str
 
     @classmethod
     def parse(cls, document: Document) -> Self:
-        """From ``{"name", "reason"}``."""
+        """Parses ``{"name", "reason"}``."""
         return cls(document["name"], document["reason"])
 
 
 @dataclass(frozen=True)
 class Health:
-    """The service as it is now; ``reason`` says why it is not ``ok``."""
+    """State of the service; ``reason`` explains a ``status`` other than ``ok``."""
 
     status: str
     reason: str | None
@@ -193,12 +193,12 @@ class Health:
 
     @property
     def ok(self) -> bool:
-        """Whether the default model can score."""
+        """Whether the service is ready to score with the default model."""
         return self.status == "ok"
 
     @classmethod
     def parse(cls, document: Document) -> Self:
-        """From the body."""
+        """Parses the response body."""
         default = document.get("model")
         return cls(
             status=document["status"],
@@ -212,7 +212,7 @@ class Health:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A model of the store: what callers decide by, and the whole card as ``document``."""
+    """A model card: the fields most callers need, and the complete card as ``document``."""
 
     name: str
     version: str
@@ -229,14 +229,14 @@ class ModelCard:
 
     @classmethod
     def parse(cls, document: Document) -> Self:
-        """From the body."""
-        seen, calibration = document["input"], document["calibration"]
+        """Parses the response body."""
+        input_spec, calibration = document["input"], document["calibration"]
         return cls(
             name=document["name"],
             version=document["version"],
-            mode=seen["mode"],
-            height=int(seen["height"]),
-            width=int(seen["width"]),
+            mode=input_spec["mode"],
+            height=int(input_spec["height"]),
+            width=int(input_spec["width"]),
             threshold=float(document["threshold"]),
             false_alarm_rate=float(document["false_alarm_rate"]),
             guarantee=document["guarantee"],
@@ -249,10 +249,13 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Models:
-    """The store, or a page of it: which model is the default, the cards, the models that cannot be served.
+    """The models of the store, or one page of them.
 
     Attributes:
-        next: the name behind which the next page begins; None on the last.
+        default: name of the default model.
+        models: the model cards.
+        refused: models whose current version failed verification.
+        next: cursor of the next page, the name of the last model on this one; ``None`` on the last page.
     """
 
     default: str
@@ -262,7 +265,7 @@ class Models:
 
     @classmethod
     def parse(cls, document: Document) -> Self:
-        """From the body."""
+        """Parses the response body."""
         return cls(
             default=document["default"],
             models=tuple(map(ModelCard.parse, document["models"])),
@@ -270,8 +273,8 @@ class Models:
             next=document.get("next"),
         )
 
-    def and_then(self, page: Self) -> Self:
-        """This with the page that follows."""
+    def with_page(self, page: Self) -> Self:
+        """Returns these models followed by those of the next page."""
         return replace(page, models=self.models + page.models, refused=self.refused + page.refused)
 
 
@@ -279,5 +282,5 @@ def _png(data_uri: str | None) -> bytes | None:
     if data_uri is None:
         return None
     if not data_uri.startswith(_DATA_URI):
-        raise ValueError("a picture is no PNG data URI")
+        raise ValueError("the image is not a PNG data URI")
     return base64.b64decode(data_uri.removeprefix(_DATA_URI), validate=True)

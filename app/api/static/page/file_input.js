@@ -1,44 +1,44 @@
-// Pictures from outside: dropped files and folders, pasted pictures, samples.
+// Image files from drag and drop (files and folders), from the clipboard and from the samples.
 
-const PICTURE = /\.(png|jpe?g|webp|bmp|gif|tiff?)$/i;
+const IMAGE_NAME = /\.(png|jpe?g|webp|bmp|gif|tiff?)$/i;
 
-/** Hands over whatever is dropped on or pasted into the document. */
-export function listen(document, onFiles) {
-  const mark = (on) => document.body.classList.toggle("dropping", on);
+/** Calls `onFiles` with the files that are dropped on the document or pasted into it. */
+export function listenForFiles(document, onFiles) {
+  const highlight = (on) => document.body.classList.toggle("dropping", on);
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
-    mark(true);
+    highlight(true);
   });
   document.addEventListener("dragleave", (event) => {
-    if (event.relatedTarget === null) mark(false);
+    if (event.relatedTarget === null) highlight(false);
   });
   document.addEventListener("drop", async (event) => {
     event.preventDefault();
-    mark(false);
-    onFiles(await dropped(event.dataTransfer));
+    highlight(false);
+    onFiles(await droppedFiles(event.dataTransfer));
   });
   document.addEventListener("paste", (event) => onFiles([...(event.clipboardData?.files ?? [])]));
 }
 
-/** A picture of our own as a list of one file. */
+/** A sample image as a list of one file. */
 export async function fetchFile(url) {
   const response = await fetch(url, { cache: "force-cache" });
   return [new File([await response.blob()], url.split("/").at(-1), { type: "image/png" })];
 }
 
-async function dropped(transfer) {
-  // Entries must be taken before the first await: afterwards the transfer is empty.
+async function droppedFiles(transfer) {
+  // Entries must be read before the first await: afterwards the transfer is empty.
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (entries.length === 0) return [...transfer.files];
-  return (await Promise.all(entries.map((entry) => (entry.isFile ? file(entry) : walk(entry))))).flat();
+  return (await Promise.all(entries.map((entry) => (entry.isFile ? readFile(entry) : filesIn(entry))))).flat();
 }
 
-/** The pictures of a folder and of all folders in it; other files there were hardly meant. */
-async function walk(folder) {
+/** The image files of a folder and its subfolders; other files are ignored. */
+async function filesIn(folder) {
   const found = [];
   for (const entry of await children(folder)) {
-    if (entry.isDirectory) found.push(...(await walk(entry)));
-    else if (PICTURE.test(entry.name)) found.push(await file(entry));
+    if (entry.isDirectory) found.push(...(await filesIn(entry)));
+    else if (IMAGE_NAME.test(entry.name)) found.push(await readFile(entry));
   }
   return found;
 }
@@ -53,7 +53,7 @@ async function children(folder) {
   }
 }
 
-async function file(entry) {
+async function readFile(entry) {
   const content = await new Promise((resolve, reject) => entry.file(resolve, reject));
   return new File([content], entry.fullPath.replace(/^\//, ""), { type: content.type });
 }

@@ -1,4 +1,4 @@
-"""Rows in a file: what goes in comes out, and a run that broke off at any byte is gone on with."""
+"""Result files: rows survive a round trip, and a file cut off at any byte is repaired."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.client.results import ResultFile, UnusableResults
+from app.client.result_file import ResultFile, UnusableResultFile
 from app.client.rows import COLUMNS, FORMATS, Row
 
 SCORED = Row(
@@ -36,7 +36,7 @@ def write(path: Path, name: str, *rows: Row) -> None:
         results.write(rows)
 
 
-def test_csv_is_read_by_the_csv_module(tmp_path: Path) -> None:
+def test_csv_is_readable_by_the_csv_module(tmp_path: Path) -> None:
     write(tmp_path / "r.csv", "csv", SCORED, REJECTED)
     with (tmp_path / "r.csv").open(newline="") as file:
         scored, rejected = csv.DictReader(file)
@@ -46,7 +46,7 @@ def test_csv_is_read_by_the_csv_module(tmp_path: Path) -> None:
     assert (rejected["score"], rejected["error"]) == ("", REJECTED.error)
 
 
-def test_json_lines_are_read_by_the_json_module(tmp_path: Path) -> None:
+def test_json_lines_are_readable_by_the_json_module(tmp_path: Path) -> None:
     write(tmp_path / "r.jsonl", "jsonl", SCORED, REJECTED)
     scored, rejected = map(json.loads, (tmp_path / "r.jsonl").read_text().splitlines())
     assert tuple(scored) == COLUMNS
@@ -54,28 +54,28 @@ def test_json_lines_are_read_by_the_json_module(tmp_path: Path) -> None:
     assert (rejected["score"], rejected["warnings"], rejected["error"]) == (None, None, REJECTED.error)
 
 
-def test_rows_are_safe_as_soon_as_they_are_written(tmp_path: Path, name: str) -> None:
+def test_rows_are_flushed_on_write(tmp_path: Path, name: str) -> None:
     with ResultFile(tmp_path / "results", FORMATS[name]) as results:
         for count in (1, 2, 3):
             results.write([SCORED])
             assert (tmp_path / "results").read_bytes().count(b"a.png") == count
 
 
-def test_rows_are_found_again_whatever_they_are_called(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "results"
-    rows = [replace(SCORED, path=odd) for odd in ODD_NAMES]
-    write(path, name, *rows, REJECTED)
-    with ResultFile(path, FORMATS[name]) as results:
-        earlier = results.earlier
-    assert {Path(each).name: outcome for each, outcome in earlier.outcomes.items()} == {
+def test_odd_file_names_round_trip(tmp_path: Path, name: str) -> None:
+    results_path = tmp_path / "results"
+    rows = [replace(SCORED, path=odd_name) for odd_name in ODD_NAMES]
+    write(results_path, name, *rows, REJECTED)
+    with ResultFile(results_path, FORMATS[name]) as results:
+        previous = results.previous
+    assert {Path(path).name: outcome for path, outcome in previous.outcomes.items()} == {
         **dict.fromkeys(ODD_NAMES, "anomaly"),
         "b.png": "rejected",
     }
-    assert (earlier.models, earlier.rates, earlier.repaired) == ({"m"}, {0.01}, False)
+    assert (previous.models, previous.rates, previous.repaired) == ({"m"}, {0.01}, False)
 
 
-def test_a_file_cut_at_any_byte_is_repaired(tmp_path: Path, name: str) -> None:
-    """Whole rows stay, the half-written one goes, and the next lands where it should."""
+def test_file_cut_off_at_any_byte_is_repaired(tmp_path: Path, name: str) -> None:
+    """Complete rows are kept, an incomplete one is removed, and new rows follow."""
     path = tmp_path / "results"
     rows = [SCORED, replace(SCORED, path='li\nne, "2".png'), REJECTED]
     ends = []
@@ -87,9 +87,9 @@ def test_a_file_cut_at_any_byte_is_repaired(tmp_path: Path, name: str) -> None:
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
         with ResultFile(path, FORMATS[name]) as results:
-            kept = len(results.earlier.outcomes)
+            kept = len(results.previous.outcomes)
             assert kept == sum(end <= cut for end in ends[1:])
-            assert results.earlier.repaired is (cut not in {0, *ends})
+            assert results.previous.repaired is (cut not in {0, *ends})
             results.write(rows[kept:])
         assert path.read_bytes() == whole
 
@@ -98,31 +98,31 @@ def test_a_file_cut_at_any_byte_is_repaired(tmp_path: Path, name: str) -> None:
     "content",
     [b"my notes", b"my notes\n", b"path,status\n", b'{"a": 1}\n', b'{"path": 5}\n', b'{"path": "a"}\nx\n', b"\0" * 99],
 )
-def test_a_foreign_file_is_left_alone(tmp_path: Path, name: str, content: bytes) -> None:
+def test_file_of_another_format_is_not_changed(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / "results"
     path.write_bytes(content)
-    with pytest.raises(UnusableResults, match="choose another --output"):
+    with pytest.raises(UnusableResultFile, match="choose another --output"):
         ResultFile(path, FORMATS[name])
     assert path.read_bytes() == content
 
 
-def test_a_damaged_row_in_the_middle_is_told(tmp_path: Path, name: str) -> None:
+def test_damaged_row_is_an_error(tmp_path: Path, name: str) -> None:
     path = tmp_path / "results"
     write(path, name, SCORED)
     before = path.read_bytes() + b"1,2,3\n"
     path.write_bytes(before)
-    with pytest.raises(UnusableResults, match=r"record [23]"):
+    with pytest.raises(UnusableResultFile, match=r"record [23]"):
         ResultFile(path, FORMATS[name])
     assert path.read_bytes() == before
 
 
-def test_two_runs_never_write_to_one_file(tmp_path: Path, name: str) -> None:
+def test_file_is_locked_against_a_second_run(tmp_path: Path, name: str) -> None:
     path = tmp_path / "results"
-    with ResultFile(path, FORMATS[name]), pytest.raises(UnusableResults, match="another run"):
+    with ResultFile(path, FORMATS[name]), pytest.raises(UnusableResultFile, match="another run"):
         ResultFile(path, FORMATS[name])
     write(path, name, SCORED)
 
 
-def test_what_is_no_regular_file_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UnusableResults, match="no regular file"):
+def test_path_that_is_not_a_regular_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnusableResultFile, match="not a regular file"):
         ResultFile(tmp_path, FORMATS[name])

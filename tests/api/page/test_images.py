@@ -1,4 +1,4 @@
-"""Files on the page, the table of all, and the slider that decides anew."""
+"""Image files, the sensitivity slider and the table of the page."""
 
 import csv
 import io
@@ -21,16 +21,16 @@ from tests.api.page.conftest import (
 )
 from tests.support import Server, encode
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # the server is measured, not its clients
 
 
 class TestFiles:
-    def test_many_are_scored_in_as_many_requests_as_the_service_wants(
+    def test_more_images_than_the_limit_are_scored_in_several_requests(
         self, visit: Visit, server: Server, digit_files: Digits
     ) -> None:
         page = visit()
         files = [file(f"{digit}.png", digit_files[digit][0]) for digit in range(10)]
-        score_files(page, *files, file("again.png", digit_files[5][1]))  # the service takes 8 at a time
+        score_files(page, *files, file("again.png", digit_files[5][1]))  # the server accepts 8 files a request
         assert names(page) == [*(f"{digit}.png" for digit in range(10)), "again.png"]
         answers = [
             server.client.post("/score?include=", files={"file": each["buffer"]}).json()["results"][0] for each in files
@@ -42,38 +42,38 @@ class TestFiles:
             f"{anomalies} {'anomaly' if anomalies == 1 else 'anomalies'}, {11 - anomalies} normal"
         )
 
-    def test_what_cannot_be_read_is_refused_in_words(self, visit: Visit, digit_files: Digits) -> None:
+    def test_unreadable_files_are_rejected_with_a_reason(self, visit: Visit, digit_files: Digits) -> None:
         page = visit()
         large = encode(Image.new("L", (2000, 2000)))
         score_files(
             page, file("notes.txt", b"hello", "text/plain"), file("5.png", digit_files[5][0]), file("large.png", large)
         )
-        told = reasons(page)
-        assert told[0] == "Not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF."
-        assert told[1] == ""
+        shown = reasons(page)
+        assert shown[0] == "Not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF."
+        assert shown[1] == ""
         assert verdicts(page) == ["not scored", "normal", "not scored"]
-        assert "4,000,000 pixels" in told[2]
+        assert "4,000,000 pixels" in shown[2]
         page.click("text=notes.txt")
-        expect(page.locator("#verdict-word")).to_have_text("Not scored")
-        expect(page.locator("#verdict-words")).to_have_text(told[0])
+        expect(page.locator("#verdict-title")).to_have_text("Not scored")
+        expect(page.locator("#verdict-text")).to_have_text(shown[0])
 
-    def test_only_unreadable_ones_and_one_beyond_the_byte_limit(self, visit: Visit) -> None:
+    def test_requests_without_a_readable_file_and_too_large_a_file(self, visit: Visit) -> None:
         page = visit()
         score_files(page, file("a.txt", b"a", "text/plain"), file("b.txt", b"", "text/plain"))
         score_files(page, file("huge.png", b"x" * (2**20 + 1)))
-        told = reasons(page)
-        assert told[:2] == [
+        shown = reasons(page)
+        assert shown[:2] == [
             "Not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF.",
             "The file is empty.",
         ]
-        assert "1048576 is the limit" in told[2]
+        assert "1048576 is the limit" in shown[2]
 
-    def test_dropped_folders_and_files(self, visit: Visit, digit_files: Digits, tmp_path: Path) -> None:
+    def test_drop_of_folders_and_files(self, visit: Visit, digit_files: Digits, tmp_path: Path) -> None:
         folder = tmp_path / "digits"
         (folder / "deep").mkdir(parents=True)
         (folder / "5.png").write_bytes(digit_files[5][0])
         (folder / "deep" / "7.PNG").write_bytes(digit_files[7][0])
-        (folder / "deep" / "notes.txt").write_text("no picture, and not complained about")
+        (folder / "deep" / "notes.txt").write_text("not an image, skipped without an error")
         (tmp_path / "alone.png").write_bytes(digit_files[3][0])
         page = visit()
         devtools = page.context.new_cdp_session(page)
@@ -87,7 +87,7 @@ class TestFiles:
         assert names(page) == ["digits/5.png", "digits/deep/7.PNG", "alone.png"]
         assert all(verdict in {"normal", "anomaly"} for verdict in verdicts(page))
 
-    def test_pasted(self, visit: Visit) -> None:
+    def test_paste(self, visit: Visit) -> None:
         page = visit(permissions=["clipboard-read", "clipboard-write"])
         page.evaluate(
             """async () => {
@@ -97,16 +97,16 @@ class TestFiles:
         )
         page.keyboard.press("Control+v")
         wait_until_scored(page, 1)
-        expect(page.locator("#verdict-word")).to_have_text(re.compile("Normal|Anomaly"))
+        expect(page.locator("#verdict-title")).to_have_text(re.compile("Normal|Anomaly"))
 
-    def test_names_are_text(self, visit: Visit, digit_files: Digits) -> None:
+    def test_file_names_are_never_markup(self, visit: Visit, digit_files: Digits) -> None:
         page = visit()
         score_files(page, file("<img src=x onerror=alert(1)>.png", digit_files[5][0]))
         assert names(page) == ["<img src=x onerror=alert(1)>.png"]
 
 
 class TestSensitivity:
-    def test_moving_the_slider_decides_anew_as_the_service_would_and_asks_nothing(
+    def test_slider_gives_the_verdicts_of_the_service_without_requests(
         self, scored: Page, server: Server, digit_files: Digits
     ) -> None:
         files = [("file", data) for all_files in digit_files.values() for data in all_files[:2]]
@@ -132,8 +132,8 @@ class TestSensitivity:
         assert requests == []
         assert len(seen) > 1
 
-    def test_the_histogram_shows_threshold_and_pictures(self, scored: Page) -> None:
-        def line() -> float:
+    def test_histogram_shows_threshold_and_images(self, scored: Page) -> None:
+        def threshold_x() -> float:
             return float(scored.locator("#histogram .threshold").get_attribute("x1") or "nan")
 
         below, above = ((each.get_attribute("d") or "").count("M") for each in scored.locator("#histogram .rug").all())
@@ -142,22 +142,24 @@ class TestSensitivity:
         for name in ("5-1.png", "7-1.png"):
             scored.click(f"text={name}")
             pin = scored.locator("#histogram circle.pin")
-            is_anomaly = scored.locator("#verdict-word").inner_text() == "Anomaly"
-            assert (float(pin.get_attribute("cx") or "nan") > line()) is is_anomaly
-        before = line()
+            is_anomaly = scored.locator("#verdict-title").inner_text() == "Anomaly"
+            assert (float(pin.get_attribute("cx") or "nan") > threshold_x()) is is_anomaly
+        before = threshold_x()
         scored.locator("#sensitivity").press("Home")
-        assert line() < before
+        assert threshold_x() < before
 
-    def test_the_p_value_comes_in_words(self, scored: Page, server: Server, digit_files: Digits) -> None:
+    def test_p_value_is_explained_as_a_frequency(self, scored: Page, server: Server, digit_files: Digits) -> None:
         result = server.client.post("/score?include=", files={"file": digit_files[5][1]}).json()["results"][0]
         scored.click("text=5-1.png")
-        expect(scored.locator("#verdict-words")).to_have_text(
-            re.compile(rf"^About {round(100 * result['p_value'])} in 100 normal pictures look at least this unusual\.$")
+        expect(scored.locator("#verdict-text")).to_have_text(
+            re.compile(
+                rf"^About {round(100 * result['p_value'])} in 100 normal images (is|are) at least this unusual\.$"
+            )
         )
 
 
 class TestTable:
-    def test_every_column_sorts_both_ways(self, scored: Page) -> None:
+    def test_columns_sort_in_both_directions(self, scored: Page) -> None:
         def column(number: int) -> list[str]:
             return [text.strip() for text in scored.locator(f"#rows td:nth-child({number})").all_inner_texts()]
 
@@ -181,7 +183,7 @@ class TestTable:
         press("Verdict")
         assert column(3) == sorted(column(3), reverse=True)
 
-    def test_the_csv_file_has_it_all(self, scored: Page, server: Server, digit_files: Digits) -> None:
+    def test_csv_download(self, scored: Page, server: Server, digit_files: Digits) -> None:
         score_files(scored, file("notes.txt", b"hello", "text/plain"))
         scored.click("#columns button:has-text('Score')")
         with scored.expect_download() as downloading:
@@ -208,5 +210,5 @@ class TestTable:
     def test_remove_all(self, scored: Page) -> None:
         scored.click("#remove")
         expect(scored.locator("#rows tr")).to_have_count(0)
-        expect(scored.locator("#verdict-word")).to_have_text("Your turn")
+        expect(scored.locator("#verdict-title")).to_have_text("No image yet")
         expect(scored.locator("#download")).to_be_disabled()

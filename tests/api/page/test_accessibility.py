@@ -1,4 +1,4 @@
-"""The page for everyone: keyboards, screen readers, small screens, dark rooms."""
+"""Accessibility of the page: axe, keyboard, dark scheme, phones, layout shift."""
 
 import re
 from typing import Any
@@ -13,35 +13,35 @@ from tests.api.page.conftest import (
     draw_with_mouse,
     file,
     score_files,
-    serious_faults,
+    serious_violations,
     verdicts,
     wait_until_scored,
 )
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # the server is measured, not its clients
 
 
-class TestForEveryone:
+class TestAccessibility:
     @pytest.mark.parametrize("scheme", ["light", "dark"])
-    def test_axe_finds_no_serious_fault(self, visit: Visit, digit_files: Digits, scheme: str) -> None:
+    def test_axe_reports_no_serious_violation(self, visit: Visit, digit_files: Digits, scheme: str) -> None:
         page = visit(color_scheme=scheme)
         expect(page.locator("#open-card")).to_be_enabled()
-        assert serious_faults(page) == []
+        assert serious_violations(page) == []
         score_files(page, file("5.png", digit_files[5][0]), file("7.png", digit_files[7][0]), file("x.txt", b"x"))
         page.locator("#sensitivity").press("Home")
         assert "anomaly" in verdicts(page)
-        assert serious_faults(page) == []
+        assert serious_violations(page) == []
         page.click("#open-card")
         page.wait_for_timeout(200)
-        assert serious_faults(page) == []
+        assert serious_violations(page) == []
 
-    def test_dark_is_dark(self, visit: Visit) -> None:
+    def test_dark_scheme(self, visit: Visit) -> None:
         colours = {}
         for scheme in ("light", "dark"):
             page = visit(color_scheme=scheme)
             colours[scheme] = [
-                sum(map(int, re.findall(r"\d+", page.evaluate(f"getComputedStyle(document.body).{what}"))[:3]))
-                for what in ("backgroundColor", "color")
+                sum(map(int, re.findall(r"\d+", page.evaluate(f"getComputedStyle(document.body).{name}"))[:3]))
+                for name in ("backgroundColor", "color")
             ]
         dark, bright = 150, 600
         assert colours["light"][0] > bright
@@ -49,7 +49,7 @@ class TestForEveryone:
         assert colours["dark"][0] < dark
         assert colours["dark"][1] > bright
 
-    def test_with_the_keyboard_alone(self, visit: Visit) -> None:
+    def test_keyboard_only(self, visit: Visit) -> None:
         page = visit()
         expect(page.locator("#open-card")).to_be_enabled()
 
@@ -60,7 +60,7 @@ class TestForEveryone:
                     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
                     assert outline == "solid"
                     return
-            raise AssertionError(f"the tab key does not lead to {selector}")
+            raise AssertionError(f"{selector} is not reachable with the tab key")
 
         tab_to("#samples button:nth-child(1)")
         page.keyboard.press("Enter")
@@ -81,11 +81,11 @@ class TestForEveryone:
         page.keyboard.press("Enter")
         expect(page.locator("#rows button[aria-pressed='true']")).to_have_text(chosen)
 
-    def test_a_phone_of_360_pixels_needs_no_sideways_scrolling(self, visit: Visit, digit_files: Digits) -> None:
+    def test_no_horizontal_scrolling_at_360_pixels(self, visit: Visit, digit_files: Digits) -> None:
         page = visit(**PHONE)
-        score_files(page, file("a-rather-long-name-for-a-picture-of-a-five.png", digit_files[5][0]))
+        score_files(page, file("a-rather-long-name-for-an-image-of-a-five.png", digit_files[5][0]))
         assert page.evaluate("document.documentElement.scrollWidth") == 360
-        assert page.evaluate("document.querySelector('.all .sheet').scrollWidth") <= 328
+        assert page.evaluate("document.querySelector('.all .table-scroll').scrollWidth") <= 328
         small = page.evaluate(
             """[...document.querySelectorAll("button, select, a, input:not([hidden])")]
                .filter(each => each.checkVisibility() && Math.min(each.offsetHeight, each.offsetWidth) < 24)
@@ -96,7 +96,7 @@ class TestForEveryone:
         assert page.evaluate("document.querySelector('#card').scrollWidth") <= 360
 
     @pytest.mark.parametrize("options", [{}, PHONE])
-    def test_nothing_jumps(self, visit: Visit, options: dict[str, Any]) -> None:
+    def test_no_layout_shift(self, visit: Visit, options: dict[str, Any]) -> None:
         page = visit(**options)
         expect(page.locator("#open-card")).to_be_enabled()
         draw_with_mouse(page, FIVE[1])

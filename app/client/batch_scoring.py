@@ -1,0 +1,234 @@
+"""Scores many image files with bounded memory: several files per request, several requests at a time.
+
+Paths are read from an iterator on demand. At any time, memory holds at most the files of ``concurrency`` batches.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from app.client.clients import AsyncAnomalyClient
+from app.client.errors import AllRejected, Problem, TooLarge
+from app.client.file_search import path_key
+from app.client.responses import RejectedImage, ScoreAnswer, ScoredImage
+from app.client.rows import Row
+
+# The service's default batch size for larger images; 4 requests at a time fill half of its default queue.
+_BATCH_FILES: Final = 32
+_BATCH_BYTES: Final = 4 * 2**20
+_MAX_FILE_BYTES: Final = 256 * 2**20  # far above the service's default limit; keeps huge files out of memory
+
+_TOO_MANY_FILES: Final = "urn:problem-type:too-many-files"
+_GATEWAY_TIMEOUT: Final = 504
+
+LoadedFile = tuple[Path, bytes]
+ScoreBatch = Callable[[Sequence[LoadedFile]], Awaitable[list[Row]]]
+OnRows = Callable[[Sequence[Row]], None]
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """Model and false-alarm rate; ``None`` means the service's default."""
+
+    model: str | None
+    false_alarm_rate: float | None
+
+
+async def score_files(
+    service: AsyncAnomalyClient, paths: Iterator[Path], options: ScoringOptions, *, concurrency: int, on_rows: OnRows
+) -> None:
+    """Scores files in batches.
+
+    Args:
+        service: the client of the service.
+        paths: the files, each once.
+        options: model and false-alarm rate.
+        concurrency: number of concurrent requests.
+        on_rows: called with the rows of each batch when its response arrives, so batches may be out of order.
+
+    Raises:
+        ClientError: a request failed for good; rows already passed to ``on_rows`` stay valid.
+    """
+
+    async def score(files: Sequence[LoadedFile]) -> list[Row]:
+        answer = await service.score(
+            [data for _, data in files], model=options.model, false_alarm_rate=options.false_alarm_rate
+        )
+        return [_row(path, result, answer) for (path, _), result in zip(files, answer.results, strict=True)]
+
+    await _score_batches(Batches(paths, max_files=_BATCH_FILES, max_bytes=_BATCH_BYTES), score, concurrency, on_rows)
+
+
+async def score_and_save_images(
+    service: AsyncAnomalyClient,
+    paths: Iterator[Path],
+    options: ScoringOptions,
+    *,
+    false_alarm_rate: float,
+    folder: Path,
+    concurrency: int,
+    on_rows: OnRows,
+) -> None:
+    """Scores one file per request, and saves the strip of input, reconstruction and error map of each.
+
+    Args:
+        service: the client of the service.
+        paths: the files, each once.
+        options: model and false-alarm rate.
+        false_alarm_rate: the rate to write into the rows, because PNG responses do not contain it.
+        folder: where the strips are saved, in ``normal/`` and ``anomaly/``.
+        concurrency: number of concurrent requests.
+        on_rows: called with each row after its strip was saved.
+
+    Raises:
+        ClientError: a request failed for good.
+        OSError: a strip cannot be written.
+    """
+
+    async def score(files: Sequence[LoadedFile]) -> list[Row]:
+        ((path, data),) = files
+        strip = await service.side_by_side(data, model=options.model, false_alarm_rate=options.false_alarm_rate)
+        await asyncio.to_thread(_save, strip_path(folder, strip.verdict, path), strip.png)
+        return [
+            Row(
+                path=str(path),
+                status="scored",
+                verdict=strip.verdict,
+                score=strip.score,
+                threshold=strip.threshold,
+                p_value=strip.p_value,
+                mse=strip.mse,
+                false_alarm_rate=false_alarm_rate,
+                model=strip.model.name,
+                version=strip.model.version,
+            )
+        ]
+
+    await _score_batches(Batches(paths, max_files=1, max_bytes=_BATCH_BYTES), score, concurrency, on_rows)
+
+
+class Batches:
+    """Groups files into batches of one request each, and lowers the limits when a batch was too large."""
+
+    def __init__(self, paths: Iterator[Path], *, max_files: int, max_bytes: int) -> None:
+        self._paths = paths
+        self._max_files = max_files
+        self._max_bytes = max_bytes
+        self._next_path: Path | None = None
+        self._split: list[list[Path]] = []
+
+    def take(self) -> list[Path]:
+        """Returns the next batch, empty at the end. A file above the byte limit is a batch of its own."""
+        if self._split:
+            return self._split.pop()
+        batch: list[Path] = []
+        size = 0
+        while len(batch) < self._max_files and (path := self._next_path or next(self._paths, None)) is not None:
+            self._next_path = None
+            size += _size(path)
+            if batch and size > self._max_bytes:
+                self._next_path = path
+                break
+            batch.append(path)
+        return batch
+
+    def split(self, batch: list[Path], problem: Problem) -> None:
+        """Queues both halves of a batch that was too large as the next batches, and makes later batches smaller."""
+        middle = len(batch) // 2
+        self._split += [batch[middle:], batch[:middle]]
+        if problem.type == _TOO_MANY_FILES:
+            self._max_files = min(self._max_files, middle)
+        elif isinstance(problem, TooLarge):
+            self._max_bytes = min(self._max_bytes, sum(map(_size, batch)) // 2)
+
+
+def strip_path(folder: Path, verdict: str, path: Path) -> Path:
+    """Where to save the strip of an image: its relative path under ``folder/verdict``, so that names never collide."""
+    absolute = Path(path_key(path))
+    relative = absolute.relative_to(Path.cwd() if absolute.is_relative_to(Path.cwd()) else absolute.anchor)
+    return folder / verdict / relative.with_name(relative.name + ".png")
+
+
+async def _score_batches(batches: Batches, score: ScoreBatch, concurrency: int, on_rows: OnRows) -> None:
+    async def work() -> None:
+        while batch := batches.take():
+            files, rows = await asyncio.to_thread(_load, batch)
+            try:
+                if files:
+                    rows += await score(files)
+            except AllRejected as problem:
+                rows += [
+                    _rejected(path, rejection.error.detail)
+                    for (path, _), rejection in zip(files, problem.rejected, strict=True)
+                ]
+            except Problem as problem:
+                if len(batch) > 1 and (isinstance(problem, TooLarge) or problem.status == _GATEWAY_TIMEOUT):
+                    batches.split(batch, problem)
+                    continue
+                if not isinstance(problem, TooLarge):
+                    raise
+                rows += [_rejected(path, problem.detail) for path, _ in files]
+            on_rows(rows)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(work())
+    except ExceptionGroup as errors:  # errors of concurrent requests usually have the same cause
+        raise errors.exceptions[0] from None
+
+
+def _load(batch: Sequence[Path]) -> tuple[list[LoadedFile], list[Row]]:
+    """Reads files; returns their contents, and a row for each file that cannot be read."""
+    files, unreadable = [], []
+    for path in batch:
+        try:
+            if _size(path) > _MAX_FILE_BYTES:
+                raise OSError(f"the file is larger than {_MAX_FILE_BYTES // 2**20} MiB")
+            files.append((path, path.read_bytes()))
+        except OSError as error:
+            unreadable.append(_rejected(path, error.strerror or str(error)))
+    return files, unreadable
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # reported when the file is read
+        return 0
+
+
+def _rejected(path: Path, reason: str) -> Row:
+    return Row(str(path), "rejected", error=reason)
+
+
+def _row(path: Path, result: ScoredImage | RejectedImage, answer: ScoreAnswer) -> Row:
+    if isinstance(result, RejectedImage):
+        return Row(
+            str(path),
+            "rejected",
+            false_alarm_rate=answer.false_alarm_rate,
+            model=answer.model.name,
+            version=answer.model.version,
+            error=result.error.detail,
+        )
+    return Row(
+        path=str(path),
+        status="scored",
+        verdict=result.verdict,
+        score=result.score,
+        threshold=answer.threshold,
+        p_value=result.p_value,
+        mse=result.mse,
+        false_alarm_rate=answer.false_alarm_rate,
+        model=answer.model.name,
+        version=answer.model.version,
+        warnings=result.warnings,
+    )
+
+
+def _save(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

@@ -1,0 +1,181 @@
+"""The command line: scores files and folders, writes one row per image."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+
+from app.client.batch_scoring import OnRows, score_and_save_images, score_files
+from app.client.clients import API_KEY_VARIABLE, AsyncAnomalyClient
+from app.client.errors import ClientError, ServiceUnreachable, Unauthorized
+from app.client.file_search import NothingFound, find_images, path_key
+from app.client.options import Exit, Options, parse_options
+from app.client.responses import ModelCard
+from app.client.result_file import PreviousResults, ResultFile, UnusableResultFile
+from app.client.rows import FORMATS, Row, RowFormat
+from app.client.terminal import PipeConsole, Table, Tally, print_error, progress_bar
+
+
+class CannotRun(Exception):
+    """The run cannot start; the message gives the reason and a remedy."""
+
+
+class RowWriter(Protocol):
+    """Writes rows to a file, to standard output or to a terminal."""
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Writes rows in the given order."""
+
+
+class _StdoutWriter:
+    """Writes rows to standard output, for another program."""
+
+    def __init__(self, row_format: RowFormat) -> None:
+        self._format = row_format
+        self._stdout = sys.stdout.buffer
+        self._stdout.write(row_format.header)
+        self._stdout.flush()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Writes rows and flushes them."""
+        self._stdout.write(b"".join(map(self._format.encode, rows)))
+        self._stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    options = parse_options(arguments)
+    tally = Tally()
+    try:
+        asyncio.run(_run(options, tally))
+    except KeyboardInterrupt:
+        print_error(f"stopped; {_resume_hint(options, tally)}")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit would fail again
+        return Exit.PIPE_CLOSED
+    except (CannotRun, NothingFound, UnusableResultFile, ClientError, OSError) as error:
+        print_error(f"error: {error}")
+        if 0 < tally.done < tally.total:
+            print_error(_resume_hint(options, tally))
+        return Exit.CANNOT_RUN
+    print_error(tally.summary())
+    if options.fail_on_anomaly and tally.all["anomaly"]:
+        return Exit.ANOMALY
+    return Exit.SOME_REJECTED if tally.all["rejected"] else Exit.DONE
+
+
+async def _run(options: Options, tally: Tally) -> None:
+    tally.total = sum(1 for _ in _image_paths(options))
+    client = AsyncAnomalyClient(options.url, api_key=options.api_key, timeout_s=options.timeout_s, retry=options.retry)
+    async with client as service:
+        card = await _model_card(service, options)
+        rate = options.scoring.false_alarm_rate or card.false_alarm_rate
+        with ExitStack() as stack:
+            console = PipeConsole(stderr=True, force_terminal=options.progress or None)
+            writer, previous = _open_writer(options, console, stack)
+            _check_previous(options, previous, model=card.name, false_alarm_rate=rate)
+            if previous.outcomes:
+                outcomes = (previous.outcomes.get(path_key(path)) for path in _image_paths(options))
+                tally.previous.update(outcome for outcome in outcomes if outcome)
+            paths = (path for path in _image_paths(options) if path_key(path) not in previous.outcomes)
+            bar = stack.enter_context(progress_bar(console, shown=options.progress))
+            task = bar.add_task("", total=tally.total, completed=tally.done, anomalies=tally.all["anomaly"])
+
+            def on_rows(rows: Sequence[Row]) -> None:
+                writer.write(rows)
+                tally.outcomes.update(row.outcome for row in rows)
+                bar.update(task, completed=tally.done, anomalies=tally.all["anomaly"])
+
+            await _score(service, paths, options, false_alarm_rate=rate, on_rows=on_rows)
+
+
+async def _score(
+    service: AsyncAnomalyClient, paths: Iterator[Path], options: Options, *, false_alarm_rate: float, on_rows: OnRows
+) -> None:
+    if options.save_images:
+        await score_and_save_images(
+            service,
+            paths,
+            options.scoring,
+            false_alarm_rate=false_alarm_rate,
+            folder=options.save_images,
+            concurrency=options.concurrency,
+            on_rows=on_rows,
+        )
+    else:
+        await score_files(service, paths, options.scoring, concurrency=options.concurrency, on_rows=on_rows)
+
+
+def _image_paths(options: Options) -> Iterator[Path]:
+    """Searches again on every call, to keep memory bounded."""
+    return find_images(options.paths, exclude=options.save_images)
+
+
+def _open_writer(options: Options, console: Console, stack: ExitStack) -> tuple[RowWriter, PreviousResults]:
+    """Opens the output; returns the results of earlier runs too, if it is a file."""
+    if options.output:
+        file = stack.enter_context(ResultFile(options.output, FORMATS[options.format]))
+        return file, file.previous
+    if options.format == "table":
+        # A table and a progress bar on the same terminal must share a console, or they overwrite each other.
+        shared = options.progress and sys.stdout.isatty() and sys.stderr.isatty()
+        return Table(console if shared else PipeConsole()), PreviousResults()
+    return _StdoutWriter(FORMATS[options.format]), PreviousResults()
+
+
+async def _model_card(service: AsyncAnomalyClient, options: Options) -> ModelCard:
+    """Returns the card of the requested model.
+
+    Raises:
+        CannotRun: the service is unreachable, rejects the key, or cannot serve the model.
+    """
+    try:
+        await service.health()  # not retried, so that a wrong URL fails at once
+        models = await service.models()
+    except ServiceUnreachable as error:
+        raise CannotRun(f"{error}; is a service running at {options.url}? `python -m app` starts one") from error
+    except Unauthorized as error:
+        given = options.api_key is not None or os.environ.get(API_KEY_VARIABLE)
+        reason = "the API key is not valid" if given else "the service requires an API key"
+        raise CannotRun(f"{reason}; set {API_KEY_VARIABLE} or use --api-key") from error
+    name = options.scoring.model or models.default
+    for card in models.models:
+        if card.name == name:
+            return card
+    for refused in models.refused:
+        if refused.name == name:
+            raise CannotRun(f"the service cannot load the model {name}: {refused.reason}")
+    available = ", ".join(card.name for card in models.models) or "none"
+    raise CannotRun(f"unknown model {name}; available: {available}")
+
+
+def _check_previous(options: Options, previous: PreviousResults, *, model: str, false_alarm_rate: float) -> None:
+    """Checks that the rows of this run can be appended to those of earlier runs.
+
+    Raises:
+        CannotRun: the file has rows of another model or another false-alarm rate.
+    """
+    if previous.repaired:
+        print_error(f"removed an incomplete last row from {options.output}")
+    for name, found, expected in (
+        ("model", previous.models, model),
+        ("false-alarm rate", previous.rates, false_alarm_rate),
+    ):
+        if found - {expected}:
+            values = ", ".join(map(str, sorted(found, key=str)))
+            raise CannotRun(f"{options.output} has rows of {name} {values}, not {expected}; choose another --output")
+
+
+def _resume_hint(options: Options, tally: Tally) -> str:
+    if not tally.done:
+        return "nothing was scored"
+    progress = f"{tally.done:,} of {tally.total:,} images"
+    if options.output:
+        return f"{progress} are in {options.output}; run the same command again to continue"
+    return f"{progress} were scored; with --output FILE, an interrupted run can be continued"

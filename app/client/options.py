@@ -1,0 +1,231 @@
+"""The options of the command line: definition, help texts, parsing."""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from app.client.batch_scoring import ScoringOptions
+from app.client.clients import API_KEY_VARIABLE, DEFAULT_TIMEOUT_S, DEFAULT_URL, check_url
+from app.client.retry import Retry
+from app.client.rows import FORMATS
+
+_FORMAT_BY_SUFFIX: Final = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_RETRY_TOTAL_S: Final = 120.0
+
+
+class Exit(IntEnum):
+    """Exit statuses."""
+
+    DONE = 0
+    ANOMALY = 1
+    CANNOT_RUN = 2
+    SOME_REJECTED = 3
+    INTERRUPTED = 130
+    PIPE_CLOSED = 141
+
+
+_DESCRIPTION: Final = """\
+Scores images on a running service and reports for each whether it is an anomaly.
+
+  python -m app.client photos/                        prints a table on a terminal
+  python -m app.client 'parts/**/*.png' -o parts.csv  continues where it stopped, if run again
+  python -m app.client new.png --fail-on-anomaly      for scripts: exit status 1 if the image is an anomaly
+"""
+
+_EPILOGUE: Final = """\
+Rows are in the order of the responses. With --output, images that are already in the file are not scored again: run
+the same command again to continue an interrupted run. An incomplete last row is removed. Rows of another model or
+false-alarm rate are never mixed into one file.
+
+exit status:
+  0    done
+  1    with --fail-on-anomaly: at least one anomaly, earlier runs of the same file included
+  2    could not start or had to stop: wrong usage, no service, wrong key, unknown model, unusable file
+  3    done, but some images could not be scored (see the error column)
+  130  interrupted with Ctrl-C
+  141  standard output was closed by the reader
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The parsed command line, with all defaults resolved."""
+
+    paths: tuple[Path, ...]
+    url: str
+    api_key: str | None
+    scoring: ScoringOptions
+    format: str
+    output: Path | None
+    save_images: Path | None
+    fail_on_anomaly: bool
+    concurrency: int
+    timeout_s: float
+    retry: Retry
+    progress: bool
+
+
+def parse_options(arguments: list[str] | None) -> Options:
+    """Parses the command line; ``None`` means ``sys.argv``.
+
+    Raises:
+        SystemExit: wrong usage, or ``--help``.
+    """
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    row_format = given.format or _default_format(parser, given.output)
+    if given.output and row_format == "table":
+        parser.error("--output does not support the table format; use --format csv or jsonl")
+    rows_on_terminal = not given.output and row_format != "table" and sys.stdout.isatty()
+    return Options(
+        paths=tuple(given.paths),
+        url=given.url,
+        api_key=given.api_key,
+        scoring=ScoringOptions(given.model, given.false_alarm_rate),
+        format=row_format,
+        output=given.output,
+        save_images=given.save_images,
+        fail_on_anomaly=given.fail_on_anomaly,
+        concurrency=given.concurrency,
+        timeout_s=given.timeout,
+        retry=Retry(retries=given.retries, total_s=_RETRY_TOTAL_S),
+        progress=sys.stderr.isatty() and not rows_on_terminal if given.progress is None else given.progress,
+    )
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the description, and appends defaults to the help texts."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in {None, False} else super()._get_help_string(action)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m app.client",
+        usage="%(prog)s PATH [PATH …] [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOGUE,
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="image file; folder, searched recursively for image files (hidden names are skipped); or quoted glob "
+        "pattern, where ** matches any folders",
+    )
+    scoring = parser.add_argument_group("scoring")
+    scoring.add_argument(
+        "--model", metavar="NAME", help="model in the service's store (default: the service's default model)"
+    )
+    scoring.add_argument(
+        "--false-alarm-rate",
+        type=_rate,
+        metavar="RATE",
+        help="target share of normal images that are flagged as anomalies (default: the one calibrated into the model)",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "-f",
+        "--format",
+        choices=["table", *FORMATS],
+        help="default: by the suffix of --output (.csv, .jsonl, .ndjson), else table on a terminal and csv elsewhere",
+    )
+    output.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="append rows to this file, for images it does not contain yet"
+    )
+    output.add_argument(
+        "--save-images",
+        "--save-pictures",
+        type=Path,
+        metavar="DIR",
+        help="save the model's input, the reconstruction and the error map of every image that this run scores, side "
+        "by side in one PNG file, in DIR/normal and DIR/anomaly; sends one request per image, and the rows have no "
+        "warnings",
+    )
+    output.add_argument("--fail-on-anomaly", action="store_true", help="exit with status 1 if there is an anomaly")
+    output.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="progress bar on standard error (default: if it is a terminal)",
+    )
+    service = parser.add_argument_group("service")
+    service.add_argument("--url", type=_url, default=DEFAULT_URL, help="base URL of the service")
+    service.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help=f"API key; prefer the environment variable {API_KEY_VARIABLE}, as other users can see command lines",
+    )
+    service.add_argument("--concurrency", type=_positive_int, default=4, metavar="N", help="concurrent requests")
+    service.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=DEFAULT_TIMEOUT_S,
+        metavar="S",
+        help="longest time without data from the service, in seconds",
+    )
+    service.add_argument(
+        "--retries",
+        type=_non_negative_int,
+        default=8,
+        metavar="N",
+        help="retries of a request if the service is busy, restarting or unreachable, "
+        f"for {_RETRY_TOTAL_S:.0f} s at most",
+    )
+    return parser
+
+
+def _default_format(parser: argparse.ArgumentParser, output: Path | None) -> str:
+    if output is None:
+        return "table" if sys.stdout.isatty() else "csv"
+    if output.suffix.lower() not in _FORMAT_BY_SUFFIX:
+        parser.error(f"cannot derive the format from the suffix of {output}; add --format csv or jsonl")
+    return _FORMAT_BY_SUFFIX[output.suffix.lower()]
+
+
+def _url(text: str) -> str:
+    try:
+        check_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def _rate(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, exclusive")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def _positive_int(text: str) -> int:
+    value = _non_negative_int(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _non_negative_int(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    """Parses a number; NaN, which fails every comparison, if it is not one."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

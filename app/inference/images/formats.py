@@ -1,0 +1,31 @@
+"""The image formats that are read: one table of names, media types and file suffixes for the whole project."""
+
+from typing import Final, NamedTuple
+
+
+class ImageFormat(NamedTuple):
+    """A format.
+
+    Attributes:
+        name: as Pillow calls it.
+        media_type: as registered with IANA.
+        suffixes: of file names, in lower case, with the dot.
+    """
+
+    name: str
+    media_type: str
+    suffixes: tuple[str, ...]
+
+
+FORMATS: Final = (
+    ImageFormat("PNG", "image/png", (".png",)),
+    ImageFormat("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jpe")),
+    ImageFormat("WEBP", "image/webp", (".webp",)),
+    ImageFormat("BMP", "image/bmp", (".bmp",)),
+    ImageFormat("GIF", "image/gif", (".gif",)),
+    ImageFormat("TIFF", "image/tiff", (".tif", ".tiff")),
+)
+
+NAMES: Final = tuple(each.name for each in FORMATS)
+MEDIA_TYPES: Final = tuple(each.media_type for each in FORMATS)
+SUFFIXES: Final = tuple(suffix for each in FORMATS for suffix in each.suffixes)

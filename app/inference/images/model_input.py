@@ -1,0 +1,73 @@
+"""What a model takes: the shape of its input, decoded images, and batches of them."""
+
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+SIDES: Final = (4, 2048)
+"""The fewest and the most pixels on a side of a model's input."""
+
+Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
+"""(C, H, W): 8-bit levels from 0 to 255, or float32 in [0, 1]."""
+
+_WHITE: Final = np.float32(255)
+
+
+class InputSpec(BaseModel):
+    """What an image is converted to before a model sees it: (channels, height, width), float32 in [0, 1].
+
+    Grey models see ITU-R 601 luma. Images of another size are resampled with an antialiased bilinear
+    filter to exactly height × width; proportions are not kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["L", "RGB"] = Field(description="L: one grey channel; RGB: three colour channels")
+    height: int = Field(ge=SIDES[0], le=SIDES[1])
+    width: int = Field(ge=SIDES[0], le=SIDES[1])
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return 1 if self.mode == "L" else 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return (self.channels, self.height, self.width)
+
+
+class DecodedImage(NamedTuple):
+    """An image at a model's input size and in its colour mode.
+
+    Attributes:
+        pixels: (C, H, W), 8-bit levels or float32 in [0, 1].
+        warnings: short sentences on what was done to the image on the way.
+    """
+
+    pixels: Pixels
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """(C, H, W) float32 in [0, 1]."""
+        return stack([self])[0]
+
+
+def stack(images: Sequence[DecodedImage]) -> torch.Tensor:
+    """Images of one size as a batch: (N, C, H, W) float32 in [0, 1], contiguous."""
+    arrays: list[Pixels] = [image.pixels for image in images]
+    if any(array.dtype != np.uint8 for array in arrays):
+        arrays = [unit_values(array) for array in arrays]
+    # Scaled together: image by image, this would take as long as decoding.
+    batch: Pixels = np.concatenate(arrays).reshape(len(arrays), *arrays[0].shape)  # type: ignore[assignment]
+    return torch.from_numpy(np.ascontiguousarray(unit_values(batch)))
+
+
+def unit_values(pixels: Pixels) -> NDArray[np.float32]:
+    """8-bit levels as float32 in [0, 1], of the same shape; float32 is returned unchanged."""
+    return pixels if pixels.dtype == np.float32 else np.divide(pixels, _WHITE, dtype=np.float32)  # type: ignore[return-value]

@@ -1,0 +1,122 @@
+"""The scoring use case: a model, images and an operating point in, results out. Every protocol calls it.
+
+``/score``, ``/v2`` and the Ray job parse what they receive, call :func:`score` and render the results.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, NamedTuple, TypeGuard, TypeVar
+
+from app.inference.bundles.bundle import Bundle
+from app.inference.decisions.conformal import OperatingPoint
+from app.inference.errors import InferenceError
+from app.inference.images.decoding import open_image
+from app.inference.images.model_input import DecodedImage
+from app.inference.serving.batch_queue import ServedModel
+from app.inference.serving.batch_scorer import BatchOutcome, Large, Outcome, Rejected, Scored
+from app.inference.serving.engine import Engine
+
+# If the negative has less than half the score, the image is probably dark on light instead of light on dark.
+_MUCH_LOWER: Final = 0.5
+
+_T = TypeVar("_T")
+
+
+class Results(NamedTuple):
+    """What a request is answered with.
+
+    Attributes:
+        bundle: the version that scored.
+        point: what decides.
+        outcomes: one per image, in the request's order.
+    """
+
+    bundle: Bundle
+    point: OperatingPoint
+    outcomes: Sequence[Outcome]
+
+    @property
+    def scored(self) -> list[Scored]:
+        """The images that were scored, in order."""
+        return [outcome for outcome in self.outcomes if isinstance(outcome, Scored)]
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """The images that could not be scored, in order."""
+        return [outcome for outcome in self.outcomes if isinstance(outcome, Rejected)]
+
+
+async def score(
+    engine: Engine,
+    model: ServedModel,
+    images: Sequence[bytes | DecodedImage],
+    point: OperatingPoint,
+    *,
+    encode: bool = False,
+    diagnose: bool = True,
+) -> Results:
+    """Scores images.
+
+    Args:
+        engine: runs the work.
+        model: scores them.
+        images: image files, or decoded images of the model's input size.
+        point: what decides, as the model's bundle gives it for a false-alarm rate.
+        encode: whether the reconstructions are wanted as PNG files.
+        diagnose: whether anomalies are scored once more as negatives, to warn of inverted images.
+    """
+    outcomes = await model.run(images, encode=encode)
+    finished = outcomes if _all_finished(outcomes) else await _score_large(engine, model, outcomes)
+    if diagnose:
+        await _warn_of_inverted(model, finished)
+    return Results(model.bundle, point, finished)
+
+
+def _all_finished(outcomes: list[BatchOutcome]) -> TypeGuard[list[Outcome]]:
+    return not any(isinstance(outcome, Large) for outcome in outcomes)
+
+
+async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchOutcome]) -> list[Outcome]:
+    """Decodes large images in threads, scores them in later batches, and puts them in their places."""
+
+    def decode(file: bytes) -> DecodedImage | Rejected:
+        try:
+            return open_image(file, max_pixels=engine.max_pixels).decode(model.bundle.spec)
+        except InferenceError as error:
+            return Rejected(error)
+
+    large = [outcome for outcome in outcomes if isinstance(outcome, Large)]
+    decoded = await _gather(
+        [asyncio.ensure_future(engine.decode(model, partial(decode, image.file))) for image in large]
+    )
+    scored = iter(await model.run(image for image in decoded if isinstance(image, DecodedImage)))
+    replaced = iter([image if isinstance(image, Rejected) else next(scored) for image in decoded])
+    finished = [next(replaced) if isinstance(outcome, Large) else outcome for outcome in outcomes]
+    assert _all_finished(finished)  # noqa: S101  decoded images are not large
+    return finished
+
+
+async def _warn_of_inverted(model: ServedModel, outcomes: list[Outcome]) -> None:
+    """Adds a warning, in place, to each anomaly whose negative has a far lower score."""
+    calibrated = model.bundle.operating_point()
+    anomalies = [
+        (index, outcome)
+        for index, outcome in enumerate(outcomes)
+        if isinstance(outcome, Scored) and calibrated.is_anomaly(outcome.score)
+    ]
+    negatives = await model.run(DecodedImage(1 - scored.original.numpy()) for _, scored in anomalies)
+    for (index, scored), negative in zip(anomalies, negatives, strict=True):
+        if isinstance(negative, Scored) and negative.score < _MUCH_LOWER * scored.score:
+            warning = f"looks inverted: its negative would score {negative.score:.4g}"
+            outcomes[index] = scored._replace(warnings=(*scored.warnings, warning))
+
+
+async def _gather(futures: Sequence[asyncio.Future[_T]]) -> list[_T]:
+    """Their results in order. If one fails, or the caller is cancelled, the others are cancelled."""
+    try:
+        return [await future for future in futures]
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
