@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
     """Reports errors in one line with suggestions; its help shows every default."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options, formatter_class=_Formatter, add_help=False, allow_abbrev=False)
+        super().__init__(**options, formatter_class=_Formatter, add_help=False)
         self._commands: Commands | None = None
 
     def add_commands(self, title: str) -> "Commands":
@@ -44,12 +44,20 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; unknown arguments are an error with a suggestion."""
+        if self._commands and not {*args[:1]} & {*self._commands.choices}:
+            self._reject_unknown_options(args)  # argparse would take the value of one for a command
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self._reject(unknown[0], self._option_string_actions)
-        if self._commands and options.command and list(args or ())[:1] != [options.command]:
+        if self._commands and options.command and args[:1] != [options.command]:
             self.error(f"{options.command!r} must be the first word")
         return options, unknown
+
+    def _reject_unknown_options(self, words: Sequence[str]) -> None:
+        for word in words:
+            option = word.split("=", maxsplit=1)[0]
+            if word.startswith("--") and not any(known.startswith(option) for known in self._option_string_actions):
+                self._reject(word, self._option_string_actions)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action is self._commands and value not in self._commands.choices:
@@ -57,7 +65,7 @@ class Parser(argparse.ArgumentParser):
         super()._check_value(action, value)
 
     def _reject(self, word: str, known: Iterable[str]) -> NoReturn:
-        self.error(f"{word!r} is not understood{did_you_mean(word.split('=')[0], known)}")
+        self.error(f"{word!r} is not understood{did_you_mean(word.split('=', maxsplit=1)[0], known)}")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -333,6 +333,6 @@ def test_large_images_of_one_model_do_not_hold_up_those_of_another(store: Counti
             (outcome,) = (await scoring.score(engine, b, [large], b.bundle.operating_point())).outcomes
             assert isinstance(outcome, Scored)
             assert a.large_turns.locked()  # forty came before it, and two of them were in its way
-            assert all(isinstance(each, Scored) for each in await flood)
+            assert all(isinstance(each, Scored) for each in (await flood).outcomes)
 
     asyncio.run(scenario())
