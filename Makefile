@@ -53,9 +53,10 @@ bench-peers: $(VENV)/ready-serving  ## the service against other model servers (
 soak: $(VENV)/ready-dev  ## overload, bad clients, draining, swaps, then half an hour of mixed load (ARGS=)
 	$(PY) -m benchmarks.soak $(ARGS)
 
-lint: $(VENV)/ready-dev  ## ruff and mypy, strict
+lint: $(VENV)/ready-dev  ## ruff, mypy (strict) and the import contracts
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -c "from importlinter.cli import lint_imports_command; lint_imports_command()" --no-logo --no-cache
 	$(PY) -m mypy
 
 lock: $(VENV)/bin/uv  ## pin every version again

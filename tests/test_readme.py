@@ -1,7 +1,6 @@
-"""Every command of the README runs, and what it shows is what they print."""
+"""The commands and examples of README and user guides run, and the answer that README shows is the real one."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -10,29 +9,30 @@ from pathlib import Path
 
 import pytest
 
-from app.api.settings import PREFIX, Settings
+from tests.documents import API, OPERATIONS, README, TRAINING, Document
 from tests.support import NOT_COUNTED, ROOT, Server, running_server
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # only the lines of the server are counted
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+GUIDES = [README, API, OPERATIONS, TRAINING]
+RUN_HERE = ("curl", ".venv/bin/python")
+RESULTS = {
+    README: ["lying.png", "model_store/my-parts/CURRENT"],
+    API: ["samples.csv", "seen/normal", "seen/anomaly"],
+    OPERATIONS: ["keys/ours.pub"],
+    TRAINING: ["model_store/my-parts/CURRENT"],
+}
 
 
-def commands() -> list[str]:
-    """One entry per command, a here-document included."""
-    blocks = "".join(block for language, block in BLOCKS if not language)
-    command = r"^(?:make|docker|curl|\.venv/bin/python) (?:.*<<'END'\n(?:.*\n)*?END$|.*)"
-    return re.findall(command, blocks, re.MULTILINE)
-
-
-HERE = [command for command in commands() if command.startswith(("curl", ".venv"))]
-ELSEWHERE = [command for command in commands() if command not in HERE]
+@pytest.fixture(scope="module", params=GUIDES, ids=str)
+def guide(request: pytest.FixtureRequest) -> Document:
+    document: Document = request.param
+    return document
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that looks like a checkout, with a store of its own."""
+def checkout(guide: Document, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that looks like a checkout, with its own model store; for README, with a user's images."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("app", "training", "docs"):
         (folder / name).symlink_to(ROOT / name)
@@ -41,6 +41,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
+    if guide == README:
+        script = next(command for command in TRAINING.commands if "load_digits" in command)
+        subprocess.run(["bash", "-euc", script], cwd=folder, env=NOT_COUNTED, timeout=120, check=True)
     return folder
 
 
@@ -67,42 +70,42 @@ def run(command: str, checkout: Path, service: Server) -> str:
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
     return done.stdout
 
 
-def test_there_are_commands() -> None:
-    assert len(HERE) > 10
-    assert len(ELSEWHERE) >= 4
-
-
-def test_every_command_runs_in_its_order(checkout: Path, service: Server) -> None:
-    for command in HERE:
+def test_every_command_runs_in_its_order(guide: Document, checkout: Path, service: Server) -> None:
+    commands = [command for command in guide.commands if command.startswith(RUN_HERE)]
+    assert len(commands) >= 3
+    for command in commands:
         run(command, checkout, service)
-    assert (checkout / "lying.png").read_bytes().startswith(b"\x89PNG")
-    assert len((checkout / "samples.csv").read_text().splitlines()) > 3
-    assert list((checkout / "seen").rglob("*.png"))
-    assert (checkout / "model_store" / "my-parts" / "CURRENT").exists()
+    for result in RESULTS[guide]:
+        assert (checkout / result).exists(), result
+    if guide == API:
+        assert len((checkout / "samples.csv").read_text().splitlines()) > 3
+    elif guide == README:
+        assert (checkout / "lying.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_answer_shown_is_the_answer_given(checkout: Path, service: Server) -> None:
-    shown = next(json.loads(block) for language, block in BLOCKS if language == "json")
-    answer = json.loads(run(HERE[0], checkout, service))
+@pytest.mark.parametrize("guide", [README], indirect=True, ids=str)
+def test_the_json_answer_is_the_real_one(guide: Document, checkout: Path, service: Server) -> None:
+    (shown,) = map(json.loads, guide.code("json"))
+    answer = json.loads(run(next(each for each in guide.commands if each.startswith("curl")), checkout, service))
     for mine, theirs in zip(shown["results"], answer["results"], strict=True):
         for number in ("mse", "score", "p_value"):
             assert mine.pop(number) == pytest.approx(theirs.pop(number), rel=1e-3)
     assert shown == answer
 
 
+@pytest.mark.parametrize("guide", [API], indirect=True, ids=str)
 @pytest.mark.parametrize(
     ("begin", "printed"),
     [("import numpy", ["[ True  True]"]), ("from app.client", ["five.png", "normal", "lying-five.png", "anomaly"])],
 )
-def test_the_python_examples_run(checkout: Path, service: Server, begin: str, printed: list[str]) -> None:
-    example = next(block for language, block in BLOCKS if language == "python" and block.startswith(begin))
-    script = example.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+def test_the_python_examples_run(guide: Document, service: Server, begin: str, printed: list[str]) -> None:
+    (example,) = (code for code in guide.code("python") if code.startswith(begin))
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", example.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")],
         cwd=ROOT / "app" / "api" / "static" / "samples",
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,
@@ -115,28 +118,13 @@ def test_the_python_examples_run(checkout: Path, service: Server, begin: str, pr
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?\bmake ([a-z-]+)", README))))
-def test_every_target_of_make_exists(target: str) -> None:
-    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_services_of_compose_exist() -> None:
-    compose = (ROOT / "docker-compose.yml").read_text()
-    for command in ELSEWHERE:
-        if command.startswith("docker compose run"):
-            name = command.split()[4]
-            assert f"\n  {name}:\n" in compose
-
-
-def test_the_settings_are_all_there_with_their_defaults() -> None:
-    rows = dict(re.findall(rf"^\| `{PREFIX}(\w+)` \| ([^|]+) \|", README, re.MULTILINE))
-    assert {name.lower() for name in rows} == set(Settings.model_fields)
-    for name, field in Settings.model_fields.items():
-        shown = rows[name.upper()].strip("` ")
-        assert shown in {str(field.default), "none"}, name
-
-
-def test_every_link_leads_somewhere() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("guide", [API], indirect=True, ids=str)
+def test_every_route_and_status_is_documented(guide: Document, service: Server) -> None:
+    paths = service.client.get("/openapi.json").json()["paths"]
+    for path, operations in paths.items():
+        if not path.startswith("/v2/models/{name}/versions"):
+            for method in operations:
+                assert f"`{method.upper()} {path}`" in guide.text, path
+        for operation in operations.values():
+            for status in operation["responses"]:
+                assert status.startswith(("2", "3")) or f"\n| {status} |" in guide.text, (path, status)
