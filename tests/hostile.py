@@ -1,4 +1,4 @@
-"""Images to damage, and files made to do harm: what the service must refuse in good time or score in peace."""
+"""Valid, damaged and hostile image files. The service must score or reject each of them quickly, in little memory."""
 
 import gzip
 import struct
@@ -25,7 +25,7 @@ _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
 
 @cache
 def seeds() -> dict[str, bytes]:
-    """Small valid files of all six formats, in the modes and with the options that take different ways to pixels."""
+    """Small valid files of all six formats, in every mode and with every option that has its own decoder path."""
     grey = gradient(16, 12)
     colour = Image.merge("RGB", [grey, grey.rotate(180), Image.new("L", grey.size, 77)])
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
@@ -84,17 +84,19 @@ _INTERESTING: Final = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFF
 
 @st.composite
 def damaged(draw: st.DrawFn, files: Sequence[bytes]) -> bytes:
-    """One of the files after one to four pieces of damage, some blind, some that know the format."""
+    """One of the files with one to four changes, at random bytes or at fields of the format."""
     data = draw(st.sampled_from(files))
-    if draw(st.integers(0, 9)) == 0:  # the front of one, the end of another
+    if draw(st.integers(0, 9)) == 0:  # the beginning of one file and the end of another
         other = draw(st.sampled_from(files))
         data = data[: draw(st.integers(0, len(data)))] + other[draw(st.integers(0, len(other))) :]
     for _ in range(draw(st.integers(1, 4))):
-        # Headers lie in front: half of the damage is done there.
+        # Half of the changes are in the header.
         end = len(data) if draw(st.booleans()) else min(len(data), 96)
         if end:
-            damage = draw(st.sampled_from((_flip, _set, _number, _delete, _insert, _repeat, _truncate, _reshape)))
-            data = damage(draw, data, draw(st.integers(0, end - 1)))
+            change = draw(
+                st.sampled_from((_flip, _set, _set_number, _delete, _insert, _repeat, _truncate, _change_structure))
+            )
+            data = change(draw, data, draw(st.integers(0, end - 1)))
         else:
             data = draw(st.sampled_from(files))
     return data
@@ -112,8 +114,8 @@ def _set(draw: st.DrawFn, data: bytes, at: int) -> bytes:
     return _put(data, at, bytes([draw(st.integers(0, 255))]))
 
 
-def _number(draw: st.DrawFn, data: bytes, at: int) -> bytes:
-    """Lengths, sizes and offsets at the edges of their types."""
+def _set_number(draw: st.DrawFn, data: bytes, at: int) -> bytes:
+    """Sets lengths, sizes and offsets to boundary values of their types."""
     width = draw(st.sampled_from((2, 4)))
     value = draw(st.sampled_from(_INTERESTING)) & (2 ** (8 * width) - 1)
     return _put(data, at, value.to_bytes(width, "little" if draw(st.booleans()) else "big"))
@@ -135,34 +137,34 @@ def _truncate(draw: st.DrawFn, data: bytes, at: int) -> bytes:
     return data[:at]
 
 
-def _reshape(draw: st.DrawFn, data: bytes, at: int) -> bytes:
-    """Damage that leaves checksums and framing right, so that it reaches deeper."""
+def _change_structure(draw: st.DrawFn, data: bytes, at: int) -> bytes:
+    """A change that keeps checksums and framing valid, so that it is not detected by them."""
     if data.startswith(_PNG):
-        return _PNG + b"".join(chunk(*each) for each in _shuffled(draw, list(_png_chunks(data))))
+        return _PNG + b"".join(chunk(*each) for each in _with_changed_chunks(draw, list(_png_chunks(data))))
     if data[:4] in {b"II*\0", b"MM\0*"} and len(data) > 22:
-        return _with_other_tag(draw, data)
+        return _with_changed_tag(draw, data)
     return data
 
 
-def _shuffled(draw: st.DrawFn, chunks: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def _with_changed_chunks(draw: st.DrawFn, chunks: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     if not chunks:
         return chunks
     one, other = (draw(st.integers(0, len(chunks) - 1)) for _ in range(2))
-    match draw(st.sampled_from(("swap", "drop", "double", "edit"))):
+    match draw(st.sampled_from(("swap", "drop", "duplicate", "edit"))):
         case "swap":
             chunks[one], chunks[other] = chunks[other], chunks[one]
         case "drop":
             del chunks[one]
-        case "double":
+        case "duplicate":
             chunks.insert(other, chunks[one])
         case "edit":
-            kind, body = chunks[one]
-            chunks[one] = kind, _put(body, draw(st.integers(0, len(body))), bytes([draw(st.integers(0, 255))]))
+            chunk_type, body = chunks[one]
+            chunks[one] = chunk_type, _put(body, draw(st.integers(0, len(body))), bytes([draw(st.integers(0, 255))]))
     return chunks
 
 
-def _with_other_tag(draw: st.DrawFn, data: bytes) -> bytes:
-    """One field of one entry of the first directory: tag, type, count or value."""
+def _with_changed_tag(draw: st.DrawFn, data: bytes) -> bytes:
+    """Changes the tag, type, count or value of one entry of the first TIFF directory."""
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
     first = int.from_bytes(data[4:8], order)
     count = int.from_bytes(data[first : first + 2], order)
@@ -187,14 +189,15 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 # --- builders -------------------------------------------------------------------------------------------------------
 
 
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def chunk(chunk_type: bytes, body: bytes) -> bytes:
+    """A PNG chunk with a valid checksum."""
+    return struct.pack(">I", len(body)) + chunk_type + body + struct.pack(">I", zlib.crc32(chunk_type + body))
 
 
 def png(
     width: int, height: int, *before: bytes, depth: int = 8, colour: int = _GREY, rows: bytes | None = None
 ) -> bytes:
-    """A PNG file; ``before`` are chunks between header and pixels, and rows are black where none are given."""
+    """A PNG file. ``before`` are chunks between header and pixels; the default of ``rows`` is a black image."""
     channels = {_GREY: 1, _COLOUR: 3, _PALETTE: 1, _GREY_ALPHA: 2, _COLOUR_ALPHA: 4}[colour]
     packed = zlib.compress(rows, 9) if rows is not None else _zeros(height * (1 + (width * depth * channels + 7) // 8))
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
@@ -202,7 +205,7 @@ def png(
 
 
 def _zeros(length: int) -> bytes:
-    """So many zero bytes, deflated, without ever holding them."""
+    """A zlib stream of zero bytes, compressed block by block to save memory."""
     packer = zlib.compressobj(9)
     block = bytes(_MIB)
     full, rest = divmod(length, _MIB)
@@ -210,13 +213,14 @@ def _zeros(length: int) -> bytes:
 
 
 def tiff(tags: dict[int, tuple[int, int, int]], tail: bytes = b"", *, following: int = 0) -> bytes:
-    """A little-endian TIFF file: tags are (type, count, value or offset); ``tail`` begins at byte 8."""
+    """A little-endian TIFF file. Tags are (type, count, value or offset); ``tail`` begins at byte 8."""
     entries = b"".join(struct.pack("<HHII", tag, *value) for tag, value in sorted(tags.items()))
     directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", following)
     return b"II*\0" + struct.pack("<I", 8 + len(tail)) + tail + directory
 
 
 def _tiff_tags(width: int, height: int, **more: tuple[int, int, int]) -> dict[int, tuple[int, int, int]]:
+    """The tags of an 8-bit grey image, and others by name."""
     numbers = {"bits": 258, "compression": 259, "photometric": 262, "strips": 273, "samples": 277, "rows": 278,
                "strip_bytes": 279, "tile_width": 322, "tile_height": 323, "tiles": 324, "tile_bytes": 325}  # fmt: skip
     tags = {256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1), 277: (3, 1, 1)}
@@ -226,6 +230,7 @@ def _tiff_tags(width: int, height: int, **more: tuple[int, int, int]) -> dict[in
 def bmp(
     width: int, height: int, *, bits: int = 8, compression: int = 0, pixels: bytes = b"", colours: int = 256
 ) -> bytes:
+    """A BMP file with a grey palette of 256 levels."""
     header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(pixels), 0, 0, colours, 0)
     palette = b"".join(bytes([level, level, level, 0]) for level in range(256))
     offset = 14 + len(header) + len(palette)
@@ -233,16 +238,19 @@ def bmp(
 
 
 def gif(width: int, height: int, *blocks: bytes, frame: tuple[int, int] = (8, 8)) -> bytes:
-    """A GIF file with one grey frame of the size ``frame``; ``blocks`` come before it."""
+    """A GIF file with ``blocks`` followed by one grey frame of the size ``frame``."""
     palette = b"".join(bytes([level] * 3) for level in range(256))
     image = encode(Image.new("P", frame), "GIF")
     pixels = image[image.index(b",") + 10 :]
-    place = b"," + struct.pack("<HHHHB", 0, 0, *frame, 0)
-    return b"GIF89a" + struct.pack("<HHBBB", width, height, 0xF7, 0, 0) + palette + b"".join(blocks) + place + pixels
+    descriptor = b"," + struct.pack("<HHHHB", 0, 0, *frame, 0)
+    return (
+        b"GIF89a" + struct.pack("<HHBBB", width, height, 0xF7, 0, 0) + palette + b"".join(blocks) + descriptor + pixels
+    )
 
 
 def webp(*chunks: tuple[bytes, bytes]) -> bytes:
-    body = b"".join(kind + struct.pack("<I", len(data)) + data + bytes(len(data) % 2) for kind, data in chunks)
+    """A WebP file of (type, data) chunks."""
+    body = b"".join(name + struct.pack("<I", len(data)) + data + bytes(len(data) % 2) for name, data in chunks)
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
 
 
@@ -251,10 +259,10 @@ def _segment(marker: int, body: bytes) -> bytes:
 
 
 def many_scans(width: int, height: int, scans: int) -> bytes:
-    """A progressive JPEG whose every further scan goes through all the blocks to say that nothing changes."""
+    """A progressive JPEG with ``scans`` additional scans, each of which visits all blocks and changes none."""
     base = encode(Image.new("L", (width, height), 90), "JPEG", progressive=True)
     blocks = -(-width // 8) * -(-height // 8)
-    # One Huffman code of one bit (0) for the longest run of blocks at their end, 2¹⁴ + 14 bits of length.
+    # The only Huffman code, 0, is an end-of-band run of 2¹⁴ blocks, plus the number in the following 14 bits.
     table = _segment(0xC4, bytes([0x10, 1, *bytes(15), 0xE0]))
     bits = ("0" + "1" * 14) * (blocks // 32767) + "".join("0" + f"{0:014b}" for _ in range(blocks % 32767 and 2))
     bits += "1" * (-len(bits) % 8)
@@ -276,7 +284,7 @@ def _directory_loop(data: bytes) -> bytes:
 
 @cache
 def corpus() -> dict[str, bytes]:
-    """Odd and hostile files by name. Each must be scored, or refused as 413 or 422, cheaply."""
+    """Odd and hostile files by name. Each must be scored, or rejected with 413 or 422, with little time and memory."""
     grey = gradient(16, 12)
     plain = encode(grey)
     tags = _tiff_tags
@@ -285,7 +293,6 @@ def corpus() -> dict[str, bytes]:
     garbage = np.random.default_rng(0).integers(0, 256, 100_000, dtype=np.uint8).tobytes()
     nan = np.full((8, 8), np.nan, np.float32)
     return {
-        # more pixels announced than there are
         "png-huge": png(2**31 - 1, 2**31 - 1, rows=b""),
         "png-wide": png(2**31 - 1, 1, rows=b""),
         "png-bomb": png(20_000, 20_000, depth=1),
@@ -374,7 +381,7 @@ def corpus() -> dict[str, bytes]:
             Image.new("RGB", (8, 8)), "WEBP", save_all=True, lossless=True,
             append_images=[Image.new("RGB", (8, 8), (i % 251, 0, 0)) for i in range(500)],
         ),
-        # no image at all
+        # not images
         "empty": b"",
         "one-byte": b"\x89",
         "text": b"hello",
@@ -415,7 +422,7 @@ def _many_tags() -> bytes:
 
 
 def _tile_bomb(width: int, height: int, mebibytes: int) -> bytes:
-    """An 8 × 8 image in one deflated tile of quite another size."""
+    """An 8 × 8 image in one deflated tile of another size."""
     packed = _zeros(mebibytes * _MIB)
     tags = _tiff_tags(
         8, 8, compression=(3, 1, 8), tile_width=(4, 1, width), tile_height=(4, 1, height),
@@ -431,21 +438,21 @@ FILE_NAMES: Final = (
 )  # fmt: skip
 
 
-# --- what a process costs -------------------------------------------------------------------------------------------
+# --- memory of a process --------------------------------------------------------------------------------------------
 
 
 def resident_bytes(process: int) -> int:
-    """What a process holds in memory now."""
+    """The memory that a process uses now."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * 4096
 
 
 def peak_bytes(process: int) -> int:
-    """The most a process has held in memory since :func:`forget_peak`."""
+    """The most memory that a process has used since :func:`forget_peak`."""
     status = Path(f"/proc/{process}/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def forget_peak(process: int) -> None:
-    """Lets :func:`peak_bytes` begin anew."""
+    """Resets :func:`peak_bytes`."""
     Path(f"/proc/{process}/clear_refs").write_text("5")

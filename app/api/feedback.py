@@ -1,8 +1,8 @@
-"""Operators' labels: the answer for each scored image has an id, and a label refers to it.
+"""Operators' labels: each scored image gets an answer id, and a label refers to it.
 
-An id contains the answer and a message authentication code (HMAC, RFC 2104), so scores in labels cannot be forged. No
-memory or database is needed: any worker accepts the id, also after a restart. The secret lies next to the file of
-labels, and processes that share the file share it.
+An id contains the answer and a message authentication code (HMAC, RFC 2104), so clients cannot forge the scores of
+labels. No database is needed, and any worker accepts the id, also after a restart: the secret is stored next to the
+label file and shared by all processes that share the file.
 """
 
 import base64
@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.api.errors import InvalidLabel, UnknownAnswer
+from app.api.errors import InvalidLabel, UnknownAnswer, validation_reasons
 from app.api.http.uploads import Upload
 from app.inference.bundles.labels import Answer, Label, append
 from app.inference.decisions.conformal import Verdict
@@ -32,25 +32,25 @@ _SECRET_BYTES: Final = 32
 _CODE_BYTES: Final = 16
 _PURPOSE: Final = b"answer 1\n"
 
-Id = Annotated[str, Field(max_length=2048, description="of the scored image, from its answer")]
+Id = Annotated[str, Field(max_length=2048, description="`id` of the scored image, as returned by `POST /score`")]
 
 
 class LabelBody(BaseModel):
-    """The body of a label."""
+    """The body of ``POST /feedback``."""
 
     model_config = ConfigDict(extra="forbid")
 
     id: Id
-    verdict: Verdict = Field(description="what the image really is")
-    filename: str | None = Field(None, max_length=255, description="for people who read the file")
-    comment: str | None = Field(None, max_length=1000, description="likewise")
+    verdict: Verdict = Field(description="what the image really shows")
+    filename: str | None = Field(None, max_length=255, description="stored with the label, otherwise unused")
+    comment: str | None = Field(None, max_length=1000, description="stored with the label, otherwise unused")
 
 
 class Feedback:
-    """Issues ids and keeps labels.
+    """Issues answer ids and stores labels.
 
     Args:
-        path: the file of labels; it, its folder and the secret are created if missing.
+        path: the label file. The file, its folder and its secret are created if missing.
 
     Raises:
         LabelNotKept: the file or the secret cannot be written or read.
@@ -63,10 +63,10 @@ class Feedback:
             os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640))
             self._secret = _secret(path.with_name(f"{path.name}.key"))
         except OSError as error:
-            raise LabelNotKept(f"labels cannot be written there: {error.strerror}") from error
+            raise LabelNotKept(f"the label file cannot be written: {error.strerror}") from error
 
     def id_of(self, answer: Answer) -> str:
-        """The id of an answer: readable by anyone, but it cannot be forged."""
+        """The id of an answer. It can be read by anyone, but not forged."""
         content = orjson.dumps(list(answer.model_dump().values()))
         return base64.urlsafe_b64encode(self._code(content) + content).decode()
 
@@ -74,7 +74,7 @@ class Feedback:
         """The answer that an id contains.
 
         Raises:
-            UnknownAnswer: the id was not issued here.
+            UnknownAnswer: the id is invalid, or this service has not issued it.
         """
         try:
             raw = base64.b64decode(answer_id.encode("ascii"), altchars=b"-_", validate=True)
@@ -86,7 +86,7 @@ class Feedback:
         return Answer(**dict(zip(Answer.model_fields, orjson.loads(content), strict=True)))
 
     def keep(self, body: bytes) -> Label:
-        """Appends a label to the file. Blocks.
+        """Appends a label to the file. Blocking.
 
         Args:
             body: a :class:`LabelBody` as JSON.
@@ -96,17 +96,15 @@ class Feedback:
             UnknownAnswer, LabelNotKept: as :meth:`answer_of` and ``append``.
         """
         try:
-            said = LabelBody.model_validate_json(body)
+            given = LabelBody.model_validate_json(body)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "body"
-            raise InvalidLabel(f"{where}: {first['msg']}") from error
+            raise InvalidLabel(validation_reasons(error, "body")[0]) from error
         label = Label(
-            **self.answer_of(said.id).model_dump(),
+            **self.answer_of(given.id).model_dump(),
             labelled_at=datetime.now(UTC),
-            verdict=said.verdict,
-            filename=said.filename,
-            comment=said.comment,
+            verdict=given.verdict,
+            filename=given.filename,
+            comment=given.comment,
         )
         append(self.path, label)
         return label
@@ -116,13 +114,13 @@ class Feedback:
 
 
 def add_ids(feedback: Feedback, request_id: str, uploads: Sequence[Upload], body: dict[str, Any]) -> None:
-    """Adds an id to each scored image of an answer.
+    """Adds an answer id to each scored image of a response.
 
     Args:
-        feedback: makes the ids.
+        feedback: issues the ids.
         request_id: of the request.
-        uploads: the images.
-        body: the answer, changed in place.
+        uploads: the request's images.
+        body: of the response; changed in place.
     """
     for index, (upload, result) in enumerate(zip(uploads, body["results"], strict=True)):
         if result["status"] == "scored":
@@ -140,7 +138,7 @@ def add_ids(feedback: Feedback, request_id: str, uploads: Sequence[Upload], body
 
 
 def _secret(path: Path) -> bytes:
-    """Reads the secret, creating it if missing; of several concurrent creators one wins."""
+    """Reads the secret, which is created if missing. Concurrent creators all get the secret of the first."""
     if not path.exists():
         fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -1,4 +1,4 @@
-"""What a model is and how it scores: images, decisions, bundles, serving.
+"""The domain: images, decisions, bundles (models on disk) and serving (models in memory).
 
-The package knows nothing of HTTP and nothing of training; both build on it.
+The package does not depend on HTTP or training code; ``app.api`` and ``training`` use it.
 """

@@ -1,12 +1,12 @@
-"""The refusals of the domain. ``app.api.problems`` says which HTTP status each becomes."""
+"""Errors of the domain. ``app.api.problems`` maps each of them to an HTTP status."""
 
 
 class InferenceError(Exception):
-    """Base of everything this package refuses; its text is one sentence for a person."""
+    """Base class of all errors of this package; its text is one sentence for a person."""
 
 
 class UnreadableImage(InferenceError):
-    """The bytes are no image of a supported format, or a damaged or truncated one."""
+    """The bytes are not an image of a supported format, or the image is damaged, truncated or hostile."""
 
 
 class TooManyPixels(InferenceError):
@@ -14,11 +14,11 @@ class TooManyPixels(InferenceError):
 
 
 class UnknownModel(InferenceError):
-    """The store holds no model of that name."""
+    """The store has no model of that name."""
 
 
 class UnknownFile(InferenceError):
-    """The version lists no file of that name."""
+    """The version has no file of that name."""
 
 
 class UnknownVersion(InferenceError):
@@ -26,15 +26,15 @@ class UnknownVersion(InferenceError):
 
 
 class BundleRejected(InferenceError):
-    """A version in the store failed verification: the text says which file and why."""
+    """A version in the store failed verification; the text names the file and the reason."""
 
 
 class UnusableKey(InferenceError):
-    """What should be a key for signatures is none; the text says what it is instead."""
+    """A signing key or a trusted key is not valid; the text gives the reason and never quotes the key."""
 
 
 class StoreNotWritable(InferenceError):
-    """The store's folder cannot be written to; what it served before is untouched."""
+    """The store's folder cannot be written to; the versions that are served did not change."""
 
 
 class LabelNotKept(InferenceError):
@@ -42,16 +42,16 @@ class LabelNotKept(InferenceError):
 
 
 class UnsupportedFalseAlarmRate(InferenceError):
-    """The rate is outside (0, 1) or finer than the calibration set can guarantee."""
+    """The rate is outside (0, 1) or smaller than the calibration set can guarantee."""
 
 
 class NonFiniteScore(InferenceError):
-    """The model returned NaN or infinity: there is no verdict to give."""
+    """The model returned NaN or infinity, so there is no verdict."""
 
 
 class Overloaded(InferenceError):
-    """The queue is full; the request was not started and can be sent again later."""
+    """The queue is full; processing has not started, and the request can be sent again later."""
 
 
 class ModelUnavailable(InferenceError):
-    """The model is not loaded yet, or could not be loaded; the text says which."""
+    """The model is not loaded yet, or it could not be loaded; the text says which."""

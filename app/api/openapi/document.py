@@ -1,4 +1,4 @@
-"""The OpenAPI document: worked examples, and the routes that FastAPI does not serve itself."""
+"""The OpenAPI document: example responses, and routes that FastAPI does not serve itself."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
@@ -19,61 +19,62 @@ from app.inference.images.formats import MEDIA_TYPES
 Responses = dict[int | str, dict[str, Any]]
 
 _BINARY: Final = {"type": "string", "format": "binary"}
-_PIXEL: Final = "data:image/png;base64,iVBORw0KGgo…"
+_PNG_URI: Final = "data:image/png;base64,iVBORw0KGgo…"
 
 
 TAGS: Final = [
-    {"name": "scoring", "description": "Is this image an anomaly, and why?"},
-    {
-        "name": "models",
-        "description": "What is known of the models in the store.",
-    },
-    {"name": "health", "description": "For people, restarters and balancers. Never needs a key."},
-    {"name": "operations", "description": "What the service has done, for machines that watch it."},
-    {"name": "open inference protocol", "description": "The same scores for clients that speak KServe's v2 protocol."},
+    {"name": "scoring", "description": "Score images, and label the results."},
+    {"name": "models", "description": "Information about the models in the store."},
+    {"name": "health", "description": "For operators, liveness probes and load balancers. No key is required."},
+    {"name": "operations", "description": "Monitoring."},
+    {"name": "open inference protocol", "description": "The same scores over the v2 protocol of KServe."},
 ]
 
 
-def answer(description: str, example: Any, media_type: str = "application/json", **content: Any) -> dict[str, Any]:
-    """A documented answer with its worked example."""
+def example_response(
+    description: str, example: Any, media_type: str = "application/json", **content: Any
+) -> dict[str, Any]:
+    """A documented response with an example."""
     return {"description": description, "content": {media_type: {"example": example, **content}}}
 
 
-def problem_responses(*refused: tuple[type[Exception], str]) -> Responses:
-    """The error answers of a route: the refusals it can give, each with an example's detail."""
+def problem_responses(*errors: tuple[type[Exception], str]) -> Responses:
+    """The error responses of a route, from its errors, each with an example detail."""
     responses: Responses = {}
-    for error, detail in refused:
-        kind = problems.PROBLEM_TYPES[error]
+    for error, detail in errors:
+        problem = problems.PROBLEM_TYPES[error]
         response = responses.setdefault(
-            kind.status,
-            {"description": kind.title, "model": Problem, "content": {problems.MEDIA_TYPE: {"examples": {}}}},
+            problem.status,
+            {"description": problem.title, "model": Problem, "content": {problems.MEDIA_TYPE: {"examples": {}}}},
         )
-        if kind.title not in response["description"]:
-            response["description"] += f"; {kind.title}"
-        if kind.headers:
+        if problem.title not in response["description"]:
+            response["description"] += f"; {problem.title}"
+        if problem.headers:
             response["headers"] = {
-                name: {"schema": {"type": "string"}, "example": kind.headers[name]} for name in kind.headers
+                name: {"schema": {"type": "string"}, "example": value} for name, value in problem.headers.items()
             }
-        response["content"][problems.MEDIA_TYPE]["examples"][kind.slug] = {
+        response["content"][problems.MEDIA_TYPE]["examples"][problem.slug] = {
             "value": {**problems.describe(error(detail)), "instance": "0b6f4b1c2d"}
         }
     return responses
 
 
-_UNAUTHORIZED: Final = (http.Unauthorized, "send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+UNAUTHORIZED: Final = (http.Unauthorized, "send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
 
-CLOSED: Final = problem_responses(_UNAUTHORIZED)
+UNKNOWN_MODEL: Final = (domain.UnknownModel, "there is no model named 'mnist-6'")
+
+CLOSED: Final = problem_responses(UNAUTHORIZED)
 
 PAGE_RESPONSES: Final = problem_responses(
-    _UNAUTHORIZED, (http.InvalidParameter, "limit: Input should be less than or equal to 500")
+    UNAUTHORIZED, (http.InvalidParameter, "limit: Input should be less than or equal to 500")
 )
 
 MODEL_RESPONSES: Final = problem_responses(
-    _UNAUTHORIZED,
-    (domain.UnknownModel, "there is no model named 'mnist-6'"),
+    UNAUTHORIZED,
+    UNKNOWN_MODEL,
     (
         domain.BundleRejected,
-        "mnist-5/20261125T040706Z-11dba8: model.pt was changed: its SHA-256 is not the manifest's",
+        "mnist-5/20261125T040706Z-11dba8: model.pt was changed: its SHA-256 differs from manifest.json",
     ),
 )
 
@@ -85,14 +86,14 @@ REPORT_RESPONSES: Final[Responses] = {
             "text/html": {"schema": {"type": "string"}, "example": examples.REPORT},
         },
     },
-    304: {"description": "It is still what `If-None-Match` names"},
+    304: {"description": "Not modified: the file still has the `ETag` in `If-None-Match`"},
     **problem_responses(
-        _UNAUTHORIZED,
-        (domain.UnknownModel, "there is no model named 'mnist-6'"),
+        UNAUTHORIZED,
+        UNKNOWN_MODEL,
         (domain.UnknownFile, "mnist-5/20261125T040706Z-11dba8 has no file 'report/notes.txt'"),
         (
             domain.BundleRejected,
-            "mnist-5/20261125T040706Z-11dba8: report/roc.png was changed: its SHA-256 is not the manifest's",
+            "mnist-5/20261125T040706Z-11dba8: report/roc.png was changed: its SHA-256 differs from manifest.json",
         ),
     ),
 }
@@ -126,7 +127,7 @@ _SCORE_RESPONSES: Final[Responses] = {
                         {
                             "status": "scored", "filename": "five.png", "mse": 0.0187, "score": 0.0187,
                             "is_anomaly": False, "verdict": "normal", "p_value": 0.62,
-                            "warnings": ["resized from 56×56 to 28×28"], "reconstruction": _PIXEL,
+                            "warnings": ["resized from 56×56 to 28×28"], "reconstruction": _PNG_URI,
                         },
                         {
                             "status": "rejected", "filename": "notes.txt",
@@ -143,22 +144,22 @@ _SCORE_RESPONSES: Final[Responses] = {
     **problem_responses(
         (http.MalformedMultipart, "the multipart body ends before its closing boundary"),
         (http.NoImage, "the form has no file part named file or files; it has 'image'"),
-        _UNAUTHORIZED,
-        (domain.UnknownModel, "there is no model named 'mnist-6'"),
-        (http.NotAcceptable, "this answer comes as application/json or image/png, not as text/csv"),
+        UNAUTHORIZED,
+        UNKNOWN_MODEL,
+        (http.NotAcceptable, "the response is available as application/json or image/png, not as text/csv"),
         (http.BodyTooLarge, "the body has more than 16777216 bytes"),
-        (http.TooManyFiles, "one request may carry 64 files, this one has more"),
+        (http.TooManyFiles, "one request may carry 64 files, this one has 65"),
         (domain.TooManyPixels, "the image has 30000 × 30000 = 900,000,000 pixels, more than 25,000,000"),
         (http.UnsupportedMediaType, "send multipart/form-data or an image/* body, not text/plain"),
         (domain.UnreadableImage, "not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF"),
         (
             domain.UnsupportedFalseAlarmRate,
-            "a false alarm rate of 0.0001 needs at least 9999 calibration images, there are 1085; "
+            "a marginal false alarm rate of 0.0001 needs at least 9999 calibration images, there are 1085; "
             "the finest rate these support is 0.0009208",
         ),
-        (http.InvalidParameter, "include: 'heatmap' is none of input, reconstruction, error_map"),
+        (http.InvalidParameter, "include: 'heatmap' is not one of input, reconstruction, error_map"),
         (domain.NonFiniteScore, "the model returned an MSE of nan and a score of nan"),
-        (domain.Overloaded, "256 images are in work, 256 is the limit"),
+        (domain.Overloaded, "256 images are in progress, 256 is the limit"),
         (domain.ModelUnavailable, "the model is being loaded"),
         (http.ShuttingDown, "the service is shutting down"),
         (http.RequestTimedOut, "the request took longer than 30 s, upload included"),
@@ -173,15 +174,15 @@ LABEL_REQUEST: Final[dict[str, Any]] = {
 }
 
 LABEL_RESPONSES: Final[Responses] = {
-    201: answer("The label was kept", examples.KEPT_LABEL),
+    201: example_response("The label was stored", examples.KEPT_LABEL),
     **problem_responses(
-        _UNAUTHORIZED,
-        (http.FeedbackOff, "labels are not kept here: ANOMALY_FEEDBACK_PATH is not set"),
+        UNAUTHORIZED,
+        (http.FeedbackOff, "labels are not kept: ANOMALY_FEEDBACK_PATH is not set"),
         (http.UnknownAnswer, "this service has not issued that answer id"),
         (http.BodyTooLarge, "the body has more than 16384 bytes"),
         (http.InvalidLabel, "verdict: Input should be 'normal' or 'anomaly'"),
-        (domain.Overloaded, "too many uploads are coming in at the same time"),
-        (domain.LabelNotKept, "the file of labels cannot be written to: No space left on device"),
+        (domain.Overloaded, "too many simultaneous uploads"),
+        (domain.LabelNotKept, "the label file cannot be written: No space left on device"),
         (http.RequestTimedOut, "the request took longer than 30 s, upload included"),
     ),
 }
@@ -196,21 +197,21 @@ _scoring = APIRouter(tags=["scoring"])
     openapi_extra=_SCORE_REQUEST,
 )
 async def score(query: Annotated[ScoreQuery, Query()]) -> ScoreAnswer:
-    """Says of each image whether it is an anomaly, and shows why.
+    """Classifies each image as normal or as an anomaly and returns the model's reconstruction.
 
-    Send one or many files as `multipart/form-data` under the name `file` or `files`, or one image as the raw
-    body with its `image/*` type. `Accept: image/png` answers, for one image, with what the model saw, the
-    reconstruction and the error map side by side.
+    Send one or more files as `multipart/form-data` with the field name `file` or `files`, or one image as the raw
+    body with its `image/*` type. With `Accept: image/png`, the response for a single image is a PNG file with the
+    model's input, the reconstruction and the error map side by side.
     """
-    raise NotImplementedError  # app.api.routes.score answers
+    raise NotImplementedError  # implemented in app.api.routes.score
 
 
 def install(app: FastAPI, further_routes: Sequence[BaseRoute]) -> None:
     """Sets the application's OpenAPI document.
 
     Args:
-        app: with its own routes.
-        further_routes: documented routes that FastAPI does not serve itself, besides ``/score``.
+        app: an application with its own routes.
+        further_routes: documented routes that FastAPI does not serve itself, in addition to ``/score``.
     """
 
     def document() -> dict[str, Any]:
@@ -222,14 +223,14 @@ def install(app: FastAPI, further_routes: Sequence[BaseRoute]) -> None:
                 tags=TAGS,
                 routes=[*_scoring.routes, *app.routes, *further_routes],
             )
-            _mend(app.openapi_schema)
+            _correct_errors(app.openapi_schema)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _mend(document: dict[str, Any]) -> None:
-    """Says of errors what this service really sends: problem documents, and never FastAPI's own validation errors."""
+def _correct_errors(document: dict[str, Any]) -> None:
+    """Documents errors as problem documents, and removes FastAPI's validation errors, which are never sent."""
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     for responses in (operation["responses"] for operation in operations):
         for status, response in list(responses.items()):

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the Open Inference Protocol's routes."""
+"""Documentation of the Open Inference Protocol's routes for the OpenAPI document."""
 
 from typing import Annotated, Any, Final
 
@@ -6,55 +6,58 @@ from fastapi import APIRouter, Body
 
 from app.api import errors as http
 from app.api import problems
+from app.api.openapi import examples
+from app.api.openapi.document import UNAUTHORIZED, UNKNOWN_MODEL, Responses, example_response
 from app.api.v2.schemas import InferenceFailure, InferenceRequest, InferenceResponse
 from app.inference import errors as domain
 
-Responses = dict[int | str, dict[str, Any]]
-
-_VERSION: Final = "20261125T040706Z-11dba8"
+_VERSION: Final = examples.MODEL["version"]
 
 
-def _errors(*refused: tuple[type[Exception], str]) -> Responses:
-    """The error answers of a route, in the protocol's shape, each with an example."""
+def _errors(*errors: tuple[type[Exception], str]) -> Responses:
+    """The error responses of a route in the protocol's form, each with an example reason."""
     responses: Responses = {}
-    for error, reason in refused:
-        kind = problems.PROBLEM_TYPES[error]
-        answer = responses.setdefault(
-            problems.inference_status(kind),
-            {"description": kind.title, "model": InferenceFailure, "content": {"application/json": {"examples": {}}}},
+    for error, reason in errors:
+        problem = problems.PROBLEM_TYPES[error]
+        response = responses.setdefault(
+            problems.inference_status(problem),
+            {
+                "description": problem.title,
+                "model": InferenceFailure,
+                "content": {"application/json": {"examples": {}}},
+            },
         )
-        if kind.title not in answer["description"]:
-            answer["description"] += f"; {kind.title}"
-        answer["content"]["application/json"]["examples"][kind.slug] = {"value": {"error": reason}}
+        if problem.title not in response["description"]:
+            response["description"] += f"; {problem.title}"
+        response["content"]["application/json"]["examples"][problem.slug] = {"value": {"error": reason}}
     return responses
 
 
-_UNAUTHORIZED: Final = (http.Unauthorized, "send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
 _UNKNOWN: Final = (
-    (domain.UnknownModel, "there is no model named 'mnist-6'"),
-    (domain.UnknownVersion, f"mnist-5 is served in version {_VERSION} alone"),
+    UNKNOWN_MODEL,
+    (domain.UnknownVersion, f"mnist-5 is served in version {_VERSION} only"),
 )
 _NOT_READY: Final = (
     (domain.ModelUnavailable, "the model is being loaded"),
     (http.ShuttingDown, "the service is shutting down"),
 )
 
-_MODEL_ERRORS: Final = _errors(_UNAUTHORIZED, *_UNKNOWN, *_NOT_READY)
+_MODEL_ERRORS: Final = _errors(UNAUTHORIZED, *_UNKNOWN, *_NOT_READY)
 
 
-def _answers(description: str, example: dict[str, Any]) -> Responses:
-    return {200: {"description": description, "content": {"application/json": {"example": example}}}}
+def _ok(description: str, example: dict[str, Any]) -> Responses:
+    return {200: example_response(description, example)}
 
 
-LIVE: Final = _answers("The process runs", {"live": True})
-READY: Final = {**_answers("The default model can score", {"ready": True}), **_errors(*_NOT_READY)}
+LIVE: Final = _ok("The process is running", {"live": True})
+READY: Final = {**_ok("The default model can score", {"ready": True}), **_errors(*_NOT_READY)}
 SERVER: Final = {
-    **_answers("The service", {"name": "anomaly-service", "version": "0.3.0", "extensions": ["binary_tensor_data"]}),
-    **_errors(_UNAUTHORIZED),
+    **_ok("The service", {"name": "anomaly-service", "version": "0.3.0", "extensions": ["binary_tensor_data"]}),
+    **_errors(UNAUTHORIZED),
 }
 MODEL: Final = {
-    **_answers(
-        "The model, as it is served",
+    **_ok(
+        "The served model",
         {
             "name": "mnist-5",
             "versions": [_VERSION],
@@ -65,7 +68,7 @@ MODEL: Final = {
     ),
     **_MODEL_ERRORS,
 }
-MODEL_READY: Final = {**_answers("The model can score", {"name": "mnist-5", "ready": True}), **_MODEL_ERRORS}
+MODEL_READY: Final = {**_ok("The model can score", {"name": "mnist-5", "ready": True}), **_MODEL_ERRORS}
 
 _INFER_RESPONSES: Final[Responses] = {
     200: {
@@ -94,12 +97,12 @@ _INFER_RESPONSES: Final[Responses] = {
             "the finest rate these support is 0.0009208",
         ),
         (domain.NonFiniteScore, "the model returned an MSE of nan and a score of nan"),
-        _UNAUTHORIZED,
+        UNAUTHORIZED,
         *_UNKNOWN,
         (http.BodyTooLarge, "the body has more than 16777216 bytes"),
         (http.TooManyFiles, "one request may carry 64 images, this one has 65"),
-        (http.UnsupportedMediaType, "send the body as it is, without the Content-Encoding gzip"),
-        (domain.Overloaded, "256 images are in work, 256 is the limit"),
+        (http.UnsupportedMediaType, "send the body uncompressed: Content-Encoding gzip is not supported"),
+        (domain.Overloaded, "256 images are in progress, 256 is the limit"),
         *_NOT_READY,
         (http.RequestTimedOut, "the request took longer than 30 s, upload included"),
     ),
@@ -112,8 +115,8 @@ _INFER_REQUEST: Final[dict[str, Any]] = {
                 "schema": {
                     "type": "string",
                     "format": "binary",
-                    "description": "the JSON object, then the binary tensor; "
-                    "Inference-Header-Content-Length says where the object ends",
+                    "description": "the JSON object, followed by the binary tensor; "
+                    "Inference-Header-Content-Length is the length of the JSON object",
                 }
             }
         }
@@ -141,26 +144,26 @@ Request = Annotated[InferenceRequest, Body(examples=[_EXAMPLE])]
 
 @ROUTES.post(
     "/models/{name}/infer",
-    summary="Score images that are tensors already",
+    summary="Score images given as a tensor",
     responses=_INFER_RESPONSES,
     openapi_extra=_INFER_REQUEST,
 )
 async def model_infer(request: Request, name: str) -> InferenceResponse:
     """Open Inference Protocol: `image` in; `reconstruction`, `mse`, `score`, `p_value` and `is_anomaly` out.
 
-    Without `outputs` all of them come. `mse`, `score` and `p_value` are FP64 and equal to the last bit what
-    `POST /score` says of the same image. With the binary tensor extension tensors stand behind the JSON object, in
-    the request, in the answer or in both.
+    Without `outputs`, all of them are returned. `mse`, `score` and `p_value` are FP64 and bit-identical to those of
+    `POST /score` for the same image. With the binary tensor extension, tensors follow the JSON object in the request,
+    in the response or in both.
     """
-    raise NotImplementedError  # app.api.v2.routes answers
+    raise NotImplementedError  # implemented in app.api.v2.routes
 
 
 @ROUTES.post(
     "/models/{name}/versions/{version}/infer",
-    summary="Score images that are tensors already, by one version of a model",
+    summary="Score images given as a tensor with one version of a model",
     responses=_INFER_RESPONSES,
     openapi_extra=_INFER_REQUEST,
 )
 async def version_infer(request: Request, name: str, version: str) -> InferenceResponse:
-    """The same. Only the version that is served exists."""
-    raise NotImplementedError  # app.api.v2.routes answers
+    """As `/v2/models/{name}/infer`. Only the served version is available."""
+    raise NotImplementedError  # implemented in app.api.v2.routes

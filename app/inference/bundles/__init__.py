@@ -1,1 +1,1 @@
-"""A model on disk: manifest, TorchScript archive, signature, store, operators' labels."""
+"""A model on disk: manifest, TorchScript archive, signature and store; and operators' labels."""

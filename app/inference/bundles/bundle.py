@@ -25,7 +25,7 @@ MANIFEST_FILE: Final = "manifest.json"
 SIGNATURE_FILE: Final = "manifest.sig"
 MODEL_FILE: Final = "model.pt"
 
-# Other processors and library builds round differently; a changed weight or decode step differs by far more.
+# Processors and library builds round differently; a changed weight or decoding step differs by far more.
 _GOLDEN_TOLERANCE: Final = 1e-3
 _MAX_MANIFEST_BYTES: Final = 64 * 2**20
 _MAX_SIGNATURE_BYTES: Final = 1024
@@ -34,12 +34,12 @@ _GOLDEN_MAX_PIXELS: Final = 2048 * 2048
 
 @dataclass(frozen=True)
 class BatchScores:
-    """What a model returns for a batch.
+    """The output of a model for a batch of N images.
 
     Attributes:
         reconstruction: (N, C, H, W) float32.
         mse: N values, mean squared difference over channels and pixels.
-        score: N values, the numbers that verdicts are decided on.
+        score: N values, the numbers that are compared with the threshold.
     """
 
     reconstruction: torch.Tensor
@@ -49,7 +49,13 @@ class BatchScores:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified version: manifest, network and calibration."""
+    """A verified version of a model.
+
+    Attributes:
+        manifest: its description, with threshold and checksums.
+        model: the network, loaded and optimised for inference.
+        calibration: the scores of its calibration images.
+    """
 
     manifest: Manifest
     model: torchscript.ScoringModel
@@ -57,14 +63,17 @@ class Bundle:
 
     @property
     def spec(self) -> InputSpec:
-        """What the model takes."""
+        """Colour mode and size of the model's input."""
         return self.manifest.input
 
     def operating_point(self, false_alarm_rate: float | None = None) -> OperatingPoint:
-        """What decides at a false-alarm rate; by default at the one calibrated into the bundle.
+        """The threshold for a false-alarm rate.
+
+        Args:
+            false_alarm_rate: in (0, 1); None: the rate and threshold of the manifest.
 
         Raises:
-            UnsupportedFalseAlarmRate: the rate is outside (0, 1) or finer than the calibration set supports.
+            UnsupportedFalseAlarmRate: the rate is outside (0, 1) or smaller than the calibration set supports.
         """
         manifest = self.manifest
         if false_alarm_rate is None:
@@ -72,10 +81,13 @@ class Bundle:
         return OperatingPoint(false_alarm_rate, self.calibration.threshold_for(false_alarm_rate, manifest.guarantee))
 
     def score_batch(self, images: torch.Tensor) -> BatchScores:
-        """One forward pass. Blocks; may be called from any thread.
+        """Runs one forward pass. Blocks; may be called from any thread.
 
         Args:
             images: (N, C, H, W) float32 in [0, 1].
+
+        Returns:
+            Values may be NaN or infinite; the caller checks them.
         """
         with torch.inference_mode():
             reconstruction, mse, score = self.model(images)
@@ -88,15 +100,15 @@ def file_record(content: bytes) -> FileRecord:
 
 
 def read_manifest(directory: Path, trusted: "TrustedKeys | None" = None) -> Manifest:
-    """Reads a version's manifest and checks signature and seal; other files are not read.
+    """Reads a version's manifest and verifies its signature and seal; other files are not read.
 
     Args:
         directory: ``<store>/<name>/<version>``.
         trusted: keys, one of which must have signed it; None: signatures are ignored.
 
     Raises:
-        BundleRejected: it is missing, unreadable, changed, not signed by a trusted key, or belongs to another model or
-            version than its folders say.
+        BundleRejected: the manifest is missing, unreadable, changed, not signed with a trusted key, or belongs to
+            another model or version than its folders are named for.
     """
     raw = _read(directory, MANIFEST_FILE, limit=_MAX_MANIFEST_BYTES)
     if trusted is not None:
@@ -105,7 +117,7 @@ def read_manifest(directory: Path, trusted: "TrustedKeys | None" = None) -> Mani
 
 
 def content_to_sign(directory: Path) -> bytes:
-    """The bytes of a version's manifest, after checking every file against it; the model is not run.
+    """The bytes of a version's manifest, after every file was compared with it; the model is not run.
 
     Raises:
         BundleRejected: as :func:`read_manifest` and :func:`verified_files`.
@@ -120,30 +132,40 @@ def _parse_manifest(directory: Path, raw: bytes) -> Manifest:
     if (manifest.name, manifest.version) != (directory.parent.name, directory.name):
         raise BundleRejected(
             f"manifest.json belongs to {manifest.name}/{manifest.version}, "
-            f"but lies in {directory.parent.name}/{directory.name}"
+            f"but is in the folder {directory.parent.name}/{directory.name}"
         )
     return manifest
 
 
 def verified_files(directory: Path, records: Mapping[str, FileRecord]) -> dict[str, bytes]:
-    """Reads files of a version and checks size and SHA-256 of each.
+    """Reads files of a version and verifies size and SHA-256 of each.
+
+    Args:
+        directory: ``<store>/<name>/<version>``.
+        records: file name → expected size and checksum.
+
+    Returns:
+        File name → content.
 
     Raises:
-        BundleRejected: one is missing, unreadable or changed.
+        BundleRejected: a file is missing, unreadable or changed.
     """
     contents = {}
     for name, expected in records.items():
         content = _read(directory, name)
         if len(content) != expected.bytes:
-            raise BundleRejected(f"{name} has {len(content)} bytes, the manifest says {expected.bytes}")
+            raise BundleRejected(f"{name} has {len(content)} bytes, but manifest.json lists {expected.bytes}")
         if file_record(content) != expected:
-            raise BundleRejected(f"{name} was changed: its SHA-256 is not the manifest's")
+            raise BundleRejected(f"{name} was changed: its SHA-256 differs from manifest.json")
         contents[name] = content
     return contents
 
 
 def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle:
-    """Verifies a version and loads it: signature, seal and schema, every checksum, a probe, the golden score.
+    """Verifies a version and loads it.
+
+    The checks, in this order: signature (if keys are given), seal and schema of the manifest, checksums of all files,
+    the shapes that the model returns for two probe images, and the scores that it gives the golden image.
 
     The network is loaded from the bytes whose checksum was verified; the file is not read twice. A manifest without the
     required signature is not parsed, and no file that it names is opened.
@@ -157,12 +179,12 @@ def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle
     """
     manifest = read_manifest(directory, trusted)
     if MODEL_FILE not in manifest.files:
-        raise BundleRejected(f"manifest.json lists no {MODEL_FILE}")
+        raise BundleRejected(f"manifest.json does not list {MODEL_FILE}")
     archive = verified_files(directory, manifest.files)[MODEL_FILE]
     try:
         model = torchscript.load(archive)
     except RuntimeError as error:
-        raise BundleRejected(f"{MODEL_FILE} cannot be loaded by torch: {_first_line(error)}") from error
+        raise BundleRejected(f"{MODEL_FILE} cannot be loaded by torch: {_last_line(error)}") from error
     bundle = Bundle(manifest, model, Calibration(manifest.calibration.scores))
     _check_probe(bundle)
     _check_golden(bundle)
@@ -171,9 +193,7 @@ def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle
 
 def _read_signature(directory: Path) -> bytes:
     if not (directory / SIGNATURE_FILE).exists():
-        raise BundleRejected(
-            f"{SIGNATURE_FILE} is missing: the version is not signed, and only signed versions are trusted"
-        )
+        raise BundleRejected(f"{SIGNATURE_FILE} is missing: the version must be signed with a trusted key")
     return _read(directory, SIGNATURE_FILE, limit=_MAX_SIGNATURE_BYTES)
 
 
@@ -197,31 +217,35 @@ def _check_probe(bundle: Bundle) -> None:
         with torch.inference_mode():
             outputs = tuple(bundle.model(probe))
             shapes = [tuple(output.shape) for output in outputs]
-            good = shapes == expected and all(
+            valid = shapes == expected and all(
                 output.dtype == torch.float32 and bool(output.isfinite().all()) for output in outputs
             )
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise BundleRejected(f"{MODEL_FILE} fails on a probe image: {_first_line(error)}") from error
-    if not good:
-        raise BundleRejected(f"{MODEL_FILE} returns {shapes} for a probe, not finite float32 of shapes {expected}")
+        raise BundleRejected(f"{MODEL_FILE} fails on a probe image: {_last_line(error)}") from error
+    if not valid:
+        raise BundleRejected(
+            f"{MODEL_FILE} returns shapes {shapes} for two probe images; expected finite float32 of shapes {expected}"
+        )
 
 
 def _check_golden(bundle: Bundle) -> None:
+    """The model must give the golden image the recorded MSE and score, within ``_GOLDEN_TOLERANCE``."""
     golden = bundle.manifest.golden
     try:
         data = base64.b64decode(golden.image, validate=True)
         decoded = open_image(data, max_pixels=_GOLDEN_MAX_PIXELS).decode(bundle.spec)
     except (binascii.Error, InferenceError) as error:
-        raise BundleRejected(f"manifest.json holds a golden image that cannot be read: {error}") from error
-    for size in (1, 2):  # alone and in a batch: other kernels compute these
+        raise BundleRejected(f"manifest.json contains a golden image that cannot be read: {error}") from error
+    for size in (1, 2):  # single images and batches run on different kernels
         scores = bundle.score_batch(stack([decoded] * size))
-        for what, expected, got in (("MSE", golden.mse, scores.mse[-1]), ("score", golden.score, scores.score[-1])):
+        for figure, expected, got in (("MSE", golden.mse, scores.mse[-1]), ("score", golden.score, scores.score[-1])):
             if not math.isclose(expected, got, rel_tol=_GOLDEN_TOLERANCE, abs_tol=1e-7):
                 raise BundleRejected(
-                    f"{MODEL_FILE} gives the golden image the {what} {got:.6g}, the manifest says {expected:.6g}"
+                    f"{MODEL_FILE} gives the golden image {figure} {got:.6g}, but manifest.json records {expected:.6g}"
                 )
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
+    """The last line of a message: torch puts the cause after its stack trace."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""Labels: what an operator says of a scored image, joined with its score, as JSON Lines on disk.
+"""Labels: an operator's verdict on a scored image, stored with its score as JSON Lines.
 
-The service writes them and training reads them. Every line goes to the file in one append, so that several processes
-may write to one file without a lock, and a line is whole or, on a full disk, cut short and passed over by readers.
+The service writes them, recalibration reads them. Each line is written by one append, so several processes can write to
+the file without a lock. On a full disk a line may be truncated; readers skip such lines.
 """
 
 import errno
@@ -18,11 +18,11 @@ from app.inference.bundles.manifest import NAME_PATTERN, VERSION_PATTERN
 from app.inference.decisions.conformal import Verdict
 from app.inference.errors import LabelNotKept
 
-MAX_FILE_BYTES: Final = 2**30  # a million labels or so; clients must not be able to fill a disk
+MAX_FILE_BYTES: Final = 2**30  # about a million labels; clients must not be able to fill the disk
 
 
 class Answer(BaseModel):
-    """What the service said of one image."""
+    """The service's result for one image."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,28 +30,28 @@ class Answer(BaseModel):
     version: str = Field(pattern=VERSION_PATTERN)
     mse: FiniteFloat
     score: FiniteFloat
-    threshold: FiniteFloat = Field(description="of the request: its verdict was `anomaly` if the score was higher")
-    picture: str = Field(pattern=r"^[0-9a-f]{32}$", description="of the file's bytes: the same image has the same")
+    threshold: FiniteFloat = Field(description="of the request; the verdict was `anomaly` if the score was higher")
+    picture: str = Field(pattern=r"^[0-9a-f]{32}$", description="BLAKE2b hash (128 bits) of the image file")
     request_id: str = Field(max_length=128)
-    index: int = Field(ge=0, description="place among the images of the request")
+    index: int = Field(ge=0, description="position of the image in the request, from 0")
 
 
 class Label(Answer):
-    """One line: the answer, and what a person says of the image."""
+    """One line of the file: the service's result and the operator's verdict."""
 
     labelled_at: datetime
-    verdict: Verdict = Field(description="the person's")
+    verdict: Verdict = Field(description="the operator's")
     filename: str | None
     comment: str | None
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a file holds.
+    """The content of a label file.
 
     Attributes:
-        labels: one per image and version, the last that was given, in the order of the first ones.
-        unreadable: lines that are none.
+        labels: the last label of each image and version, ordered by the first one.
+        unreadable: the number of lines that are not valid labels.
     """
 
     labels: tuple[Label, ...]
@@ -59,10 +59,13 @@ class Labels:
 
 
 def require_writable(path: Path) -> None:
-    """Checks that a file of labels can be written, without creating anything.
+    """Checks that a label file can be written, without creating anything.
+
+    Args:
+        path: the file; it and its folders need not exist yet.
 
     Raises:
-        LabelNotKept: it cannot.
+        LabelNotKept: the path is a folder, is below a file, or is not writable.
     """
     try:
         existing = path.resolve()
@@ -77,41 +80,41 @@ def require_writable(path: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise LabelNotKept(f"labels cannot be written there: {reason}") from error
+        raise LabelNotKept(f"the label file cannot be written: {reason}") from error
 
 
 def append(path: Path, label: Label) -> None:
-    """Adds one line.
+    """Appends one label.
 
     Raises:
-        LabelNotKept: the file system refuses, or the file is full.
+        LabelNotKept: the file cannot be written, or has reached ``MAX_FILE_BYTES``.
     """
     line = label.model_dump_json().encode() + b"\n"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         try:
             if os.fstat(descriptor).st_size + len(line) > MAX_FILE_BYTES:
-                raise LabelNotKept(f"the file of labels has reached {MAX_FILE_BYTES:,} bytes; move it elsewhere")
+                raise LabelNotKept(f"the label file has reached its limit of {MAX_FILE_BYTES:,} bytes; move it away")
             if os.write(descriptor, line) < len(line):
-                os.write(descriptor, b"\n")  # ends the broken line, so that the next one stands alone
-                raise LabelNotKept("the file of labels could not be written to the end: the disk is full")
+                os.write(descriptor, b"\n")  # ends the truncated line, so that the next label begins on its own line
+                raise LabelNotKept("the label could not be written completely: the disk is full")
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise LabelNotKept(f"the file of labels cannot be written to: {error.strerror}") from error
+        raise LabelNotKept(f"the label file cannot be written: {error.strerror}") from error
 
 
 def read(path: Path) -> Labels:
-    """All labels of a file; of several for one image by one version the last counts.
+    """Reads a label file; if an image has several labels by the same version, the last one counts.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        return _last(file)
+        return _last_labels(file)
 
 
-def _last(lines: Iterable[bytes]) -> Labels:
+def _last_labels(lines: Iterable[bytes]) -> Labels:
     last: dict[tuple[str, str, str], Label] = {}
     unreadable = 0
     for line in lines:

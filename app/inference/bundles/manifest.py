@@ -1,7 +1,7 @@
-"""The manifest: a version's model card, and the seal that makes a changed bit visible.
+"""The manifest: the description of one version, with the checksums that reveal damage.
 
-``manifest.json`` carries the SHA-256 of every other file of the version and, as ``seal``, the SHA-256 of its
-own bytes taken with the seal's 64 hex digits replaced by zeros.
+``manifest.json`` contains the SHA-256 of every other file of the version (the signature excepted) and, as ``seal``, the
+SHA-256 of its own bytes, computed with the 64 hex digits of the seal set to zero.
 """
 
 import hashlib
@@ -32,17 +32,17 @@ class _Part(BaseModel):
 
 
 class Scoring(_Part):
-    """The rule that turns an image and its reconstruction into the score that decides."""
+    """The scoring rule: how a score is computed from an image and its reconstruction."""
 
-    rule: str = Field(description="name of the scoring rule; `mse`: the score is the MSE itself")
-    formula: str = Field(description="the rule in one line of mathematics")
+    rule: str = Field(description="name of the rule; `mse`: the score is the MSE")
+    formula: str = Field(description="the rule as a formula on one line")
 
 
 class CalibrationRecord(_Part):
-    """The scores of normal images that neither fitting nor model selection has seen."""
+    """The scores of the calibration images: normal images that neither fitting nor model selection used."""
 
-    size: int = Field(ge=1)
-    scores: tuple[FiniteFloat, ...] = Field(description="ascending")
+    size: int = Field(ge=1, description="number of calibration images")
+    scores: tuple[FiniteFloat, ...] = Field(description="one per image, ascending")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -54,31 +54,31 @@ class CalibrationRecord(_Part):
 
 
 class KindFigures(_Part):
-    """How one kind of test image fared at the threshold."""
+    """Figures for one kind of test image."""
 
-    count: int
-    flagged: Rate = Field(description="share with a score above the threshold")
+    count: int = Field(description="number of test images")
+    flagged: Rate = Field(description="share of them with a score above the threshold")
     median_score: FiniteFloat
 
 
 class Evaluation(_Part):
-    """Figures on labelled test images. Nothing was chosen by them."""
+    """Figures on labelled test images. No choice was based on them."""
 
-    normal: int = Field(ge=0)
-    anomalies: int = Field(ge=0)
+    normal: int = Field(ge=0, description="number of normal test images")
+    anomalies: int = Field(ge=0, description="number of anomalous test images")
     false_alarm_rate: Rate | None = Field(description="share of normal test images above the threshold")
     detection_rate: Rate | None = Field(description="share of anomalous test images above the threshold")
-    auroc: Rate | None
-    average_precision: Rate | None
-    kinds: dict[str, KindFigures]
+    auroc: Rate | None = Field(description="area under the ROC curve")
+    average_precision: Rate | None = Field(description="area under the precision-recall curve")
+    kinds: dict[str, KindFigures] = Field(description="the same test images by kind, for example by class")
 
 
 class Split(_Part):
-    """Which normal image served what. Indices count the data set's normal images in their order."""
+    """How the normal images were split. Indices refer to the normal images in the order of the data set."""
 
-    fit: int = Field(ge=1, description="images that the weights were fitted on: all that are not listed here")
-    validation: tuple[int, ...] = Field(description="watched during training, decided nothing")
-    calibration: tuple[int, ...] = Field(description="decided the threshold and nothing else")
+    fit: int = Field(ge=1, description="number of images that the weights were fitted on: all that are not listed here")
+    validation: tuple[int, ...] = Field(description="used to monitor training; no choice was based on them")
+    calibration: tuple[int, ...] = Field(description="used for the threshold only")
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
@@ -91,66 +91,69 @@ class Loss(_Part):
     """Mean loss of each epoch."""
 
     train: tuple[FiniteFloat, ...]
-    validation: tuple[FiniteFloat, ...]
+    validation: tuple[FiniteFloat, ...] = Field(description="empty if there were no validation images")
 
 
 class Training(_Part):
-    """How the weights came to be."""
+    """How the weights were trained."""
 
-    recipe: dict[str, str | bool | int | float | tuple[int, ...]]
+    recipe: dict[str, str | bool | int | float | tuple[int, ...]] = Field(description="hyperparameters")
     parameters: int = Field(ge=1, description="number of weights")
     seed: int
     device: str
-    threads: int
-    seconds: float
+    threads: int = Field(description="CPU threads")
+    seconds: float = Field(description="duration")
     split: Split
     loss: Loss
 
 
 class Data(_Part):
-    """What was learned from."""
+    """The data set."""
 
     source: str = Field(description="name of the data set, or of the image folder")
-    normal: str = Field(description="which images of it are normal")
-    fingerprint: Sha256 = Field(description="of the normal images as the model saw them")
-    groups: int = Field(ge=1, description="things that the normal images show; no split tears one apart")
+    normal: str = Field(description="which of its images are normal")
+    fingerprint: Sha256 = Field(description="SHA-256 of the decoded normal images")
+    groups: int = Field(
+        ge=1, description="number of groups of normal images, for example objects; no split separates one"
+    )
     unreadable: int = Field(ge=0, description="files that were skipped")
     near_duplicates: dict[str, int] | None = Field(
-        description="pairs of images that look alike across parts that should be independent; None: not looked for"
+        description="pairs of near-identical images across parts that should be independent; None: not searched for"
     )
 
 
 class Recalibration(_Part):
-    """How a threshold was set anew for weights that were there already, and what the old one makes of the images."""
+    """How a new threshold was set for existing weights, and how the old one performs on the new images."""
 
     version: str = Field(
-        pattern=VERSION_PATTERN, description="whose weights these are; what follows is of that version"
+        pattern=VERSION_PATTERN,
+        description="the version that the weights come from; its threshold and guarantee follow",
     )
     threshold: FiniteFloat
     false_alarm_rate: float = Field(gt=0, lt=1)
     guarantee: Guarantee
-    size: int = Field(ge=1, description="calibration images")
+    size: int = Field(ge=1, description="number of its calibration images")
     flagged: Rate = Field(description="share of the new calibration images above the old threshold")
-    data: Data = Field(description="the new calibration images; of labels the fingerprint is that of their lines")
+    data: Data = Field(description="the new calibration images; for labels, the fingerprint covers their lines")
 
 
 class FileRecord(_Part):
     """One file of the version."""
 
     sha256: Sha256
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, description="size")
 
 
 class Golden(_Part):
-    """An image with the answers that the model gave when it was made; loading checks them again."""
+    """An image with the figures that the model gave it at publication; they are recomputed at every load."""
 
-    image: str = Field(description="PNG, base64")
+    image: str = Field(description="PNG file, base64")
     mse: FiniteFloat
     score: FiniteFloat
 
 
 class Manifest(_Part):
-    """The model card of one version, whole. Field order is the order in the file."""
+    """The description of one version. The fields are in the order of the file."""
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern=NAME_PATTERN)
@@ -160,17 +163,17 @@ class Manifest(_Part):
     scoring: Scoring
     threshold: FiniteFloat
     false_alarm_rate: float = Field(gt=0, lt=1)
-    guarantee: Guarantee = Field(description="what the false-alarm rate promises, as the promise says")
-    promise: str = Field(description="the guarantee in words, with what it does not cover")
+    guarantee: Guarantee = Field(description="kind of guarantee; `promise` explains it")
+    promise: str = Field(description="the guarantee as text, with what it does not cover")
     evaluation: Evaluation | None
     training: Training
     data: Data
     recalibration: Recalibration | None = Field(
         None,
-        description="how the threshold came to be, where it is not the training's; then `training.split` and "
-        "`data` tell of the weights alone, and figures at the old threshold are gone",
+        description="how the threshold was set, if not in training; then `training.split` and `data` describe the "
+        "weights only, and figures at the old threshold are left out",
     )
-    libraries: dict[str, str]
+    libraries: dict[str, str] = Field(description="version of each library that was used")
     files: dict[Annotated[str, Field(pattern=_FILE_PATTERN)], FileRecord]
     golden: Golden
     calibration: CalibrationRecord
@@ -183,12 +186,12 @@ class Manifest(_Part):
         except UnsupportedFalseAlarmRate as error:
             raise ValueError(str(error)) from error
         if expected != self.threshold:
-            raise ValueError(f"threshold is {self.threshold}, the calibration scores give {expected}")
+            raise ValueError(f"threshold is {self.threshold}, but the calibration scores give {expected}")
         return self
 
     def to_bytes(self) -> bytes:
-        """The sealed file."""
-        # Left out where there is none: programs that do not know of it read all other manifests.
+        """The content of ``manifest.json``, with a new seal."""
+        # Left out if it is None, so that older programs, which reject unknown fields, can read the manifest.
         left_out = {"recalibration"} if self.recalibration is None else None
         draft = self.model_copy(update={"seal": _UNSEALED})
         unsealed = draft.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
@@ -196,16 +199,16 @@ class Manifest(_Part):
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
-        """Reads and verifies a sealed file.
+        """Parses and verifies the content of ``manifest.json``.
 
         Raises:
-            BundleRejected: not JSON, another schema version, a broken seal, or contradictory contents.
+            BundleRejected: it is not JSON, has another schema version, does not match its seal, or contradicts itself.
         """
         header = _read_header(raw)
         if header.get("schema_version") != SCHEMA_VERSION:
             raise BundleRejected(
                 f"manifest.json has schema version {header.get('schema_version')!r}, "
-                f"this program reads version {SCHEMA_VERSION}"
+                f"this program supports version {SCHEMA_VERSION}"
             )
         seals = _SEAL.findall(raw)
         if len(seals) != 1 or hashlib.sha256(_replace_seal(raw, _UNSEALED)).hexdigest().encode() != seals[0]:
@@ -226,7 +229,7 @@ def _read_header(raw: bytes) -> dict[str, Any]:
     try:
         return _Header.model_validate_json(raw).model_extra or {}
     except ValidationError as error:
-        raise BundleRejected("manifest.json is not a JSON object: damaged or cut short") from error
+        raise BundleRejected("manifest.json is not a JSON object: damaged or truncated") from error
 
 
 def _replace_seal(raw: bytes, seal: str) -> bytes:

@@ -1,14 +1,14 @@
-"""Who made a version: an Ed25519 signature (RFC 8032) over its manifest.
+"""Signatures of versions: Ed25519 (RFC 8032) over the manifest.
 
-Checksums beside a file do not stop someone who can write to the store, for they can be written too. A signature can
-only be made by whoever has the private key, which the store and the service never see. The manifest holds the model's
-name, the version and the SHA-256 of every file, so that one signature binds them all: neither another file nor the
-signed manifest of another model passes in their place.
+Checksums do not stop an attacker who can write to the store, because the attacker can replace them too. A signature
+requires the private key, which neither the store nor the service has. The manifest contains the model's name, the
+version and the SHA-256 of every file, so one signature covers them all: neither another file nor the signed manifest of
+another model is accepted in their place.
 
-``manifest.sig`` is one line, ``ed25519 KEY SIGNATURE``: which key it was, for people, and the signature in base64,
-made over ``_DOMAIN`` and the exact bytes of ``manifest.json``.
+``manifest.sig`` is one line, ``ed25519 KEY SIGNATURE``: the id of the key, and the base64 signature of ``_DOMAIN``
+followed by the exact bytes of ``manifest.json``.
 
-Only those who ask for signatures import this module: ``cryptography`` takes 10 MB.
+Import this module only where signatures are used: ``cryptography`` takes 10 MB of memory.
 """
 
 import base64
@@ -30,25 +30,35 @@ from cryptography.hazmat.primitives.serialization import (
 
 from app.inference.errors import BundleRejected, UnusableKey
 
-_DOMAIN: Final = b"anomaly-service manifest 1\n"  # so that no signature made for another purpose fits
+# Domain separation: a signature that was made for another purpose is not valid here.
+_DOMAIN: Final = b"anomaly-service manifest 1\n"
 _ALGORITHM: Final = "ed25519"
-_ARMOUR: Final = "-----"
+_PEM_BOUNDARY: Final = "-----"
 
 
 def _key_id(key: Ed25519PublicKey) -> str:
-    """A short name of a key: the first 64 bits of its SHA-256."""
+    """The id of a key: the first 64 bits of its SHA-256, as 16 hex digits."""
     return hashlib.sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
 
 
 def parse_public_keys(text: str) -> tuple[str, ...]:
-    """The keys of a comma list or a file, one a line: PEM, or the line of base64 that PEM puts between its armour.
+    """Parses public keys.
+
+    Args:
+        text: a comma-separated list, or the content of a file with one key per line. A key is PEM, or the base64 line
+            of its PEM form alone. ``#`` begins a comment.
+
+    Returns:
+        The keys as base64 lines; empty if there are none.
 
     Raises:
-        UnusableKey: something there is no Ed25519 public key; it is not quoted, for it may be a private one.
+        UnusableKey: an entry is not an Ed25519 public key. It is not quoted, because it may be a private key.
     """
     if "PRIVATE KEY" in text:
-        raise UnusableKey("that is a private key; it belongs to those who sign, the public one belongs here")
-    lines = [line.partition("#")[0] for line in text.splitlines() if not line.startswith(_ARMOUR)]
+        raise UnusableKey(
+            "this is a private key; use the public key, and keep the private key where versions are signed"
+        )
+    lines = [line.partition("#")[0] for line in text.splitlines() if not line.startswith(_PEM_BOUNDARY)]
     keys = tuple(key.strip() for line in lines for key in line.split(",") if key.strip())
     for key in keys:
         _public_key(key)
@@ -61,57 +71,59 @@ def _public_key(text: str) -> Ed25519PublicKey:
     except (binascii.Error, ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PublicKey):
-        raise UnusableKey("it holds what is neither a file nor an Ed25519 public key as keygen writes it")
+        raise UnusableKey("an entry is neither a file nor an Ed25519 public key in the form that keygen writes")
     return key
 
 
 class TrustedKeys:
-    """The public keys whose signatures count.
+    """The public keys whose signatures are accepted.
 
     Args:
-        keys: at least one, as :func:`parse_public_keys` gives them.
+        keys: at least one, as :func:`parse_public_keys` returns them.
 
     Raises:
-        UnusableKey: one is no Ed25519 public key, or there is none.
+        UnusableKey: a key is not an Ed25519 public key, or there are no keys.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
         if not keys:
-            raise UnusableKey("there is no key to trust")
+            raise UnusableKey("no public key found")
         self._texts = tuple(keys)
         self._keys = {_key_id(key): key for key in map(_public_key, keys)}
 
     def with_key(self, key: str) -> "TrustedKeys":
-        """These keys and another."""
+        """These keys and another one."""
         return TrustedKeys((*self._texts, key))
 
     def require_signature(self, manifest: bytes, signature: bytes) -> None:
-        """Returns if one of the keys has signed.
+        """Verifies a signature.
 
         Args:
             manifest: content of ``manifest.json``.
             signature: content of ``manifest.sig``.
 
         Raises:
-            BundleRejected: none has, or what was signed is another manifest.
+            BundleRejected: the signature is malformed, made with a key that is not trusted, or of other content.
         """
         try:
             algorithm, key_id, encoded = signature.decode("ascii").split()
             raw = base64.b64decode(encoded, validate=True)
         except ValueError as error:
-            raise BundleRejected("manifest.sig is no signature: damaged or cut short") from error
+            raise BundleRejected("manifest.sig is not a valid signature: damaged or truncated") from error
         if algorithm != _ALGORITHM:
-            raise BundleRejected(f"manifest.sig is of the kind {algorithm[:20]!r}, this program reads {_ALGORITHM}")
+            raise BundleRejected(
+                f"manifest.sig uses the algorithm {algorithm[:20]!r}; this program supports {_ALGORITHM}"
+            )
         if (key := self._keys.get(key_id)) is None:
-            raise BundleRejected(f"manifest.sig was made with key {key_id[:16]!r}, which is none of the trusted ones")
+            raise BundleRejected(f"manifest.sig was made with key {key_id[:16]!r}, which is not trusted")
         try:
             key.verify(raw, _DOMAIN + manifest)
         except InvalidSignature as error:
-            raise BundleRejected("manifest.json is not what was signed: manifest.sig does not fit it") from error
+            raise BundleRejected("manifest.json does not match its signature in manifest.sig") from error
 
 
 class SigningKey:
-    """The private key of someone who signs.
+    """A private key for signing versions.
 
     Args:
         key: an Ed25519 key.
@@ -122,40 +134,40 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> Self:
-        """A new key, from the system's randomness."""
+        """Generates a key from the operating system's random numbers."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_pem(cls, pem: bytes) -> Self:
-        """Reads a PKCS 8 file, as :meth:`to_pem` or OpenSSL write it.
+        """Reads a PKCS #8 file (RFC 5208), as :meth:`to_pem` and OpenSSL write it.
 
         Raises:
-            UnusableKey: it is none, it is encrypted, or its key is not Ed25519.
+            UnusableKey: the file is not a private key in PEM format, is encrypted, or its key is not Ed25519.
         """
         try:
             key = load_pem_private_key(pem, password=None)
         except TypeError as error:
-            raise UnusableKey("it is encrypted; decrypt it first (openssl pkey)") from error
+            raise UnusableKey("the key is encrypted; decrypt it first (openssl pkey)") from error
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise UnusableKey("it is no private key in PEM") from error
+            raise UnusableKey("not a private key in PEM format") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise UnusableKey("its key is not Ed25519")
+            raise UnusableKey("the key is not Ed25519")
         return cls(key)
 
     @property
     def id(self) -> str:
-        """What ``manifest.sig`` calls the key."""
+        """The key's id in ``manifest.sig``, 16 hex digits."""
         return _key_id(self._key.public_key())
 
     @property
     def public(self) -> str:
-        """The public key, as services are told it: one line."""
+        """The public key as one line of base64, the form that :func:`parse_public_keys` returns."""
         return base64.b64encode(
             self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         ).decode()
 
     def to_pem(self) -> bytes:
-        """The private key, PKCS 8, unencrypted."""
+        """The private key as an unencrypted PKCS #8 PEM file."""
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def public_pem(self) -> bytes:
@@ -163,6 +175,6 @@ class SigningKey:
         return self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def sign(self, manifest: bytes) -> bytes:
-        """The content of ``manifest.sig`` for the content of ``manifest.json``."""
+        """The content of ``manifest.sig``, given the content of ``manifest.json``."""
         signature = base64.b64encode(self._key.sign(_DOMAIN + manifest)).decode()
         return f"{_ALGORITHM} {self.id} {signature}\n".encode()

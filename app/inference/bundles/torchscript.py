@@ -1,7 +1,7 @@
-"""The one module that touches ``torch.jit``: a scored autoencoder to archive bytes, and back.
+"""Saves a scored autoencoder as a TorchScript archive, and loads it. No other module uses ``torch.jit``.
 
-TorchScript is the promised format although torch deprecates it, so just that warning is silenced, here.
-An archive is code that runs with our rights: callers of :func:`load` must have checked where it comes from.
+TorchScript is the file format of published models, although torch deprecates it; only that warning is silenced.
+An archive is code that runs with the rights of this process: verify its origin before calling :func:`load`.
 """
 
 import io
@@ -17,11 +17,11 @@ import torch
 _FIXED_TIME: Final = (1980, 1, 1, 0, 0, 0)
 _MEASURED_ON: Final = ("x86_64", "AMD64")
 _CONVOLUTIONS: Final = ("aten::conv1d", "aten::conv2d", "aten::conv_transpose2d", "aten::_convolution")
-_BATCH: Final = 32  # images that the layout is best for; it serves all
+_BATCH: Final = 32  # the batch size that the weight layout is chosen for; any size works
 
 
 class ScoringModel(Protocol):
-    """What a bundle's ``model.pt`` does."""
+    """The interface of a bundle's ``model.pt``."""
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(N, C, H, W) float32 in [0, 1] → reconstruction of that shape, mse (N,), score (N,)."""
@@ -36,10 +36,10 @@ def _no_deprecation_warning() -> Iterator[None]:
 
 
 def dump(model: torch.nn.Module) -> bytes:
-    """Scripts a module, as it is in evaluation mode, into a TorchScript archive.
+    """Compiles a module in evaluation mode to a TorchScript archive.
 
-    The debug records that torch adds name source files of this machine; they are left out, and equal weights and code
-    give equal bytes in one process. Between processes torch writes a layer's constants in another order.
+    The debug records that torch adds contain source paths of this machine; they are removed. Within one process, equal
+    weights and code give equal bytes. Between processes they may not: torch orders a layer's constants differently.
     """
     with _no_deprecation_warning():
         scripted = torch.jit.script(model.cpu().eval())
@@ -49,16 +49,16 @@ def dump(model: torch.nn.Module) -> bytes:
 
 
 def _without_debug_records(archive: bytes) -> bytes:
-    slim = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(slim, "w") as target:
+    stripped = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(stripped, "w") as target:
         for record in source.infolist():
             if not record.filename.endswith(".debug_pkl"):
                 target.writestr(zipfile.ZipInfo(record.filename, _FIXED_TIME), source.read(record))
-    return slim.getvalue()
+    return stripped.getvalue()
 
 
 def load(archive: bytes) -> ScoringModel:
-    """Loads a trusted archive onto the CPU, frozen and with its weights laid out for inference.
+    """Loads a trusted archive on the CPU, frozen and optimised for inference.
 
     Raises:
         RuntimeError: torch cannot read the archive.
@@ -66,33 +66,34 @@ def load(archive: bytes) -> ScoringModel:
     with _no_deprecation_warning():
         scripted = torch.jit.load(io.BytesIO(archive), map_location="cpu").eval()  # type: ignore[no-untyped-call]
         frozen = torch.jit.freeze(scripted)
-        if not _pack(frozen.graph):
+        if not _pack_weights(frozen.graph):
             return torch.jit.optimize_for_inference(scripted)
-        return _OneOrMany(torch.jit.optimize_for_inference(scripted), torch.jit.optimize_for_inference(frozen))
+        return _BySize(torch.jit.optimize_for_inference(scripted), torch.jit.optimize_for_inference(frozen))
 
 
-class _OneOrMany:
-    """A dense network in two forms, each faster than the other: for one image, and for batches."""
+class _BySize:
+    """A dense network in two forms: one is faster for a single image, the other for batches."""
 
-    def __init__(self, one: ScoringModel, many: ScoringModel) -> None:
-        self._one = one
-        self._many = many
+    def __init__(self, single: ScoringModel, batch: ScoringModel) -> None:
+        self._single = single
+        self._batch = batch
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return (self._many if images.shape[0] > 1 else self._one)(images)
+        return (self._batch if images.shape[0] > 1 else self._single)(images)
 
 
-def _pack(graph: Any) -> bool:
-    """Lays the weights of a dense network's layers out as oneDNN's kernels read them, as torch's own compiler does.
+def _pack_weights(graph: Any) -> bool:
+    """Stores the weights of linear layers in the blocked layout of oneDNN's kernels, as torch's own compiler does.
 
-    torch multiplies by way of MKL, which copies all weights into such a layout for every batch: for small batches that
-    is as much work as the product, and it drives all else from the processor's caches.
+    By default torch multiplies with MKL, which copies all weights into such a layout for every batch. For small batches
+    the copy takes as long as the product and evicts everything else from the processor's caches.
 
     Args:
         graph: of a frozen module; changed in place.
 
     Returns:
-        Whether there was something to pack. Where convolutions do most of the work it gains nothing.
+        Whether the graph was changed: not without linear layers, not with convolutions, which dominate the time, and
+        only on processors where this was measured.
     """
     layers = [node for node in graph.findAllNodes("aten::linear") if node.inputsAt(1).toIValue() is not None]
     if not layers or platform.machine() not in _MEASURED_ON or any(map(graph.findAllNodes, _CONVOLUTIONS)):
@@ -108,6 +109,6 @@ def _pack(graph: Any) -> bool:
         inputs = [images, packed.output(), bias, activation, no_scalars, algorithm]
         product = graph.insertNode(graph.create("mkldnn::_linear_pointwise", inputs, 1))
         layer.output().replaceAllUsesWith(product.output())
-        graph.setInsertPoint(graph.return_node())  # not at what is gone: later passes of torch would follow it there
+        graph.setInsertPoint(graph.return_node())  # must not point at the node that is destroyed: use after free
         layer.destroy()
     return True

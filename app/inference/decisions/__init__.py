@@ -1,1 +1,1 @@
-"""From scores to decisions: thresholds, verdicts, p-values, and the test for drift."""
+"""From scores to decisions: thresholds, verdicts, p-values, and the drift test."""

@@ -1,10 +1,10 @@
 """Split-conformal decisions: from calibration scores to a threshold, a verdict and a p-value.
 
-Scores are compared with thresholds in this module only.
+No other module compares scores with thresholds.
 
 The threshold is an order statistic of the scores of n normal images that neither fitting nor model selection
-has seen. Two guarantees are offered, for any model and any score, as long as future images are drawn like
-the calibration images:
+used. There are two guarantees. Both hold for any model and any score, as long as future images are drawn like the
+calibration images:
 
 - ``marginal``: the ⌈(n+1)(1-α)⌉-th smallest score. A further normal image exceeds it with probability at most α,
   on average over calibration draws.
@@ -12,7 +12,7 @@ the calibration images:
   share α of all future normal images exceeds it. The share above the r-th largest of n scores is Beta(r, n+1-r)
   distributed, so r is the largest number with P(Binomial(n, α) ≥ r) ≥ 0.95.
 
-Neither holds for images from another source: a new camera, other light, a changed product.
+Neither holds for images from another source: a new camera, different light, a changed product.
 
 Sources: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005, and, for the strict guarantee,
 Vovk, "Conditional validity of inductive conformal predictors", 2012; Wilks, "Determination of sample sizes for
@@ -34,9 +34,9 @@ Verdict = Literal["normal", "anomaly"]
 
 CONFIDENCE: Final = 0.95
 
-# 1/31 is not exact in binary: a rate that falls short of k/(n+1) by rounding only means k/(n+1).
+# 1/31 has no exact binary form: a rate that is below k/(n+1) by a rounding error counts as k/(n+1).
 _ROUNDING: Final = 1 + Fraction(1, 10**12)
-_FINEST: Final = 1e-9
+_SMALLEST_RATE: Final = 1e-9
 
 
 def is_anomaly(score: float, threshold: float) -> bool:
@@ -45,17 +45,17 @@ def is_anomaly(score: float, threshold: float) -> bool:
 
 
 def verdict(score: float, threshold: float) -> Verdict:
-    """The decision as text."""
+    """The decision as text: ``anomaly`` if and only if ``score > threshold``."""
     return "anomaly" if is_anomaly(score, threshold) else "normal"
 
 
 def anomaly_rate(scores: Sequence[float], threshold: float) -> float:
-    """The share of some images, at least one, that a threshold decides to be anomalies, in [0, 1]."""
+    """The share of scores above a threshold, in [0, 1]; there must be at least one score."""
     return sum(is_anomaly(score, threshold) for score in scores) / len(scores)
 
 
 class OperatingPoint(NamedTuple):
-    """What a request is decided at.
+    """A false-alarm rate with its threshold.
 
     Attributes:
         false_alarm_rate: α, guaranteed by the threshold.
@@ -66,7 +66,7 @@ class OperatingPoint(NamedTuple):
     threshold: float
 
     def is_anomaly(self, score: float) -> bool:
-        """Whether an image with that score is an anomaly."""
+        """Whether an image with this score is an anomaly."""
         return is_anomaly(score, self.threshold)
 
     def verdict(self, score: float) -> Verdict:
@@ -75,12 +75,12 @@ class OperatingPoint(NamedTuple):
 
 
 def _exact(false_alarm_rate: float) -> Fraction:
-    """The decimal fraction as written: 0.07 is 7/100, not the nearest binary number."""
+    """The rate as the decimal fraction that was written: 0.07 is 7/100, not the nearest binary number."""
     if not 0 < false_alarm_rate < 1:  # NaN fails too
-        raise UnsupportedFalseAlarmRate(f"false_alarm_rate must lie between 0 and 1, not {false_alarm_rate}")
-    if false_alarm_rate < _FINEST:
+        raise UnsupportedFalseAlarmRate(f"false_alarm_rate must be between 0 and 1, not {false_alarm_rate}")
+    if false_alarm_rate < _SMALLEST_RATE:
         raise UnsupportedFalseAlarmRate(
-            f"a false alarm rate of {false_alarm_rate:g} is finer than any data could support"
+            f"a false alarm rate of {false_alarm_rate:g} is not supported; the minimum is {_SMALLEST_RATE:g}"
         )
     written = Fraction(repr(float(false_alarm_rate)))
     return min(written * _ROUNDING, max(written, 1 - Fraction(1, 10**12)))
@@ -94,7 +94,7 @@ def required_calibration_size(false_alarm_rate: float, guarantee: Guarantee = "m
         guarantee: marginal: ⌈1/α⌉ - 1; strict: ⌈log 0.05 / log(1-α)⌉.
 
     Raises:
-        UnsupportedFalseAlarmRate: α is outside (0, 1).
+        UnsupportedFalseAlarmRate: α is outside (0, 1) or smaller than 1e-9.
     """
     rate = _exact(false_alarm_rate)
     if guarantee == "marginal":
@@ -103,13 +103,13 @@ def required_calibration_size(false_alarm_rate: float, guarantee: Guarantee = "m
 
 
 def finest_false_alarm_rate(size: int, guarantee: Guarantee = "marginal") -> float:
-    """The smallest false-alarm rate that ``size`` calibration images can guarantee."""
+    """The smallest false-alarm rate that ``size`` calibration images can guarantee, in (0, 1)."""
     return 1 / (size + 1) if guarantee == "marginal" else -math.expm1(math.log1p(-CONFIDENCE) / size)
 
 
-@lru_cache(maxsize=1024)  # exact fractions and thousands of terms, for the same few rates in most requests
+@lru_cache(maxsize=1024)  # expensive, and most requests use the same few rates
 def _rank_from_top(size: int, false_alarm_rate: float, guarantee: Guarantee) -> int:
-    """r, where the threshold is the r-th largest score; 0 where the set is too small."""
+    """r, if the threshold is the r-th largest score; 0 if the calibration set is too small."""
     rate = _exact(false_alarm_rate)
     if guarantee == "marginal":
         return math.floor((size + 1) * rate)
@@ -129,7 +129,7 @@ def _strict_rank(size: int, rate: float) -> int:
             + rank * math.log(rate) + (size - rank) * math.log1p(-rate)
         )  # fmt: skip
         below += math.exp(log_mass)
-        if below > (1 - CONFIDENCE) * (1 + 1e-9):  # the finest rate itself must pass despite rounding
+        if below > (1 - CONFIDENCE) * (1 + 1e-9):  # the smallest supported rate must pass despite rounding
             break
         rank += 1
     return rank
@@ -140,7 +140,7 @@ def promise(false_alarm_rate: float, guarantee: Guarantee, size: int) -> str:
 
     Args:
         false_alarm_rate: α.
-        guarantee: what α promises.
+        guarantee: the kind of guarantee.
         size: number of calibration images.
     """
     drawn = (
@@ -183,11 +183,11 @@ class Calibration:
 
         Args:
             false_alarm_rate: α, strictly between 0 and 1.
-            guarantee: see the module.
+            guarantee: see the module docstring.
 
         Raises:
-            UnsupportedFalseAlarmRate: α is outside (0, 1) or finer than the scores can guarantee; the text says
-                how many calibration images it would take.
+            UnsupportedFalseAlarmRate: α is outside (0, 1) or smaller than the scores can guarantee; the text gives
+                the required number of calibration images.
         """
         rank = _rank_from_top(len(self), false_alarm_rate, guarantee)
         if rank == 0:
@@ -208,14 +208,14 @@ class Calibration:
         """
         if not math.isfinite(score):
             raise NonFiniteScore(f"the model returned a score of {score}")
-        known = self.scores
-        return (1 + len(known) - bisect_left(known, score)) / (len(known) + 1)
+        scores = self.scores
+        return (1 + len(scores) - bisect_left(scores, score)) / (len(scores) + 1)
 
     def rank(self, score: float) -> int:
-        """The number of scores below a finite score, in [0, n]; ties are broken at random."""
-        known = self.scores
-        below = bisect_left(known, score)
-        if below == len(known) or known[below] != score:
+        """The number of calibration scores below a finite score, in [0, n]; ties are broken at random."""
+        scores = self.scores
+        below = bisect_left(scores, score)
+        if below == len(scores) or scores[below] != score:
             return below
-        equal = bisect_right(known, score) - below
+        equal = bisect_right(scores, score) - below
         return below + int(random.random() * (equal + 1))  # noqa: S311  not a secret; randint is slower

@@ -1,17 +1,17 @@
-"""A test for drift: the scores of a window of images against the calibration scores.
+"""The drift test: compares the scores of a window of images with the calibration scores.
 
-m scores of a window and n calibration scores are put in one order. While images are drawn like the calibration
-images, each of the C(n+m, m) interleavings of the two is equally likely, whatever the distribution of the scores: the
-test is exact for any n. A comparison of p-values with the uniform distribution would alarm too often, because the
+The m scores of a window and the n calibration scores are sorted together. While images are drawn like the calibration
+images, each of the C(n+m, m) interleavings of the two is equally likely, whatever the distribution of the scores. The
+test is therefore exact for any n. Comparing p-values with the uniform distribution would alarm too often, because the
 calibration images are a sample too.
 
-At a cut of the order, w window scores and x calibration scores lie below. The log-likelihood ratio of that 2 × 2 table
-measures how far the window leans to one side; the statistic is its maximum over all cuts with at most
-``_COVERED`` of the calibration scores below. It detects scores that rise, fall or spread. The highest scores are left
-out: a few anomalies are expected there and are not drift.
+At each cut of the sorted scores, w window scores and x calibration scores are below. The log-likelihood ratio of this
+2 × 2 table measures how unevenly the cut divides the two; the statistic is its maximum over all cuts with at most the
+share ``_COVERED`` of the calibration scores below. It detects scores that rise, fall or spread. The highest scores are
+excluded: a few anomalies are expected there and are not drift.
 
-The distribution of the statistic follows exactly from counting the interleavings that stay below a value, which are the
-lattice paths between two bounds.
+The exact distribution of the statistic is computed by counting the interleavings whose statistic stays below a value.
+These are the lattice paths between two bounds.
 
 Sources: Zhang, "Powerful goodness-of-fit tests based on the likelihood ratio", JRSS B 64, 2002, for the statistic;
 Steck, "The Smirnov two sample tests as rank tests", Annals of Mathematical Statistics 40, 1969, for the paths.
@@ -29,25 +29,25 @@ WINDOW: Final = 200
 """Images per window."""
 
 FALSE_ALARM_PROBABILITY: Final = 0.001
-"""Upper bound on the probability that a window without drift alarms, over the draw of calibration set and window."""
+"""Upper bound on the probability of an alarm without drift, over the draw of the calibration set and the window."""
 
 SMALLEST_P_VALUE: Final = 1e-9
-"""The smallest p-value that is reported: the count of paths is a difference from one."""
+"""The smallest p-value that is reported: p-values are computed as 1 minus a share, with a rounding error below this."""
 
 _COVERED: Final = 0.8
-_SAME: Final = 1e-7  # rounding differs by less, distinct statistics differ by more
-_PRECISION: Final = 1e-4
+_SAME: Final = 1e-7  # above rounding errors, below the difference of distinct statistics
+_PRECISION: Final = 1e-4  # of the critical value
 
 _Counts = npt.NDArray[np.int64]
-_Truths = npt.NDArray[np.bool_]
+_Flags = npt.NDArray[np.bool_]
 
 
 class Comparison(NamedTuple):
-    """A window against the calibration.
+    """The result of comparing a window with the calibration.
 
     Attributes:
-        statistic: the largest log-likelihood ratio, from 0.
-        higher: at the cut of the maximum, fewer images than expected lie below: scores have risen.
+        statistic: the largest log-likelihood ratio, at least 0.
+        higher: whether scores have risen: fewer images than expected are below the cut of the maximum.
     """
 
     statistic: float
@@ -58,15 +58,16 @@ def compare(ranks: Sequence[int], size: int) -> Comparison:
     """Compares a window with the calibration.
 
     Args:
-        ranks: for each image, the number of calibration scores below its own, from 0 to ``size``; in any order.
+        ranks: for each image of the window, the number of calibration scores below its score, from 0 to ``size``; in
+            any order.
         size: n, the number of calibration scores.
     """
     below, window, last = np.sort(np.asarray(ranks, np.int64)), len(ranks), _last_cut(size)
-    seen = below[: np.searchsorted(below, last, "right")]
-    counted = np.arange(len(seen))
+    covered = below[: np.searchsorted(below, last, "right")]
+    places = np.arange(len(covered))
     # Between two images of the window the ratio is convex: its maximum is just before or just after an image.
-    cuts = np.concatenate((seen, seen, [last]))
-    under = np.concatenate((counted, counted + 1, [len(seen)]))
+    cuts = np.concatenate((covered, covered, [last]))
+    under = np.concatenate((places, places + 1, [len(covered)]))
     ratios = _log_likelihood_ratio(under, cuts, window, size)
     highest = int(ratios.argmax())
     return Comparison(float(ratios[highest]), bool(under[highest] * size < cuts[highest] * window))
@@ -74,9 +75,13 @@ def compare(ranks: Sequence[int], size: int) -> Comparison:
 
 @lru_cache(maxsize=1024)
 def critical_value(window: int, size: int) -> float:
-    """The smallest statistic that alarms: its p-value is at most ``FALSE_ALARM_PROBABILITY``.
+    """The smallest statistic that counts as drift: its p-value is at most ``FALSE_ALARM_PROBABILITY``.
 
     Cached. Takes milliseconds for a thousand calibration scores, about a second for a hundred thousand.
+
+    Args:
+        window: m, images in the window.
+        size: n, calibration scores.
     """
     low, high = 0.0, 1.0
     while p_value(high, window, size) > FALSE_ALARM_PROBABILITY:
@@ -92,10 +97,10 @@ def critical_value(window: int, size: int) -> float:
 
 @lru_cache(maxsize=1024)
 def p_value(statistic: float, window: int, size: int) -> float:
-    """The exact probability of a statistic at least that large without drift.
+    """The exact probability of a statistic at least this large without drift.
 
     Args:
-        statistic: as :func:`compare` gives it.
+        statistic: of :func:`compare`.
         window: m, images in the window.
         size: n, calibration scores.
 
@@ -123,11 +128,13 @@ def _last_cut(size: int) -> int:
 
 
 def _bounds(statistic: float, window: int, size: int) -> tuple[_Counts, _Counts]:
-    """The lowest and highest rank of each image, by place, that keep every covered cut below a statistic."""
+    """For each place in the sorted window, the lowest and highest rank that keep all covered cuts below a statistic."""
     images, last = np.arange(window + 1), _last_cut(size)
-    expected = -(-images * size // window)  # from this rank on, the images lie too high rather than too low
+    expected = -(
+        -images * size // window
+    )  # at higher ranks the ratio grows because scores are too high, at lower ranks because they are too low
 
-    def is_below(cuts: _Counts) -> _Truths:
+    def is_below(cuts: _Counts) -> _Flags:
         return _log_likelihood_ratio(images, np.clip(cuts, 0, size), window, size) < statistic - _SAME
 
     first = _bisect(np.full(window + 1, -1), expected, is_below)
@@ -137,23 +144,30 @@ def _bounds(statistic: float, window: int, size: int) -> tuple[_Counts, _Counts]
     return lowest, highest
 
 
-def _bisect(without: _Counts, having: _Counts, holds: Callable[[_Counts], _Truths]) -> _Counts:
-    """Element by element, the first integer for which a monotonic condition holds."""
-    while (searched := having - without > 1).any():
-        middle = (without + having) // 2
+def _bisect(low: _Counts, high: _Counts, holds: Callable[[_Counts], _Flags]) -> _Counts:
+    """Element by element, the smallest integer for which a monotonic condition holds: in (``low``, ``high``]."""
+    while (searched := high - low > 1).any():
+        middle = (low + high) // 2
         found = holds(middle)
-        having = np.where(searched & found, middle, having)
-        without = np.where(searched & ~found, middle, without)
-    return having
+        high = np.where(searched & found, middle, high)
+        low = np.where(searched & ~found, middle, low)
+    return high
 
 
 def _log_likelihood_ratio(under: _Counts, cuts: _Counts, window: int, size: int) -> npt.NDArray[np.float64]:
-    """Of the tables with w = ``under`` of ``window`` and x = ``cuts`` of ``size`` below: two shares against one."""
-    everything, below = window + size, under + cuts
+    """Log-likelihood ratio (separate shares against one common share) of the 2 × 2 tables of cuts.
+
+    Args:
+        under: w, window scores below each cut, of ``window``.
+        cuts: x, calibration scores below each cut, of ``size``.
+        window: m.
+        size: n.
+    """
+    total, below = window + size, under + cuts
     return np.asarray(
         _n_log_n(under) + _n_log_n(window - under) + _n_log_n(cuts) + _n_log_n(size - cuts)
-        - _n_log_n(below) - _n_log_n(everything - below)
-        - window * math.log(window) - size * math.log(size) + everything * math.log(everything)
+        - _n_log_n(below) - _n_log_n(total - below)
+        - window * math.log(window) - size * math.log(size) + total * math.log(total)
     )  # fmt: skip
 
 

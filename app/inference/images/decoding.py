@@ -1,6 +1,6 @@
-"""From untrusted bytes to model input. Serving and training on image folders decode with this code alone.
+"""Untrusted image files to model input. Serving and training on image folders share this code.
 
-Opening reads the header and checks it against the limits. Decoding converts the pixels to what the model takes.
+Opening reads the header and checks it against the limits. Decoding converts the pixels to the model's input.
 Both may be called from any thread.
 """
 
@@ -19,12 +19,12 @@ from app.inference.images import formats
 from app.inference.images.model_input import DecodedImage, InputSpec, Pixels
 from app.inference.images.plain_png import read_plain_pngs
 
-# Pillow's own limit is global, independent of our setting, and only warns. open_image() compares every header with the
+# Pillow's own limit is global, independent of ours, and only warns. open_image() compares every header with its
 # caller's limit before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
 # Pillow reads uncompressed TIFF images strip by strip in Python: half a minute and a gigabyte for four million strips.
-# libtiff, which reads the compressed ones anyway, takes a second.
+# libtiff, which Pillow uses for compressed ones anyway, takes a second.
 TiffImagePlugin.READ_LIBTIFF = True
 
 _UPRIGHT: Final = 1
@@ -37,21 +37,21 @@ _TRANSPOSITIONS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation → the transposition that turns the image upright."""
+"""EXIF orientation → the transposition that makes the image upright."""
 
 _WHITE_IS_ZERO: Final = 0
-# Pillow accepts a PNG without its end; missing rows would be decoded as black.
+# Pillow accepts a PNG without its end, and decodes missing rows as black.
 _PNG_END: Final = b"IEND\xaeB`\x82"
-# Each scan of a JPEG visits all its blocks, and an empty scan takes 14 bytes: a file of a megabyte could occupy a core
-# for minutes. Encoders write about ten scans; libtiff has the same limit for its JPEGs.
+# Each scan of a JPEG visits all blocks of the image, and an empty scan takes 14 bytes: one megabyte could take
+# minutes to decode. Encoders write about ten scans; libtiff has the same limit for JPEG data.
 _MAX_SCANS: Final = 100
 _JPEG_MARKER: Final = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 _JPEG_SCAN: Final = b"\xda"
 _JPEG_END: Final = b"\xd9"
-# Pillow walks through chunks, segments and blocks in Python, some microseconds each. Real files take one read for some
-# hundred bytes; files made of tiny pieces are refused after a few seconds, whatever their size.
+# Pillow reads chunks, segments and blocks in Python, some microseconds each. Ordinary files need one read for some
+# hundred bytes. The limit rejects files of tiny pieces after a few seconds, whatever their size.
 _MAX_READS: Final = 2_000_000
-_NOTICEABLE_COLOUR: Final = 8  # the channels of grey images saved as JPEG differ by a few levels
+_NOTICEABLE_COLOUR: Final = 8  # in levels; the channels of grey images that were saved as JPEG differ by less
 _DEEP_BITS: Final = 16
 
 
@@ -59,7 +59,7 @@ class ImageFile:
     """An image file whose header is read and within the limits; its pixels are not decoded yet.
 
     Args:
-        source: the opened file, or its pixels where they are already known: (C, H, W) 8-bit levels.
+        source: the opened file, or its pixels if they are already decoded: (C, H, W) 8-bit levels.
     """
 
     def __init__(self, source: Image.Image | NDArray[np.uint8]) -> None:
@@ -74,7 +74,10 @@ class ImageFile:
         return self._source.width * self._source.height
 
     def decode(self, spec: InputSpec) -> DecodedImage:
-        """Decodes, turns upright, flattens transparency onto black, converts and resizes.
+        """Decodes the first frame, applies the EXIF orientation, flattens transparency onto black, and resizes.
+
+        Args:
+            spec: size and colour mode of the result.
 
         Raises:
             UnreadableImage: the pixel data is damaged, truncated or not finite.
@@ -89,20 +92,20 @@ class ImageFile:
             return _Conversion(spec).run(source)
         except UnreadableImage:
             raise
-        # Hostile files make Pillow's parsers raise almost any exception; the cause is always the file.
+        # Hostile files can make Pillow's parsers raise almost any exception; the cause is always the file.
         except Exception as error:
             raise UnreadableImage(f"the image cannot be decoded: {_reason(error)}") from error
 
 
 def open_image(data: bytes, *, max_pixels: int) -> ImageFile:
-    """Reads an image file's header. The format is recognised by content, not by name; see ``formats``.
+    """Reads an image file's header. The format is detected from the content, not from the name; see ``formats``.
 
     Args:
         data: the whole file.
         max_pixels: the largest width × height that is accepted.
 
     Raises:
-        UnreadableImage: not an image of a supported format, or an incomplete or hostile one.
+        UnreadableImage: the file is not an image of a supported format, or is incomplete or hostile.
         TooManyPixels: the header announces more than ``max_pixels``.
     """
     if not data:
@@ -120,37 +123,38 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile:
     if image.format == "PNG" and data.rfind(_PNG_END) < 0:  # searched from the end, where complete files have it
         raise UnreadableImage("the image is truncated: its end is missing")
     if image.width * image.height == 0:
-        raise UnreadableImage(f"the image is {image.width} × {image.height} pixels: there is nothing to see")
+        raise UnreadableImage(f"the image has no pixels: it is {image.width} × {image.height}")
     if image.format in {"JPEG", "MPO"} and _has_too_many_scans(data):
-        raise UnreadableImage(f"the image is coded in more than {_MAX_SCANS} scans")
+        raise UnreadableImage(f"the JPEG file has more than {_MAX_SCANS} scans")
     return ImageFile(image)
 
 
 def _file(data: bytes) -> io.BytesIO:
-    return io.BytesIO(data) if len(data) <= _MAX_READS else _RationedFile(data)
+    # Smaller files take little time even if every byte is read on its own.
+    return io.BytesIO(data) if len(data) <= _MAX_READS else _LimitedReads(data)
 
 
-class _RationedFile(io.BytesIO):
-    """A file with a limited number of reads."""
+class _LimitedReads(io.BytesIO):
+    """A file that fails after ``_MAX_READS`` reads."""
 
     _reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads += 1
         if self._reads > _MAX_READS:
-            raise OSError("the file is made of too many pieces")
+            raise OSError("the file consists of too many small pieces")
         return super().read(size)
 
 
 def _announced_size(image: Image.Image) -> tuple[int, int]:
-    """What the decoder would allocate: the image, or one tile of a TIFF where that is larger."""
+    """The width and height that the decoder would allocate: of the image, or of one TIFF tile if that is larger."""
     tags = getattr(image, "tag_v2", {})
     tile = (tags.get(TiffImagePlugin.TILEWIDTH, 0), tags.get(TiffImagePlugin.TILELENGTH, 0))
     return max(image.size, tile, key=math.prod)
 
 
 def _has_too_many_scans(jpeg: bytes) -> bool:
-    """Counts scans segment by segment up to the image's end; segments are skipped whole."""
+    """Counts scans up to the end-of-image marker; skips the content of segments, which may contain a thumbnail."""
     scans, at = 0, 2
     while scans <= _MAX_SCANS and (marker := _JPEG_MARKER.search(jpeg, at)) and marker[1] != _JPEG_END:
         scans += marker[1] == _JPEG_SCAN
@@ -159,7 +163,7 @@ def _has_too_many_scans(jpeg: bytes) -> bool:
 
 
 class _Conversion:
-    """Converts one image to model input and collects the warnings on the way."""
+    """Converts one image to model input and collects warnings."""
 
     def __init__(self, spec: InputSpec) -> None:
         self.spec = spec
@@ -177,15 +181,15 @@ class _Conversion:
         if orientation in _TRANSPOSITIONS:
             if image.format != "TIFF":  # Pillow turns TIFF images upright while loading
                 image = image.transpose(_TRANSPOSITIONS[orientation])
-            self.warnings.append("turned upright as the EXIF orientation says")
+            self.warnings.append("turned upright according to the EXIF orientation")
         return self.run_plain(self._flatten(image, bits))
 
     def run_plain(self, image: Image.Image) -> DecodedImage:
-        """An upright, opaque image of mode L, RGB or F."""
+        """Converts an upright, opaque image of mode L, RGB or F."""
         return DecodedImage(self._pixels(self._resize(image)), tuple(self.warnings))
 
     def _flatten(self, image: Image.Image, bits: int) -> Image.Image:
-        """Any Pillow mode → an opaque L, RGB or F (grey, already in [0, 1]) image of the same size."""
+        """Any Pillow mode → an opaque image of the same size: L, RGB, or F (grey, in [0, 1])."""
         if image.mode.startswith("I") or image.mode == "F":
             return self._flatten_deep(image, bits)
         if image.has_transparency_data:
@@ -202,11 +206,11 @@ class _Conversion:
         return image.convert("L" if image.mode == "1" else "RGB")
 
     def _flatten_deep(self, image: Image.Image, bits: int) -> Image.Image:
-        """16- and 32-bit integers are scaled by their type's range; floats must be in [0, 1]."""
+        """Scales 16- and 32-bit integers by the range of their type; clips floats to [0, 1]."""
         values = np.asarray(image)
         if values.dtype.kind == "f":
             if not np.isfinite(values).all():
-                raise UnreadableImage("the image holds values that are not finite numbers")
+                raise UnreadableImage("the image contains values that are not finite")
             if values.min() < 0 or values.max() > 1:
                 self.warnings.append("floating-point values outside [0, 1] were clipped")
             grey = np.clip(values, 0, 1)
@@ -238,7 +242,7 @@ class _Conversion:
                 self.warnings.append("colour was converted to grey")
             image = image.convert("L")
         if image.mode == "F":
-            values: NDArray[np.float32] = np.clip(np.asarray(image), 0, 1)  # resampling may overshoot by a rounding error
+            values: NDArray[np.float32] = np.clip(np.asarray(image), 0, 1)  # resampling can overshoot by rounding
             return values[None].repeat(self.spec.channels, axis=0)
         levels = np.asarray(image if image.mode == self.spec.mode else image.convert(self.spec.mode))
         return levels[None] if self.spec.mode == "L" else np.moveaxis(levels, -1, 0)
@@ -250,7 +254,7 @@ def _largest_channel_difference(rgb: NDArray[np.uint8]) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; upright where the EXIF data is damaged."""
+    """The EXIF orientation; upright if the EXIF data is missing or damaged."""
     try:
         return int(image.getexif().get(ExifTag.Orientation, _UPRIGHT))
     except Exception:  # as in ImageFile.decode
@@ -258,12 +262,12 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _integer_bits(image: Image.Image) -> int:
-    """Bits per sample of a deep grey image; Pillow's mode alone is ambiguous."""
+    """Bits per sample of a deep grey image, which Pillow's mode does not determine."""
     samples = getattr(image, "tag_v2", {}).get(ExifTag.BitsPerSample, (_DEEP_BITS,))
     return int(max(samples))
 
 
 def _reason(error: Exception) -> str:
-    """A parser's message on one line, without object addresses."""
+    """A parser's message on one line, at most 200 characters, without object addresses."""
     text = " ".join(str(error).split())
     return text.split(" <")[0][:200] or type(error).__name__

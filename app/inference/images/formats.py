@@ -1,15 +1,15 @@
-"""The image formats that are read: one table of names, media types and file suffixes for the whole project."""
+"""The supported image formats: the only table of names, media types and file suffixes."""
 
 from typing import Final, NamedTuple
 
 
 class ImageFormat(NamedTuple):
-    """A format.
+    """An image format.
 
     Attributes:
-        name: as Pillow calls it.
+        name: Pillow's name for it.
         media_type: as registered with IANA.
-        suffixes: of file names, in lower case, with the dot.
+        suffixes: of file names, in lower case, including the dot.
     """
 
     name: str

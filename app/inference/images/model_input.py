@@ -1,4 +1,4 @@
-"""What a model takes: the shape of its input, decoded images, and batches of them."""
+"""Model input: its shape, decoded images, and batches of them."""
 
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 SIDES: Final = (4, 2048)
-"""The fewest and the most pixels on a side of a model's input."""
+"""Minimum and maximum of the height and width of a model's input, in pixels."""
 
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 """(C, H, W): 8-bit levels from 0 to 255, or float32 in [0, 1]."""
@@ -18,10 +18,10 @@ _WHITE: Final = np.float32(255)
 
 
 class InputSpec(BaseModel):
-    """What an image is converted to before a model sees it: (channels, height, width), float32 in [0, 1].
+    """The input of a model: (channels, height, width), float32 in [0, 1].
 
-    Grey models see ITU-R 601 luma. Images of another size are resampled with an antialiased bilinear
-    filter to exactly height × width; proportions are not kept.
+    For grey models, colour images are converted to ITU-R 601 luma. Images of another size are resampled with an
+    antialiased bilinear filter to exactly height × width; proportions are not kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +46,7 @@ class DecodedImage(NamedTuple):
 
     Attributes:
         pixels: (C, H, W), 8-bit levels or float32 in [0, 1].
-        warnings: short sentences on what was done to the image on the way.
+        warnings: short sentences about changes that decoding made to the image.
     """
 
     pixels: Pixels
@@ -59,15 +59,22 @@ class DecodedImage(NamedTuple):
 
 
 def stack(images: Sequence[DecodedImage]) -> torch.Tensor:
-    """Images of one size as a batch: (N, C, H, W) float32 in [0, 1], contiguous."""
+    """Stacks images.
+
+    Args:
+        images: at least one, all of the same size and colour mode.
+
+    Returns:
+        (N, C, H, W) float32 in [0, 1], contiguous.
+    """
     arrays: list[Pixels] = [image.pixels for image in images]
     if any(array.dtype != np.uint8 for array in arrays):
         arrays = [unit_values(array) for array in arrays]
-    # Scaled together: image by image, this would take as long as decoding.
+    # Scaled in one call: image by image, this would take as long as decoding.
     batch: Pixels = np.concatenate(arrays).reshape(len(arrays), *arrays[0].shape)  # type: ignore[assignment]
     return torch.from_numpy(np.ascontiguousarray(unit_values(batch)))
 
 
 def unit_values(pixels: Pixels) -> NDArray[np.float32]:
-    """8-bit levels as float32 in [0, 1], of the same shape; float32 is returned unchanged."""
+    """8-bit levels divided by 255, as float32 of the same shape; float32 is returned unchanged."""
     return pixels if pixels.dtype == np.float32 else np.divide(pixels, _WHITE, dtype=np.float32)  # type: ignore[return-value]

@@ -1,8 +1,8 @@
-"""Tensors → images that a person can look at: reconstruction, error map, the three side by side.
+"""Tensors to images for people: reconstruction, error map, and both next to the input.
 
-The error map's colours have a fixed scale, the same for every image and model: the position on the scale
-is the square root of a pixel's squared error (mean over channels), 0 black … 0.25 purple … 0.5 red …
-0.75 orange … 1 pale yellow. The root keeps faint errors visible.
+The error map's colour scale is fixed, the same for every image and model. The position on the scale is the square root
+of a pixel's squared error (mean over channels): 0 black … 0.25 purple … 0.5 red … 0.75 orange … 1 pale yellow. The root
+keeps small errors visible.
 """
 
 import struct
@@ -26,20 +26,20 @@ _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR = 0, 2
 _FILTER_UP: Final = 2
 _UINT32: Final = struct.Struct(">I")
-_FASTEST: Final = 0  # of isal's levels; it does compress
+_FASTEST: Final = 0  # ISA-L's fastest level; unlike zlib's level 0 it compresses
 
 
 def to_pixels(values: torch.Tensor) -> NDArray[np.uint8]:
-    """Floats in [0, 1] → 8-bit pixels; values outside are clipped.
+    """Floats in [0, 1] → 8-bit pixels. Values outside are clipped, NaN becomes 0.
 
     Args:
-        values: (…, 1|3, H, W): one image or a whole batch.
+        values: (…, 1|3, H, W), one image or a batch.
 
     Returns:
         (…, H, W) for grey, (…, H, W, 3) for colour.
     """
     scaled = values.numpy() * np.float32(255)
-    np.fmin(np.fmax(np.rint(scaled, out=scaled), 0, out=scaled), 255, out=scaled)  # what is no number becomes black
+    np.fmin(np.fmax(np.rint(scaled, out=scaled), 0, out=scaled), 255, out=scaled)  # fmax replaces NaN
     levels = scaled.astype(np.uint8)
     return levels[..., 0, :, :] if levels.shape[-3] == 1 else np.moveaxis(levels, -3, -1)
 
@@ -50,18 +50,29 @@ def to_image(values: torch.Tensor) -> Image.Image:
 
 
 def error_map(original: torch.Tensor, reconstruction: torch.Tensor) -> NDArray[np.uint8]:
-    """The squared error per pixel, mean over channels, on the fixed colour scale: (H, W, 3) pixels.
+    """The squared error per pixel, mean over channels, on the fixed colour scale.
 
     Args:
         original: (C, H, W) float in [0, 1].
         reconstruction: the same shape.
+
+    Returns:
+        (H, W, 3) 8-bit pixels.
     """
     root = (original - reconstruction).square().mean(dim=0, keepdim=True).sqrt()
     return _SCALE[to_pixels(root)]
 
 
 def side_by_side(original: torch.Tensor, reconstruction: torch.Tensor) -> NDArray[np.uint8]:
-    """(H, 3·W, 3) pixels: what the model saw, its reconstruction, the error map."""
+    """The model's input, the reconstruction and the error map, from left to right.
+
+    Args:
+        original: (C, H, W) float in [0, 1].
+        reconstruction: the same shape.
+
+    Returns:
+        (H, 3·W, 3) 8-bit pixels.
+    """
     images = [to_pixels(part.expand(3, -1, -1)) for part in (original, reconstruction)]
     return np.concatenate([*images, error_map(original, reconstruction)], axis=1)
 
@@ -74,28 +85,28 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 def pngs(pixels: NDArray[np.uint8]) -> list[bytes]:
     """(N, H, W) grey or (N, H, W, 3) colour pixels as N PNG files.
 
-    Every answer carries one: written straight with ISA-L's deflate they cost a sixth of what an image library's
-    encoder does.
+    Most answers contain one. Written directly with ISA-L's deflate they take a sixth of the time of an image library's
+    encoder.
     """
     count, height, width, *channels = pixels.shape
     rows = pixels.reshape(count, height, -1)
-    # Each row is stored as its difference to the row above, which compresses smooth images best.
+    # Each row is stored as its difference from the row above, which compresses smooth images best.
     filtered = np.empty((count, height, rows.shape[2] + 1), dtype=np.uint8)
     filtered[..., 0] = _FILTER_UP
     filtered[:, 0, 1:] = rows[:, 0]
     np.subtract(rows[:, 1:], rows[:, :-1], out=filtered[:, 1:, 1:])
-    begin = _beginning(width, height, _COLOUR if channels else _GREY)
+    begin = _signature_and_header(width, height, _COLOUR if channels else _GREY)
     return [begin + _chunk(b"IDAT", isal_zlib.compress(each, _FASTEST)) + _END for each in filtered]
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    told = kind + content
-    return b"%b%b%b" % (_UINT32.pack(len(content)), told, _UINT32.pack(isal_zlib.crc32(told)))
+def _chunk(chunk_type: bytes, data: bytes) -> bytes:
+    checked = chunk_type + data
+    return b"%b%b%b" % (_UINT32.pack(len(data)), checked, _UINT32.pack(isal_zlib.crc32(checked)))
 
 
 _END: Final = _chunk(b"IEND", b"")
 
 
 @lru_cache
-def _beginning(width: int, height: int, colour_type: int) -> bytes:
+def _signature_and_header(width: int, height: int, colour_type: int) -> bytes:
     return _PNG_SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0))

@@ -16,9 +16,9 @@ from app.inference.images.model_input import DecodedImage
 from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Scored
 from app.inference.serving.refcount import RefCounted
 
-# Switching between Python threads costs more than a light batch. Small PNG files for a model this fast are scored on the
-# event loop, which delays other requests no longer than reading as many requests does. Other formats can hide much work
-# behind a small header.
+# Switching between Python threads takes longer than a light batch. Small PNG files for a model this fast are scored on
+# the event loop, which delays other requests no more than reading the same number of requests does. A small file in
+# another format can take much longer to decode.
 LIGHT_S: Final = 0.004
 _LIGHT_BYTES: Final = 64 * 1024
 _LIGHT_FORMAT: Final = b"\x89PNG"
@@ -29,7 +29,13 @@ Compute: TypeAlias = Callable[[Callable[[], list[BatchOutcome]]], Awaitable[list
 
 @dataclass(frozen=True)
 class CompletedBatch:
-    """What the engine's observer gets after each batch."""
+    """What the engine's observer receives after each forward pass.
+
+    Attributes:
+        model: name of the model.
+        size: number of images that were scored.
+        compute_s: seconds from decoding to encoding.
+    """
 
     model: str
     size: int
@@ -77,21 +83,21 @@ class _Share(NamedTuple):
 
 
 class ServedModel(RefCounted):
-    """A loaded bundle with its queue. Requests that hold a replaced model finish with it.
+    """A loaded bundle with its queue. Requests that use a model which is replaced finish with the old one.
 
     Args:
         scorer: scores its batches.
         max_batch: most images in one forward pass.
-        large_at_once: most large images of it that are decoded at a time.
+        large_at_once: most of its large images that are decoded at the same time.
         light: whether a full batch takes only a few milliseconds.
         compute: runs batches that are not light.
         observe: called on the event loop after every forward pass.
 
     Attributes:
         bundle: the loaded version.
-        references: requests that use it, from look-up to answer.
-        admitted: its images in progress.
-        large_turns: held while a large image of it is decoded.
+        references: number of requests that use it, from look-up to response.
+        admitted: number of its images in progress.
+        large_turns: held while one of its large images is decoded.
     """
 
     def __init__(
@@ -118,14 +124,14 @@ class ServedModel(RefCounted):
         self._drain: asyncio.Task[None] | None = None
 
     async def run(self, contents: Iterable[bytes | DecodedImage], *, encode: bool = False) -> list[BatchOutcome]:
-        """Queues images for the next batches; cancellation drops those that still wait.
+        """Queues images for the next batches; cancellation drops those that are still waiting.
 
         Args:
             contents: image files, or decoded images.
-            encode: whether the reconstructions are wanted as PNG files.
+            encode: whether to encode the reconstructions as PNG files.
 
         Returns:
-            An outcome for each, in the same order.
+            One outcome per image, in the same order.
         """
         images = list(contents)
         if not images:
@@ -146,10 +152,10 @@ class ServedModel(RefCounted):
             self._drain = None
 
     async def _gather(self) -> None:
-        """Lets requests that have already arrived join the next batch, without waiting for others.
+        """Lets requests that have already arrived join the next batch, without waiting for further ones.
 
-        A request in its socket needs two turns of the event loop to get here: one reads it, one admits it.
-        Other models run meanwhile.
+        A request in a socket needs two turns of the event loop to get here: one to read it, one to admit it.
+        Other models run in the meantime.
         """
         seen, most = 0, self._max_batch
         while seen < min(self._untaken, most):

@@ -1,6 +1,6 @@
-"""A batch of images from files to outcomes: decode, one forward pass, p-values, PNG encoding, each in one tight loop.
+"""Scores a batch: decoding, one forward pass, p-values, PNG encoding, each step for all images together.
 
-Done request by request, the same work costs several times as much.
+The same work done request by request takes several times as long.
 """
 
 import time
@@ -19,11 +19,13 @@ from app.inference.images.model_input import DecodedImage, stack
 from app.inference.images.plain_png import read_plain_pngs
 from app.inference.images.rendering import png, pngs, to_pixels
 
-# Up to these sizes images are decoded and encoded with their batch; larger ones would delay it.
+# Images up to these sizes are decoded and encoded with their batch; larger ones would delay it.
 _SMALL_BYTES: Final = 64 * 1024
 SMALL_PIXELS: Final = 256 * 256
 
-_BELOW_ALL: Final = "the score lies below that of every calibration image: emptier or simpler than what was learned"
+_BELOW_ALL: Final = (
+    "the score lies below that of every calibration image: the image may be emptier or simpler than the training images"
+)
 _ABOVE_ALL: Final = "the score lies above that of every calibration image"
 
 
@@ -31,14 +33,14 @@ class Scored(NamedTuple):
     """The outcome for an image that was scored.
 
     Attributes:
-        images: (N, C, H, W) float32 in [0, 1], the batch that it was scored in.
-        reconstructions: the same shape.
+        images: (N, C, H, W) float32 in [0, 1], the model inputs of its batch.
+        reconstructions: of its batch, the same shape.
         row: its row in the batch.
         png: the reconstruction as a PNG file, if it was encoded with the batch; see :meth:`reconstruction_png`.
-        mse: mean squared difference of the two over channels and pixels.
-        score: the number that the verdict is decided on.
+        mse: mean squared difference of input and reconstruction over channels and pixels.
+        score: the number that is compared with the threshold.
         p_value: conformal p-value of the score, in (0, 1].
-        warnings: what was done to the image before, or looks wrong.
+        warnings: changes that decoding made to the image, and suspected problems.
         queue_s: seconds that the image waited for its batch.
         compute_s: seconds that its batch took.
     """
@@ -61,7 +63,7 @@ class Scored(NamedTuple):
 
     @property
     def reconstruction(self) -> torch.Tensor:
-        """The same shape."""
+        """(C, H, W) float32, the model's reconstruction; values may be outside [0, 1]."""
         return self.reconstructions[self.row]
 
     def reconstruction_png(self) -> bytes:
@@ -70,19 +72,27 @@ class Scored(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """The outcome for an image that could not be scored."""
+    """The outcome for an image that could not be scored.
+
+    Attributes:
+        reason: why; its text is for people.
+    """
 
     reason: InferenceError
 
 
 class Large(NamedTuple):
-    """The outcome for an image that is too large to be decoded with its batch."""
+    """The outcome for an image that is too large to be decoded with its batch.
+
+    Attributes:
+        file: the image file, unchanged.
+    """
 
     file: bytes
 
 
 BatchOutcome: TypeAlias = Scored | Rejected | Large
-"""Of one image in a batch. Large images are decoded elsewhere and come back in a later batch."""
+"""Of one image in a batch. Large images are decoded elsewhere and added to a later batch."""
 
 Outcome: TypeAlias = Scored | Rejected
 """Of one image in a request."""
@@ -92,7 +102,7 @@ class BatchScorer:
     """Scores batches with one bundle. Blocks; one thread at a time.
 
     Args:
-        bundle: of the model.
+        bundle: the model.
         max_pixels: the largest width × height that is decoded.
     """
 
@@ -109,11 +119,11 @@ class BatchScorer:
 
         Args:
             contents: image files, or decoded images.
-            encode: for each, whether its reconstruction is wanted as a PNG file.
-            since: for each, the ``time.perf_counter()`` when it was queued.
+            encode: for each image, whether to encode its reconstruction as a PNG file.
+            since: for each image, the ``time.perf_counter()`` when it was queued.
 
         Returns:
-            An outcome for each, in the same order.
+            One outcome per image, in the same order.
         """
         began = time.perf_counter()
         decoded = self._decode(contents)
@@ -138,8 +148,8 @@ class BatchScorer:
         calibration, reconstructions = self.bundle.calibration, scores.reconstruction
         lowest, highest = calibration.scores[0], calibration.scores[-1]
         rows = [row for row, wanted in enumerate(encode) if wanted]
-        wanted_only = reconstructions if len(rows) == len(reconstructions) else reconstructions[rows]
-        files = iter(pngs(to_pixels(wanted_only)) if rows else ())
+        to_encode = reconstructions if len(rows) == len(reconstructions) else reconstructions[rows]
+        files = iter(pngs(to_pixels(to_encode)) if rows else ())
         compute_s = time.perf_counter() - began
         outcomes: list[Outcome] = []
         columns = zip(decoded, encode, since, scores.mse, scores.score, strict=True)
@@ -171,7 +181,7 @@ class BatchScorer:
         ]
 
     def _decode_file(self, file: bytes, plain: NDArray[np.uint8] | None) -> DecodedImage | Rejected | Large:
-        """Decodes a small file, whose pixels may be known already."""
+        """Decodes a small file; ``plain`` is the result of ``read_plain_pngs`` for it."""
         if plain is not None and plain.shape == self._shape:
             return DecodedImage(plain)
         try:

@@ -1,4 +1,4 @@
-"""The engine: what all models of a process share. It admits images and owns the threads."""
+"""The engine: the queue limit and the threads that all models of a process share."""
 
 import asyncio
 import math
@@ -14,10 +14,9 @@ from app.inference.errors import Overloaded
 from app.inference.serving.batch_queue import LIGHT_S, CompletedBatch, ServedModel
 from app.inference.serving.batch_scorer import SMALL_PIXELS, BatchScorer
 
-_WARM_UP_RUNS: Final = 3  # TorchScript's executor profiles its first calls and then optimises
+_WARM_UP_RUNS: Final = 3  # TorchScript profiles its first calls and then optimises
 
-# Small images share the fixed cost of a forward pass, so large batches pay; of large images, each further one mostly
-# adds memory.
+# Large batches of small images share the fixed cost of a forward pass. With large images they mostly take memory.
 SMALL_BATCH, LARGE_BATCH = 64, 32
 _SMALL_VALUES: Final = 64 * 64
 
@@ -44,7 +43,7 @@ class Engine:
 
     Args:
         max_batch: most images in one forward pass; 0: chosen by the model's input size.
-        queue_size: most images in progress; one more is refused. See :meth:`admit` for several models.
+        queue_size: most images in progress; :meth:`admit` describes how several models share it.
         max_pixels: the largest width × height that is decoded.
         decode_threads: most large images that are decoded at once.
         observe: called on the event loop after every forward pass.
@@ -70,10 +69,10 @@ class Engine:
         self._image_work = ThreadPoolExecutor(decode_threads, thread_name_prefix="image")
 
     def require_room(self, model: ServedModel, images: int = 1) -> None:
-        """Refuses early, before a body is read, what :meth:`admit` would refuse.
+        """Checks the queue before a request's body is read.
 
         Raises:
-            Overloaded: as :meth:`admit`.
+            Overloaded: :meth:`admit` would raise it.
         """
         if self.admitted + images <= self.queue_size:
             return
@@ -83,19 +82,24 @@ class Engine:
         raise Overloaded(f"{self.admitted} images are in progress, {self.queue_size} is the limit")
 
     def admit(self, model: ServedModel, images: int) -> Admission:
-        """Places for a request's images, held by a ``with`` block while they are decoded, scored and rendered.
+        """Reserves places for a request's images; a ``with`` block holds them until the results are rendered.
 
-        One model alone may fill the queue. Where other models have filled it, a model still gets up to its equal
-        share of the places, and one request in any case; the queue shrinks back as the others' images finish.
+        A single model may fill the queue. If other models have filled it, a model still gets up to its equal share of
+        the places, and at least one request. The queue is then over its limit until images of the others finish.
 
         Raises:
-            Overloaded: not enough places; nothing was started.
+            Overloaded: there are not enough places; nothing was started.
         """
         self.require_room(model, images)
         return Admission(self, model, images)
 
     def count(self, model: ServedModel, images: int) -> None:
-        """Adds to the images in progress, or subtracts from them."""
+        """Changes the number of images in progress.
+
+        Args:
+            model: the model that scores them.
+            images: the number to add; negative to subtract.
+        """
         self.admitted += images
         model.admitted += images
         if model.admitted:
@@ -108,22 +112,22 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._forward, work)
 
     async def decode(self, model: ServedModel, work: Callable[[], _T]) -> _T:
-        """Decodes a large image in a thread. One model's images do not fill the threads' queue before another's."""
+        """Decodes a large image in a thread. Images of one model cannot delay those of another by much."""
         async with model.large_turns:
             return await asyncio.get_running_loop().run_in_executor(self._image_work, work)
 
     async def render(self, pixels: int, work: Callable[[], _T]) -> _T:
-        """Encodes results: on the event loop for few pixels, else in a thread."""
+        """Encodes results: on the event loop if there are few pixels, else in a thread."""
         if pixels <= SMALL_PIXELS:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._image_work, work)
 
     async def serve(self, bundle: Bundle) -> ServedModel:
-        """Warms a bundle up for every batch size that matters, and gives it a queue."""
+        """Warms a bundle up for the relevant batch sizes and returns it with a queue of its own."""
         max_batch = self.max_batch or (SMALL_BATCH if math.prod(bundle.spec.shape) <= _SMALL_VALUES else LARGE_BATCH)
 
         def warm_up(size: int) -> float:
-            """Seconds of a forward pass: the minimum of a few runs, since other work may interfere."""
+            """Seconds of a forward pass: the minimum of a few runs, because other work may interfere."""
             seconds = []
             for _ in range(_WARM_UP_RUNS):
                 began = time.perf_counter()

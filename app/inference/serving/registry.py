@@ -1,8 +1,8 @@
-"""The models that a running service holds: loaded on first use, at most so many, replaced when CURRENT changes.
+"""The models in memory: loaded on first use, limited in number, replaced when CURRENT changes.
 
-A replacement is verified and warmed beside the model that serves, then swapped in one assignment. One that
-fails is refused and remembered, and the old model goes on. Where one model too many is asked for, the one that
-was used least recently leaves. What is in use leaves last, and its memory only after its last request.
+A new version is verified and warmed up while the old one serves, then swapped in by one assignment. If it fails, it is
+refused, and the old version continues to serve. If there is no room for another model, the least recently used one is
+evicted; models in use are evicted last, and freed only after their last request.
 """
 
 import asyncio
@@ -24,37 +24,46 @@ from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.engine import Engine
 
 POLL_S: Final = 1.0
+"""Seconds between two polls of the store."""
 
-# A round of the watch looks at every model in memory, and at so many of the refused ones, in turn.
-_REFUSED_A_ROUND: Final = 16
+# Each poll checks every model in memory, but only this many of the refused ones, in turn.
+_REFUSED_PER_POLL: Final = 16
 
-# Nothing that was loaded leaves before those who waited for it had their turn.
-_STAY_S: Final = 0.05
+# A new model is not evicted before the requests that waited for it could use it.
+_MIN_STAY_S: Final = 0.05
 
 _log = structlog.get_logger(__name__)
 
-# The version that CURRENT names and, of a refused one, its files: (name, size, modification time).
-_Footprint = tuple[str, tuple[tuple[str, int, int], ...]]
+# The version that CURRENT names and, for a refused one, its files: (name, size, modification time).
+_DiskState = tuple[str, tuple[tuple[str, int, int], ...]]
 
 
 @dataclass(frozen=True)
 class RefusedVersion:
-    """Why the version that CURRENT names is not the one that serves."""
+    """Why the version that CURRENT names is not served.
+
+    Attributes:
+        model: name of the model.
+        reason: one sentence for a person.
+    """
 
     model: str
     reason: str
 
 
 class ModelRegistry:
-    """Loads models through the engine and keeps them current.
+    """Loads models through the engine and keeps them up to date. Runs on the event loop; only :meth:`manifest` blocks.
 
     Args:
-        store: where versions lie.
-        engine: warms and runs what is loaded.
-        default: the model of requests that name none; loaded at the start, and it stays.
-        max_loaded: most models in memory, at least 2; while a version is replaced there is one more.
-        preload: models to load after the default one, before anybody asks for them.
-        on_change: called after every load, swap, refusal or leave.
+        store: where the versions are.
+        engine: warms models up and runs them.
+        default: the default model; loaded at the start and never evicted.
+        max_loaded: most models in memory, at least 2; one more while a version is replaced.
+        preload: models to load after the default one, before they are requested.
+        on_change: called after every load, swap, refusal or eviction.
+
+    Attributes:
+        starting: whether the default model has not been tried yet.
     """
 
     def __init__(
@@ -73,12 +82,13 @@ class ModelRegistry:
         self._engine = engine
         self._max_loaded = max_loaded
         self._on_change = on_change
-        self._awaited = dict.fromkeys((default, *preload))  # the watch loads these; in this order
+        # Polling loads these, in this order: the default model always, the others until they are loaded.
+        self._to_load = dict.fromkeys((default, *preload))
         self._served: OrderedDict[str, ServedModel] = OrderedDict()  # the least recently used first
         self._refused: dict[str, RefusedVersion] = {}
-        self._seen: dict[str, _Footprint] = {}
-        self._updates: dict[str, asyncio.Task[ServedModel | None]] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._checked: dict[str, _DiskState] = {}  # what was on disk when a model was loaded or refused
+        self._refreshes: dict[str, asyncio.Task[ServedModel | None]] = {}
+        self._load_lock = asyncio.Lock()
 
     @property
     def served(self) -> list[ServedModel]:
@@ -87,7 +97,7 @@ class ModelRegistry:
 
     @property
     def refused(self) -> list[RefusedVersion]:
-        """What was refused and has not been mended since, by name."""
+        """The refused versions that have not been fixed or replaced since, by name."""
         return [self._refused[name] for name in sorted(self._refused)]
 
     def default_served(self) -> ServedModel | None:
@@ -95,15 +105,19 @@ class ModelRegistry:
         return self._served.get(self.default)
 
     def why_unavailable(self, name: str) -> str:
-        """One line for people who wait for a model."""
+        """Why a model is not loaded, as one sentence for a person."""
         if refusal := self._refused.get(name):
             return refusal.reason
         return "the model is being loaded" if self.starting else f"the store has no model named {name!r}"
 
     async def get(self, name: str | None) -> ServedModel:
-        """The model of that name, loading it on first use; the default one for None. Enter it at once to use it.
+        """The model of that name, or the default model; loaded if necessary, once for all concurrent callers.
 
-        However many ask for it, it is loaded once; one who goes away does not stop that.
+        Enter the result's ``with`` block before the next ``await``, so that it is not evicted. Loading continues if a
+        caller is cancelled.
+
+        Args:
+            name: of a model; None: the default model.
 
         Raises:
             UnknownModel: the store has no such model.
@@ -113,10 +127,10 @@ class ModelRegistry:
         if (model := self._served.get(wanted)) is not None:
             self._served.move_to_end(wanted)
             return model
-        # The watch brings the default one, and sees when a refused one is mended: no request tries that again.
+        # Requests do not load the default model or retry a refused one: polling does.
         if wanted == self.default or wanted in self._refused:
             raise ModelUnavailable(self.why_unavailable(wanted))
-        model = await self._update(wanted) if re.fullmatch(NAME_PATTERN, wanted) else None
+        model = await self._refresh(wanted) if re.fullmatch(NAME_PATTERN, wanted) else None
         if model is None and wanted in self._refused:
             raise ModelUnavailable(self.why_unavailable(wanted))
         if model is None:
@@ -124,7 +138,7 @@ class ModelRegistry:
         return model
 
     def manifest(self, name: str) -> Manifest:
-        """The card of what serves under that name, or of what CURRENT names if it is not in memory.
+        """The manifest of the version in memory, or else of the current version in the store. Blocks.
 
         Raises:
             UnknownModel, BundleRejected: as :meth:`ModelStore.manifest`.
@@ -134,120 +148,121 @@ class ModelRegistry:
         return self.store.manifest(name)
 
     async def load_default(self) -> None:
-        """Loads the default model, or notes why it cannot."""
+        """Loads the default model; if that fails, :meth:`why_unavailable` gives the reason."""
         try:
-            await self._update(self.default)
+            await self._refresh(self.default)
         finally:
             self.starting = False
 
     async def watch(self) -> None:
-        """Loads the default model, then those to preload, then follows the store until cancelled."""
+        """Loads the default model and those to preload, then polls the store until cancelled."""
         await self.load_default()
         while True:
-            await self._look_around()
+            await self._poll()
             await asyncio.sleep(POLL_S)
 
-    async def _look_around(self) -> None:
-        """One round: brings up to date what serves or should, and forgets refusals of what has changed since."""
-        in_turn = list(islice((name for name in self._refused if name not in self._served), _REFUSED_A_ROUND))
-        for name in in_turn:
-            self._refused[name] = self._refused.pop(name)
-        watched = dict.fromkeys((*self._awaited, *self._served, *in_turn))
-        refused = set(self._refused)
-        found = await asyncio.to_thread(
-            lambda: {name: _footprint(self.store.root / name, files=name in refused) for name in watched}
+    async def _poll(self) -> None:
+        """Checks the files on disk: refreshes models in memory or to preload, and clears refusals of other models."""
+        refused = list(islice((name for name in self._refused if name not in self._served), _REFUSED_PER_POLL))
+        for name in refused:
+            self._refused[name] = self._refused.pop(name)  # to the end: the next poll checks others
+        names = dict.fromkeys((*self._to_load, *self._served, *refused))
+        with_files = set(self._refused)
+        states = await asyncio.to_thread(
+            lambda: {name: _disk_state(self.store.root / name, files=name in with_files) for name in names}
         )
-        for name, footprint in found.items():
-            if footprint is not None and footprint == self._seen.get(name):
+        for name, state in states.items():
+            if state is not None and state == self._checked.get(name):
                 continue
-            if name in self._served or name in self._awaited:
-                await self._update(name)
+            if name in self._served or name in self._to_load:
+                await self._refresh(name)
             else:
-                self._mended(name)  # or perhaps not: whoever asks for it next will see
+                self._clear_refusal(name)  # the next request for it tries again
 
-    async def _update(self, name: str) -> ServedModel | None:
-        """Brings one model up to what the store says; None where it has none that can serve.
+    async def _refresh(self, name: str) -> ServedModel | None:
+        """Loads the current version of a model unless it is served; None if the model cannot be served.
 
-        Whoever comes while that goes on shares it, and leaves it to the others when cancelled.
+        Concurrent callers share one refresh, which continues if a caller is cancelled.
         """
-        task = self._updates.get(name)
+        task = self._refreshes.get(name)
         if task is None:
-            task = self._updates[name] = asyncio.create_task(self._up_to_date(name))
-            task.add_done_callback(lambda _: self._updates.pop(name))
+            task = self._refreshes[name] = asyncio.create_task(self._refresh_now(name))
+            task.add_done_callback(lambda _: self._refreshes.pop(name))
         return await asyncio.shield(task)
 
-    async def _up_to_date(self, name: str) -> ServedModel | None:
-        """Refusals are remembered, whatever the reason: nothing may end the watch or a request."""
-        footprint = await asyncio.to_thread(_footprint, self.store.root / name, files=True)
+    async def _refresh_now(self, name: str) -> ServedModel | None:
+        """Turns every error into a refusal: an error must not end polling or a request of another model."""
+        state = await asyncio.to_thread(_disk_state, self.store.root / name, files=True)
         try:
             version = await asyncio.to_thread(self.store.current, name)
             await self._serve(name, version)
         except UnknownModel as error:
             if name in self._served:
-                self._refuse(name, f"{name}: the model has left the store; its last version still serves")
-            elif name in self._awaited and name != self.default:
-                self._refuse(name, f"{name}: it was to be preloaded, but {error}")
+                self._refuse(name, f"{name}: the model was removed from the store; its last version is still served")
+            elif name in self._to_load and name != self.default:
+                self._refuse(name, f"{name}: cannot be preloaded: {error}")
             return self._served.get(name)
         except InferenceError as error:
-            self._refuse(name, str(error), footprint)
+            self._refuse(name, str(error), state)
             return self._served.get(name)
-        except Exception as error:  # a full disk, no memory for a large model: the next round tries again
+        except Exception as error:  # a full disk or too little memory, for example: the next poll tries again
             self._refuse(name, f"{name}: cannot be loaded: {error}")
             _log.exception("model refresh failed", model=name)
             return self._served.get(name)
         if name != self.default:
-            self._awaited.pop(name, None)
-        self._seen[name] = (version, ())
-        self._mended(name)
+            self._to_load.pop(name, None)
+        self._checked[name] = (version, ())
+        self._clear_refusal(name)
         return self._served[name]
 
     async def _serve(self, name: str, version: str) -> None:
-        """Loads a version, if it is not the one that serves. Loads take turns: one core's work, and no more memory."""
-        async with self._one_at_a_time:
-            serving = self._served.get(name)
-            if serving is not None and serving.bundle.manifest.version == version:
+        """Loads a version unless it is served. One load at a time, to limit the use of processor and memory."""
+        async with self._load_lock:
+            old = self._served.get(name)
+            if old is not None and old.bundle.manifest.version == version:
                 return
-            if serving is None:
+            if old is None:
                 await self._make_room()
             bundle = await asyncio.to_thread(self.store.load, name, version)
-            fresh = self._served[name] = await self._engine.serve(bundle)
-            fresh.acquire()
-            asyncio.get_running_loop().call_later(_STAY_S, fresh.release)
-            # Full collections over torch's many objects stall every request for 100 ms. What is frozen and leaves is
-            # freed nevertheless: models hold no reference cycles.
+            new = self._served[name] = await self._engine.serve(bundle)
+            new.acquire()
+            asyncio.get_running_loop().call_later(_MIN_STAY_S, new.release)
+            # Full collections over torch's many objects stall all requests for 100 ms, so they are excluded from
+            # collection. Evicted models are freed nevertheless: they contain no reference cycles.
             gc.collect()
             gc.freeze()
-            _log.info("model loaded", model=name, version=version, replaced=serving and serving.bundle.manifest.version)
+            _log.info("model loaded", model=name, version=version, replaced=old and old.bundle.manifest.version)
 
     async def _make_room(self) -> None:
-        """Lets models leave until one more may come; waits for the requests that still use them."""
+        """Evicts models until there is room for another one; waits for the requests that still use them."""
         while len(self._served) >= self._max_loaded:
-            # Of those whose new version was refused there is no other copy.
+            # A model whose new version was refused cannot be loaded again, so it is evicted last.
             others = (name for name in self._served if name != self.default)
             name = min(others, key=lambda name: (name in self._refused, self._served[name].references > 0))
-            leaving = self._served.pop(name)
+            evicted = self._served.pop(name)
             self._on_change()
-            await leaving.wait_until_unused()
-            _log.info("model left memory", model=name, version=leaving.bundle.manifest.version)
+            await evicted.wait_until_unused()
+            _log.info("model left memory", model=name, version=evicted.bundle.manifest.version)
 
-    def _mended(self, name: str) -> None:
+    def _clear_refusal(self, name: str) -> None:
         self._refused.pop(name, None)
         self._on_change()
 
-    def _refuse(self, name: str, reason: str, footprint: _Footprint | None = None) -> None:
-        """Remembers why, until the footprint changes; without one until the next round of the watch."""
-        if footprint is None:
-            self._seen.pop(name, None)
+    def _refuse(self, name: str, reason: str, state: _DiskState | None = None) -> None:
+        """Refuses a version until its files differ from ``state``; without a state, until the next poll."""
+        if state is None:
+            self._checked.pop(name, None)
         else:
-            self._seen[name] = footprint
-        if self._refused.get(name) != RefusedVersion(name, reason):
-            self._refused[name] = RefusedVersion(name, reason)
+            self._checked[name] = state
+        refusal = RefusedVersion(name, reason)
+        if self._refused.get(name) != refusal:
+            self._refused[name] = refusal
             _log.error("model refused", model=name, reason=reason)
             self._on_change()
 
 
-def _footprint(model: Path, *, files: bool) -> _Footprint | None:
-    """None where CURRENT cannot be read or names nothing: then there is nothing to remember."""
+def _disk_state(model: Path, *, files: bool) -> _DiskState | None:
+    """What is on disk; None if CURRENT cannot be read or names a missing version, so that the next poll looks again."""
     try:
         version = (model / CURRENT_FILE).read_text().strip()[:80]
         if not re.fullmatch(VERSION_PATTERN, version):

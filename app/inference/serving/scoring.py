@@ -1,6 +1,6 @@
-"""The scoring use case: a model, images and an operating point in, results out. Every protocol calls it.
+"""The scoring use case, shared by all protocols: ``/score``, ``/v2`` and the Ray job.
 
-``/score``, ``/v2`` and the Ray job parse what they receive, call :func:`score` and render the results.
+Each of them parses its input, calls :func:`score` and renders the results.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ _T = TypeVar("_T")
 
 
 class Results(NamedTuple):
-    """What a request is answered with.
+    """The results of a request.
 
     Attributes:
-        bundle: the version that scored.
-        point: what decides.
+        bundle: the version that scored the images.
+        point: the threshold and its false-alarm rate.
         outcomes: one per image, in the request's order.
     """
 
@@ -60,11 +60,11 @@ async def score(
 
     Args:
         engine: runs the work.
-        model: scores them.
+        model: the model, acquired by the caller.
         images: image files, or decoded images of the model's input size.
-        point: what decides, as the model's bundle gives it for a false-alarm rate.
-        encode: whether the reconstructions are wanted as PNG files.
-        diagnose: whether anomalies are scored once more as negatives, to warn of inverted images.
+        point: the threshold, from :meth:`Bundle.operating_point`.
+        encode: whether to encode the reconstructions as PNG files.
+        diagnose: whether to score the negatives of anomalies too, to warn of inverted images.
     """
     outcomes = await model.run(images, encode=encode)
     finished = outcomes if _all_finished(outcomes) else await _score_large(engine, model, outcomes)
@@ -78,7 +78,7 @@ def _all_finished(outcomes: list[BatchOutcome]) -> TypeGuard[list[Outcome]]:
 
 
 async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchOutcome]) -> list[Outcome]:
-    """Decodes large images in threads, scores them in later batches, and puts them in their places."""
+    """Decodes large images in threads and scores them in later batches; the order of the outcomes is unchanged."""
 
     def decode(file: bytes) -> DecodedImage | Rejected:
         try:
@@ -113,7 +113,7 @@ async def _warn_of_inverted(model: ServedModel, outcomes: list[Outcome]) -> None
 
 
 async def _gather(futures: Sequence[asyncio.Future[_T]]) -> list[_T]:
-    """Their results in order. If one fails, or the caller is cancelled, the others are cancelled."""
+    """The results in order. If a future fails, or the caller is cancelled, the other futures are cancelled."""
     try:
         return [await future for future in futures]
     except BaseException:

@@ -1,4 +1,4 @@
-"""KServe: a custom predictor on the ModelServer, one worker. The Python SDK itself does not batch."""
+"""KServe: a custom predictor on the ModelServer, with one worker. The Python SDK has no batching."""
 
 import argparse
 
@@ -7,20 +7,20 @@ from anomaly import Model
 
 
 class AnomalyModel(kserve.Model):
-    """V1 protocol; a body that is not JSON reaches ``predict`` as the bytes that were sent."""
+    """V1 protocol; ``predict`` receives a body that is not JSON as bytes."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.load()
 
     def load(self) -> bool:
-        """Loads the model; from then on the server is ready."""
+        """Loads the model, which makes the server ready."""
         self.model = Model()
         self.ready = True
         return self.ready
 
     def predict(self, payload, headers=None, response_headers=None):  # noqa: ARG002  KServe's signature
-        """An image file → its answer."""
+        """Image file → answer."""
         return self.model.score([self.model.decode(payload)])[0]
 
 

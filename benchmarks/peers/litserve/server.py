@@ -1,4 +1,4 @@
-"""LitServe: a LitAPI with dynamic batching; one worker on the CPU."""
+"""LitServe: a LitAPI with dynamic batching and one worker on the CPU."""
 
 import argparse
 import base64
@@ -10,7 +10,7 @@ BATCH_TIMEOUT_S = 0.002
 
 
 class AnomalyAPI(litserve.LitAPI):
-    """JSON with the image file in base64; the base class stacks nothing, since our batch is a list."""
+    """JSON with an image file in base64 → answer."""
 
     def setup(self, device):  # noqa: ARG002  LitServe's signature
         """Loads the model in the worker process."""
@@ -21,7 +21,7 @@ class AnomalyAPI(litserve.LitAPI):
         return self.model.decode(base64.b64decode(request["image"]))
 
     def batch(self, inputs):
-        """Keeps the tensors as a list."""
+        """Keeps the list; ``Model`` stacks the tensors."""
         return inputs
 
     def predict(self, images):
@@ -33,7 +33,7 @@ class AnomalyAPI(litserve.LitAPI):
         return outputs
 
     def encode_response(self, output):
-        """LitServe turns it into JSON."""
+        """LitServe converts the answer to JSON."""
         return output
 
 

@@ -1,7 +1,7 @@
-"""The part of a peer's server that is the same for all of them: image to tensor, one forward pass, answer.
+"""Shared code of the peers' servers: image file to tensor, one forward pass, answer.
 
-It gives the answer of our ``POST /score`` for the images of this benchmark, and leaves out what they do not need:
-limits, formats, colour and size warnings, reasons for refusals. That spares the peers work that our service does.
+For the images of this benchmark, the answer is that of our ``POST /score``. Limits, most formats and warnings, and
+error messages are left out, so the peers do less work than our service.
 """
 
 import base64
@@ -15,23 +15,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-MAX_BATCH = 32  # as many as the load has connections: more are never there
+MAX_BATCH = 32  # the number of connections of the load
 
 
 class Model:
-    """A version of the model store: TorchScript file and model card."""
+    """A version from the model store: TorchScript file and manifest."""
 
     def __init__(self, folder: Path | None = None) -> None:
         folder = folder or Path(os.environ["BENCHMARK_BUNDLE"])
         torch.set_num_threads(1)
         self.network = torch.jit.freeze(torch.jit.load(str(folder / "model.pt"), map_location="cpu").eval())
-        self.card = json.loads((folder / "manifest.json").read_text())
-        self.calibration = sorted(self.card["calibration"]["scores"])
-        self.size = (self.card["input"]["width"], self.card["input"]["height"])
+        self.manifest = json.loads((folder / "manifest.json").read_text())
+        self.calibration = sorted(self.manifest["calibration"]["scores"])
+        self.size = (self.manifest["input"]["width"], self.manifest["input"]["height"])
         self.score([torch.zeros(1, *self.size)] * MAX_BATCH)
 
     def decode(self, file: bytes) -> torch.Tensor:
-        """An image file → (1, H, W) float32 in [0, 1]."""
+        """Image file → (1, H, W) float32 in [0, 1]."""
         image = Image.open(io.BytesIO(file)).convert("L")
         if image.size != self.size:
             image = image.resize(self.size, Image.Resampling.BILINEAR)
@@ -50,12 +50,12 @@ class Model:
     def _answer(self, pixels: np.ndarray, mse: float, score: float) -> dict:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-        is_anomaly = score > self.card["threshold"]
+        is_anomaly = score > self.manifest["threshold"]
         at_least = len(self.calibration) - bisect_left(self.calibration, score)
         return {
-            "model": {"name": self.card["name"], "version": self.card["version"]},
-            "threshold": self.card["threshold"],
-            "false_alarm_rate": self.card["false_alarm_rate"],
+            "model": {"name": self.manifest["name"], "version": self.manifest["version"]},
+            "threshold": self.manifest["threshold"],
+            "false_alarm_rate": self.manifest["false_alarm_rate"],
             "results": [
                 {
                     "status": "scored",
@@ -73,7 +73,10 @@ class Model:
 
     def _warnings(self, score: float) -> list[str]:
         if score < self.calibration[0]:
-            return ["the score lies below that of every calibration image: emptier or simpler than what was learned"]
+            return [
+                "the score lies below that of every calibration image: "
+                "the image may be emptier or simpler than the training images"
+            ]
         if score > self.calibration[-1]:
             return ["the score lies above that of every calibration image"]
         return []

@@ -1,4 +1,4 @@
-"""Publishes one version after the other; run by test_store beside others that write.
+"""Publishes versions one after another. ``test_store`` runs it concurrently with other writers.
 
 Usage: python -m tests.inference.bundles.publish STORE VERSIONS
 """

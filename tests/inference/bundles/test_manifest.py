@@ -1,3 +1,5 @@
+"""The manifest: its seal, its schema version and its consistency."""
+
 import json
 import random
 
@@ -13,13 +15,13 @@ def raw() -> bytes:
     return make_bundle("m")[0].to_bytes()
 
 
-def test_round_trip(raw: bytes) -> None:
+def test_manifest_round_trip(raw: bytes) -> None:
     manifest = Manifest.from_bytes(raw)
     assert manifest.to_bytes() == raw
     assert json.loads(raw)["calibration"]["scores"] == sorted(manifest.calibration.scores)
 
 
-def test_every_flipped_bit_is_noticed(raw: bytes) -> None:
+def test_flipped_bits_are_detected(raw: bytes) -> None:
     positions = random.Random(0).sample(range(len(raw) * 8), 1500)
     for position in positions:
         damaged = bytearray(raw)
@@ -28,20 +30,20 @@ def test_every_flipped_bit_is_noticed(raw: bytes) -> None:
             Manifest.from_bytes(bytes(damaged))
 
 
-def test_every_truncation_is_noticed(raw: bytes) -> None:
+def test_truncation_is_detected(raw: bytes) -> None:
     for length in [0, 1, len(raw) // 2, len(raw) - 2, len(raw) - 1]:
         with pytest.raises(BundleRejected, match=r"^manifest\.json "):
             Manifest.from_bytes(raw[:length])
 
 
 @pytest.mark.parametrize("version", ["0", "2", '"1"', "null"])
-def test_another_schema_version_is_refused_by_number(raw: bytes, version: str) -> None:
+def test_unsupported_schema_version_is_refused(raw: bytes, version: str) -> None:
     other = raw.replace(b'"schema_version": 1', b'"schema_version": ' + version.encode())
-    with pytest.raises(BundleRejected, match=r"schema version .*this program reads version 1"):
+    with pytest.raises(BundleRejected, match=r"schema version .*this program supports version 1"):
         Manifest.from_bytes(other)
 
 
-def test_contradictions_are_refused_even_under_a_good_seal() -> None:
+def test_contradictions_are_refused_even_with_a_valid_seal() -> None:
     manifest, _ = make_bundle("m")
     for update, message in (
         ({"threshold": manifest.threshold / 2}, "threshold is"),
@@ -53,15 +55,15 @@ def test_contradictions_are_refused_even_under_a_good_seal() -> None:
             Manifest.from_bytes(manifest.model_copy(update=update).to_bytes())
 
 
-def test_calibration_scores_must_be_sorted_and_counted() -> None:
+def test_calibration_scores_must_be_sorted_and_match_their_number() -> None:
     manifest, _ = make_bundle("m")
     record = manifest.calibration
-    for broken in (
+    for invalid in (
         record.model_copy(update={"size": 5}),
         record.model_copy(update={"scores": record.scores[::-1]}),
     ):
         with pytest.raises(BundleRejected, match=r"manifest\.json is not valid: calibration"):
-            Manifest.from_bytes(manifest.model_copy(update={"calibration": broken}).to_bytes())
+            Manifest.from_bytes(manifest.model_copy(update={"calibration": invalid}).to_bytes())
 
 
 def test_split_parts_must_be_disjoint() -> None:

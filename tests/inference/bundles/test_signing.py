@@ -1,4 +1,4 @@
-"""What a trusted store refuses, and that it refuses before anything of the version is run."""
+"""A store with trusted keys refuses versions without a valid signature, before any of their code runs."""
 
 import shutil
 import subprocess
@@ -23,20 +23,20 @@ def key() -> SigningKey:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ModelStore:
-    """An ordinary store: nothing is signed yet."""
+    """A store with two unsigned models."""
     store = ModelStore(tmp_path / "store")
     for name, seed in (("m", 1), ("other", 2)):
         store.publish(*make_bundle(name, seed=seed, version="v1"))
     return store
 
 
-def trusting(store: ModelStore, *keys: SigningKey) -> ModelStore:
+def trusting_store(store: ModelStore, *keys: SigningKey) -> ModelStore:
     return ModelStore(store.root, TrustedKeys([key.public for key in keys]))
 
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The archives that were run."""
+    """The archives that were loaded, which runs their code."""
     archives: list[bytes] = []
     load = torchscript.load
 
@@ -49,6 +49,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def refusal(store: ModelStore, name: str = "m") -> str:
+    """Why version v1 of a model can be neither loaded nor activated, without the prefix ``name/v1``."""
     with pytest.raises(BundleRejected) as caught:
         store.load(name, "v1")
     text = str(caught.value)
@@ -59,109 +60,111 @@ def refusal(store: ModelStore, name: str = "m") -> str:
     return text.removeprefix(f"{name}/v1: ")
 
 
-def test_what_a_trusted_key_has_signed_is_loaded(store: ModelStore, key: SigningKey) -> None:
+def test_version_signed_with_a_trusted_key_is_loaded(store: ModelStore, key: SigningKey) -> None:
     store.sign("m", "v1", key)
-    trusted = trusting(store, key)
+    trusted = trusting_store(store, key)
     assert trusted.load("m", "v1").manifest == store.load("m", "v1").manifest
     assert trusted.manifest("m") == store.manifest("m")
     trusted.activate("m", "v1")
 
 
-def test_no_signature(store: ModelStore, key: SigningKey, loaded: list[bytes]) -> None:
-    assert refusal(trusting(store, key)).startswith("manifest.sig is missing")
+def test_missing_signature(store: ModelStore, key: SigningKey, loaded: list[bytes]) -> None:
+    assert refusal(trusting_store(store, key)).startswith("manifest.sig is missing")
     with pytest.raises(BundleRejected, match=r"^m/v1: manifest\.sig is missing"):
-        trusting(store, key).manifest("m")
+        trusting_store(store, key).manifest("m")
     assert loaded == []
 
 
-def test_another_key(store: ModelStore, key: SigningKey, loaded: list[bytes]) -> None:
-    stranger = SigningKey.generate()
-    store.sign("m", "v1", stranger)
-    assert stranger.id in refusal(trusting(store, key))
+def test_signature_of_an_untrusted_key(store: ModelStore, key: SigningKey, loaded: list[bytes]) -> None:
+    untrusted = SigningKey.generate()
+    store.sign("m", "v1", untrusted)
+    assert untrusted.id in refusal(trusting_store(store, key))
     assert loaded == []
 
 
-def test_another_key_under_the_name_of_the_trusted_one(store: ModelStore, key: SigningKey, loaded: list[bytes]) -> None:
-    stranger = SigningKey.generate()
-    store.sign("m", "v1", stranger)
+def test_signature_of_an_untrusted_key_with_a_trusted_key_id(
+    store: ModelStore, key: SigningKey, loaded: list[bytes]
+) -> None:
+    untrusted = SigningKey.generate()
+    store.sign("m", "v1", untrusted)
     file = store.root / "m" / "v1" / "manifest.sig"
-    file.write_bytes(file.read_bytes().replace(stranger.id.encode(), key.id.encode()))
-    assert refusal(trusting(store, key)) == "manifest.json is not what was signed: manifest.sig does not fit it"
+    file.write_bytes(file.read_bytes().replace(untrusted.id.encode(), key.id.encode()))
+    assert refusal(trusting_store(store, key)) == "manifest.json does not match its signature in manifest.sig"
     assert loaded == []
 
 
 @pytest.mark.parametrize("file", ["model.pt", "report/loss.png"])
-def test_a_changed_file_and_a_manifest_that_vouches_for_it(
+def test_changed_file_with_its_checksum_in_the_manifest(
     file: str, store: ModelStore, key: SigningKey, loaded: list[bytes]
 ) -> None:
-    """What checksums alone let pass: whoever can write one file can write the other."""
+    """Checksums alone do not detect this: whoever can write the file can also write the manifest."""
     store.sign("m", "v1", key)
     manifest, files = store.manifest("m"), make_bundle("m", seed=9)[1]
     content = files["model.pt"]
     records = {**manifest.files, file: file_record(content)}
     directory = store.root / "m" / "v1"
     (directory / file).write_bytes(content)
-    assert refusal(trusting(store, key)).startswith(f"{file} ")
+    assert refusal(trusting_store(store, key)).startswith(f"{file} ")
     (directory / "manifest.json").write_bytes(manifest.model_copy(update={"files": records}).to_bytes())
-    store.manifest("m")  # its seal is in order
+    store.manifest("m")  # its seal is valid
     loaded.clear()
-    assert refusal(trusting(store, key)).startswith("manifest.json is not what was signed")
+    assert refusal(trusting_store(store, key)).startswith("manifest.json does not match its signature")
     assert loaded == []
 
 
-def test_the_signed_manifest_of_another_model(store: ModelStore, key: SigningKey, loaded: list[bytes]) -> None:
+def test_signed_files_of_another_model(store: ModelStore, key: SigningKey, loaded: list[bytes]) -> None:
     store.sign("other", "v1", key)
     shutil.rmtree(store.root / "m" / "v1")
     shutil.copytree(store.root / "other" / "v1", store.root / "m" / "v1")
-    assert refusal(trusting(store, key)) == "manifest.json belongs to other/v1, but lies in m/v1"
+    assert refusal(trusting_store(store, key)) == "manifest.json belongs to other/v1, but is in the folder m/v1"
     assert loaded == []
 
 
-def test_an_old_version_under_the_name_of_a_new_one(store: ModelStore, key: SigningKey) -> None:
+def test_signed_files_of_an_old_version_under_the_name_of_a_new_one(store: ModelStore, key: SigningKey) -> None:
     store.publish(*make_bundle("m", seed=3, version="v2"), key)
     store.sign("m", "v1", key)
     shutil.rmtree(store.root / "m" / "v2")
     shutil.copytree(store.root / "m" / "v1", store.root / "m" / "v2")
     with pytest.raises(BundleRejected, match=r"^m/v2: manifest\.json belongs to m/v1"):
-        trusting(store, key).load("m", "v2")
+        trusting_store(store, key).load("m", "v2")
 
 
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", "manifest.sig is no signature"),
-        (b"\xff\xfe", "manifest.sig is no signature"),
-        (b"ed25519 abc", "manifest.sig is no signature"),
-        (b"ed25519 abc !!!!", "manifest.sig is no signature"),
-        (b"rsa abc AAAA", "manifest.sig is of the kind 'rsa'"),
+        (b"", "manifest.sig is not a valid signature"),
+        (b"\xff\xfe", "manifest.sig is not a valid signature"),
+        (b"ed25519 abc", "manifest.sig is not a valid signature"),
+        (b"ed25519 abc !!!!", "manifest.sig is not a valid signature"),
+        (b"rsa abc AAAA", "manifest.sig uses the algorithm 'rsa'"),
         (b"a" * 5000, "manifest.sig is larger than"),
     ],
 )
-def test_what_is_no_signature(content: bytes, text: str, store: ModelStore, key: SigningKey) -> None:
+def test_malformed_signature(content: bytes, text: str, store: ModelStore, key: SigningKey) -> None:
     (store.root / "m" / "v1" / "manifest.sig").write_bytes(content)
-    assert refusal(trusting(store, key)).startswith(text)
+    assert refusal(trusting_store(store, key)).startswith(text)
 
 
-def test_a_manifest_is_not_read_before_its_signature(store: ModelStore, key: SigningKey) -> None:
+def test_signature_is_verified_before_the_manifest_is_parsed(store: ModelStore, key: SigningKey) -> None:
     store.sign("m", "v1", key)
     (store.root / "m" / "v1" / "manifest.json").write_bytes(b"[" * 100_000)
-    assert refusal(trusting(store, key)).startswith("manifest.json is not what was signed")
+    assert refusal(trusting_store(store, key)).startswith("manifest.json does not match its signature")
 
 
-def test_two_keys_while_one_replaces_the_other(store: ModelStore, key: SigningKey) -> None:
-    successor = SigningKey.generate()
+def test_key_rotation(store: ModelStore, key: SigningKey) -> None:
+    new = SigningKey.generate()
     store.sign("m", "v1", key)
-    store.sign("other", "v1", successor)
-    both = trusting(store, key, successor)
+    store.sign("other", "v1", new)
+    both = trusting_store(store, key, new)
     for name in ("m", "other"):
         both.load(name, "v1")
-    store.sign("m", "v1", successor)
-    trusting(store, successor).load("m", "v1")
-    assert refusal(trusting(store, key)).startswith("manifest.sig was made with key")
+    store.sign("m", "v1", new)
+    trusting_store(store, new).load("m", "v1")
+    assert refusal(trusting_store(store, key)).startswith("manifest.sig was made with key")
 
 
-def test_published_with_its_signature(store: ModelStore, key: SigningKey) -> None:
-    trusted = trusting(store, key)
+def test_publishing_with_and_without_a_signature(store: ModelStore, key: SigningKey) -> None:
+    trusted = trusting_store(store, key)
     trusted.publish(*make_bundle("m", version="v2"), key)
     assert trusted.load("m", trusted.current("m")).manifest.version == "v2"
     with pytest.raises(BundleRejected, match=r"manifest\.sig is missing"):
@@ -169,9 +172,7 @@ def test_published_with_its_signature(store: ModelStore, key: SigningKey) -> Non
     assert store.current("m") == "v2"
 
 
-def test_what_is_broken_or_absent_is_not_signed_and_nothing_is_run(
-    store: ModelStore, key: SigningKey, loaded: list[bytes]
-) -> None:
+def test_signing_a_changed_or_missing_version_fails(store: ModelStore, key: SigningKey, loaded: list[bytes]) -> None:
     model = store.root / "m" / "v1" / "model.pt"
     model.write_bytes(model.read_bytes()[:-1] + b"?")
     with pytest.raises(BundleRejected, match=r"^m/v1: model\.pt "):
@@ -185,15 +186,15 @@ def test_what_is_broken_or_absent_is_not_signed_and_nothing_is_run(
 
 
 class TestKeys:
-    def test_a_comma_list_a_file_and_pem(self, key: SigningKey) -> None:
+    def test_public_keys_as_comma_list_file_and_pem(self, key: SigningKey) -> None:
         other = SigningKey.generate()
         assert parse_public_keys(f" {key.public}, {other.public},") == (key.public, other.public)
         assert parse_public_keys(f"# ours\n{key.public}  # gate 1\n\n{other.public}\n") == (key.public, other.public)
         assert parse_public_keys((key.public_pem() + other.public_pem()).decode()) == (key.public, other.public)
 
-    def test_keys_that_openssl_makes(self, tmp_path: Path, store: ModelStore) -> None:
+    def test_keys_made_by_openssl(self, tmp_path: Path, store: ModelStore) -> None:
         if shutil.which("openssl") is None:
-            pytest.skip("there is no openssl")
+            pytest.skip("openssl is not installed")
         private = tmp_path / "private.pem"
         subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True)
         public = subprocess.run(
@@ -202,18 +203,18 @@ class TestKeys:
         store.sign("m", "v1", SigningKey.from_pem(private.read_bytes()))
         ModelStore(store.root, TrustedKeys(parse_public_keys(public))).load("m", "v1")
 
-    def test_a_key_pair_survives_its_files(self, key: SigningKey) -> None:
-        again = SigningKey.from_pem(key.to_pem())
-        assert (again.id, again.public) == (key.id, key.public)
+    def test_private_key_round_trip(self, key: SigningKey) -> None:
+        read = SigningKey.from_pem(key.to_pem())
+        assert (read.id, read.public) == (key.id, key.public)
 
-    def test_a_private_key_is_neither_trusted_nor_quoted(self, key: SigningKey) -> None:
+    def test_private_key_instead_of_a_public_one_is_not_accepted_or_quoted(self, key: SigningKey) -> None:
         secret = key.to_pem().decode().splitlines()[1]
         for text in (key.to_pem().decode(), secret):
             with pytest.raises(UnusableKey) as caught:
                 parse_public_keys(text)
             assert secret[-20:] not in str(caught.value)
 
-    def test_other_kinds_of_keys_are_refused(self) -> None:
+    def test_keys_of_other_algorithms_are_not_accepted(self) -> None:
         for private in (rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())):
             public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
             with pytest.raises(UnusableKey):
@@ -221,9 +222,9 @@ class TestKeys:
             with pytest.raises(UnusableKey, match="not Ed25519"):
                 SigningKey.from_pem(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
-    def test_nothing_is_no_key(self) -> None:
+    def test_empty_or_invalid_key(self) -> None:
         assert parse_public_keys("# nothing\n,") == ()
         with pytest.raises(UnusableKey):
             TrustedKeys(())
-        with pytest.raises(UnusableKey, match="no private key in PEM"):
+        with pytest.raises(UnusableKey, match="not a private key in PEM format"):
             SigningKey.from_pem(b"nonsense")

@@ -1,3 +1,5 @@
+"""The model store: atomic publication, activation and removal of leftovers, also with several writers."""
+
 import os
 import re
 import uuid
@@ -12,13 +14,13 @@ from tests import warm
 from tests.support import ROOT, make_bundle
 
 NOBODY = 65534
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # two threads on a busy machine wait for each other
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # on a busy machine, threads wait for each other
 
 
-def start(program: str, store: Path, count: int) -> warm.Process:
-    """Runs a program beside this file in a process of its own."""
-    log = store.parent / f"{uuid.uuid4()}.log"
-    return warm.Process(f"tests.inference.bundles.{program}", str(store), str(count), cwd=ROOT, env=ONE_THREAD, log=log)
+def start(program: str, *arguments: object, log_folder: Path) -> warm.Process:
+    """Starts a program from this folder in a process of its own."""
+    module, log = f"tests.inference.bundles.{program}", log_folder / f"{uuid.uuid4()}.log"
+    return warm.Process(module, *map(str, arguments), cwd=ROOT, env=ONE_THREAD, log=log)
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def empty_store(tmp_path: Path) -> ModelStore:
     return ModelStore(tmp_path / "store")
 
 
-def test_publish_then_load(empty_store: ModelStore) -> None:
+def test_published_version_can_be_loaded(empty_store: ModelStore) -> None:
     manifest, files = make_bundle("m")
     directory = empty_store.publish(manifest, files)
     assert empty_store.names() == ["m"]
@@ -37,7 +39,7 @@ def test_publish_then_load(empty_store: ModelStore) -> None:
     assert (directory.parent / "CURRENT").read_text() == f"{manifest.version}\n"
 
 
-def test_a_file_comes_as_the_manifest_knows_it_or_not_at_all(empty_store: ModelStore) -> None:
+def test_files_are_compared_with_the_manifest(empty_store: ModelStore) -> None:
     manifest, files = make_bundle("m")
     directory = empty_store.publish(manifest, files)
     assert {name: empty_store.file(manifest, name) for name in files} == files
@@ -50,7 +52,7 @@ def test_a_file_comes_as_the_manifest_knows_it_or_not_at_all(empty_store: ModelS
         empty_store.file(manifest, "report/loss.png")
 
 
-def test_the_version_published_last_is_current_and_current_can_be_set_back(empty_store: ModelStore) -> None:
+def test_last_published_version_is_current_unless_current_is_edited(empty_store: ModelStore) -> None:
     first, second = make_bundle("m", seed=1), make_bundle("m", seed=2)
     empty_store.publish(*first)
     directory = empty_store.publish(*second)
@@ -59,21 +61,21 @@ def test_the_version_published_last_is_current_and_current_can_be_set_back(empty
     assert empty_store.current("m") == first[0].version
 
 
-def test_an_absent_store_has_no_models(empty_store: ModelStore) -> None:
+def test_missing_store_has_no_models(empty_store: ModelStore) -> None:
     assert empty_store.names() == []
     with pytest.raises(UnknownModel, match="no model named 'm'"):
         empty_store.current("m")
 
 
 @pytest.mark.parametrize("name", ["..", "../m", "m/../m", "/etc", "", "m\n", ".hidden", "a" * 65, "m\0"])
-def test_names_cannot_leave_the_store(empty_store: ModelStore, name: str) -> None:
+def test_model_names_cannot_leave_the_store(empty_store: ModelStore, name: str) -> None:
     empty_store.publish(*make_bundle("m"))
     with pytest.raises(UnknownModel):
         empty_store.current(name)
 
 
 @pytest.mark.parametrize("text", ["", "..", "../..", "no-such-version", "a/b", "\x00\xff", "x" * 5000])
-def test_a_broken_current_is_refused_in_one_line(empty_store: ModelStore, text: str) -> None:
+def test_invalid_current_is_refused_in_one_line(empty_store: ModelStore, text: str) -> None:
     directory = empty_store.publish(*make_bundle("m"))
     (directory.parent / "CURRENT").write_text(text, encoding="latin-1")
     with pytest.raises(BundleRejected, match=r"^m/CURRENT ") as caught:
@@ -81,31 +83,31 @@ def test_a_broken_current_is_refused_in_one_line(empty_store: ModelStore, text: 
     assert "\n" not in str(caught.value)
 
 
-def test_what_does_not_verify_is_not_made_current(empty_store: ModelStore) -> None:
-    good, (manifest, files) = make_bundle("m", seed=1), make_bundle("m", seed=2)
-    empty_store.publish(*good)
+def test_version_that_fails_verification_is_not_published(empty_store: ModelStore) -> None:
+    valid, (manifest, files) = make_bundle("m", seed=1), make_bundle("m", seed=2)
+    empty_store.publish(*valid)
     with pytest.raises(BundleRejected, match=r"report/loss\.png"):
         empty_store.publish(manifest, {**files, "report/loss.png": b"another"})
-    assert empty_store.current("m") == good[0].version
+    assert empty_store.current("m") == valid[0].version
     assert not (empty_store.root / "m" / manifest.version).exists()
 
 
-def test_files_and_manifest_must_agree(empty_store: ModelStore) -> None:
+def test_published_files_must_match_the_manifest(empty_store: ModelStore) -> None:
     manifest, files = make_bundle("m")
-    with pytest.raises(ValueError, match="exactly the files"):
+    with pytest.raises(ValueError, match="must list exactly the files"):
         empty_store.publish(manifest, {**files, "extra": b""})
 
 
-@pytest.mark.parametrize("program", ["publish_and_die", "activate_and_die"])
-def test_killed_writers_never_break_the_store(program: str, tmp_path: Path) -> None:
-    process = start(program, tmp_path / "store", 60)
+@pytest.mark.parametrize("operation", ["publish", "activate"])
+def test_killed_writers_leave_the_store_consistent(operation: str, tmp_path: Path) -> None:
+    process = start("kill_writers", operation, tmp_path / "store", 60, log_folder=tmp_path)
     assert process.wait() == 0, process.log.read_text()
     assert int(process.log.read_text()) == 60
 
 
-def test_two_publishers_at_once(tmp_path: Path) -> None:
+def test_concurrent_publishers(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "store")
-    for publisher in [start("publish", store.root, 8) for _ in range(2)]:
+    for publisher in [start("publish", store.root, 8, log_folder=tmp_path) for _ in range(2)]:
         assert publisher.wait() == 0, publisher.log.read_text()
     versions = sorted(path.name for path in (store.root / "m").iterdir() if path.is_dir())
     assert len(versions) == 16
@@ -119,13 +121,13 @@ class TestActivate:
     def versions(self, empty_store: ModelStore) -> list[str]:
         return [empty_store.publish(*make_bundle("m", seed=seed)).name for seed in (1, 2)]
 
-    def test_back_and_forth(self, empty_store: ModelStore, versions: list[str]) -> None:
+    def test_rollback_and_its_undoing(self, empty_store: ModelStore, versions: list[str]) -> None:
         for version in (*versions, versions[1], versions[0]):
             empty_store.activate("m", version)
             assert empty_store.current("m") == version
             assert (empty_store.root / "m" / "CURRENT").read_text() == f"{version}\n"
 
-    def test_what_does_not_verify_is_refused_and_current_untouched(
+    def test_version_that_fails_verification_is_not_activated(
         self, empty_store: ModelStore, versions: list[str]
     ) -> None:
         current = empty_store.root / "m" / "CURRENT"
@@ -138,7 +140,7 @@ class TestActivate:
         assert current.read_text() == f"{versions[1]}\n"
         assert (current.stat().st_ino, current.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
-    def test_a_broken_or_lost_current_is_mended(self, empty_store: ModelStore, versions: list[str]) -> None:
+    def test_invalid_or_missing_current_is_replaced(self, empty_store: ModelStore, versions: list[str]) -> None:
         current = empty_store.root / "m" / "CURRENT"
         current.write_text("nonsense")
         empty_store.activate("m", versions[0])
@@ -150,21 +152,21 @@ class TestActivate:
         assert empty_store.current("m") == versions[1]
 
     @pytest.mark.parametrize("version", ["", "..", "../m", "CURRENT", ".lock", "20200101T000000Z-000000"])
-    def test_only_versions_of_the_model(self, empty_store: ModelStore, versions: list[str], version: str) -> None:
+    def test_unknown_version(self, empty_store: ModelStore, versions: list[str], version: str) -> None:
         with pytest.raises(UnknownVersion, match="m has no version"):
             empty_store.activate("m", version)
         assert empty_store.current("m") == versions[1]
 
     @pytest.mark.parametrize("name", ["other", "..", "../m", ""])
-    def test_only_models_of_the_store(self, empty_store: ModelStore, versions: list[str], name: str) -> None:
+    def test_unknown_model(self, empty_store: ModelStore, versions: list[str], name: str) -> None:
         with pytest.raises(UnknownModel):
             empty_store.activate(name, versions[0])
         assert sorted(path.name for path in empty_store.root.iterdir()) == ["m"]
 
-    def test_racing_with_a_publisher(self, empty_store: ModelStore, versions: list[str]) -> None:
-        """Both take turns: every write of either is whole, and the last one stands."""
+    def test_concurrent_publisher(self, empty_store: ModelStore, versions: list[str], tmp_path: Path) -> None:
+        """A lock serializes them: every write is complete, and the last one counts."""
         activated = 0
-        publisher = start("publish", empty_store.root, 8)
+        publisher = start("publish", empty_store.root, 8, log_folder=tmp_path)
         while publisher.poll() is None:
             empty_store.activate("m", versions[activated % 2])
             assert empty_store.current("m") in empty_store.versions("m")
@@ -177,7 +179,7 @@ class TestActivate:
         assert not [path for path in (empty_store.root / "m").iterdir() if path.name.startswith(".publishing")]
 
 
-def test_contents_are_what_was_published(empty_store: ModelStore) -> None:
+def test_contents_list_published_models_and_versions(empty_store: ModelStore) -> None:
     assert empty_store.contents() == {}
     first, second = (empty_store.publish(*make_bundle("m", seed=seed)).name for seed in (1, 2))
     other = empty_store.publish(*make_bundle("a"))
@@ -191,7 +193,7 @@ def test_contents_are_what_was_published(empty_store: ModelStore) -> None:
 
 @pytest.fixture
 def unprivileged() -> Iterator[None]:
-    """Root may write anywhere; step down so that permissions count."""
+    """Drops root's privileges, because root ignores file permissions."""
     if os.geteuid() != 0:
         yield
         return
@@ -215,22 +217,20 @@ def read_only_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelS
             path.chmod(0o755)
 
 
-def test_a_read_only_store_is_read_and_refuses_to_publish_in_one_line(
-    read_only_store: ModelStore, unprivileged: None
-) -> None:
+def test_read_only_store_can_be_read_but_not_written(read_only_store: ModelStore, unprivileged: None) -> None:
     version = read_only_store.current("m")
     read_only_store.load("m", version)
     for name in ("m", "another"):
-        with pytest.raises(StoreNotWritable, match=re.escape("Permission denied; the store is as it was")):
+        with pytest.raises(StoreNotWritable, match="Permission denied; the store is unchanged"):
             read_only_store.publish(*make_bundle(name, seed=2))
         with pytest.raises(StoreNotWritable):
             read_only_store.prepare(name)
-    with pytest.raises(StoreNotWritable, match="Permission denied; the store is as it was"):
+    with pytest.raises(StoreNotWritable, match="Permission denied; the store is unchanged"):
         read_only_store.activate("m", version)
     assert read_only_store.current("m") == version
 
 
-def test_a_store_that_is_a_file_refuses_to_publish(tmp_path: Path) -> None:
+def test_publishing_fails_if_the_store_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("")
-    with pytest.raises(StoreNotWritable, match="the store is as it was"):
+    with pytest.raises(StoreNotWritable, match="the store is unchanged"):
         ModelStore(tmp_path / "store").publish(*make_bundle("m"))

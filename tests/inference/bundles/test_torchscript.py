@@ -1,3 +1,5 @@
+"""TorchScript archives: the same results after loading, and nothing of this machine in them."""
+
 import io
 import os
 import platform
@@ -20,7 +22,7 @@ def _model() -> ScoredAutoencoder:
     return ScoredAutoencoder(DenseAutoencoder((1, 8, 8), (16,), 4, linear_code=False), Mse())
 
 
-def test_loaded_archive_computes_what_the_module_does() -> None:
+def test_loaded_archive_gives_the_results_of_the_module() -> None:
     model, images = _model(), torch.rand(5, 1, 8, 8)
     expected = model.eval()(images)
     got = torchscript.load(torchscript.dump(model))(images)
@@ -28,18 +30,18 @@ def test_loaded_archive_computes_what_the_module_does() -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_one_image_and_a_batch_take_different_kernels_to_the_same_result() -> None:
+def test_single_images_and_batches_use_different_kernels_with_equal_results() -> None:
     model, images = _model(), torch.rand(33, 1, 8, 8)
     loaded = torchscript.load(torchscript.dump(model))
-    together, alone = loaded(images), [loaded(image[None]) for image in images]
-    for many, ones in zip(together, zip(*alone, strict=True), strict=True):
-        torch.testing.assert_close(many, torch.cat(ones), rtol=1e-5, atol=1e-6)
+    batch, singles = loaded(images), [loaded(image[None]) for image in images]
+    for of_batch, of_singles in zip(batch, zip(*singles, strict=True), strict=True):
+        torch.testing.assert_close(of_batch, torch.cat(of_singles), rtol=1e-5, atol=1e-6)
     if platform.machine() == "x86_64":
         assert _kernels(loaded, images) >= {"mkldnn::_linear_pointwise"}
         assert not {kernel for kernel in _kernels(loaded, images[:1]) if kernel.startswith("mkldnn")}
 
 
-def test_a_network_with_convolutions_is_left_to_torch() -> None:
+def test_convolutional_networks_are_not_packed() -> None:
     model, images = ScoredAutoencoder(ConvAutoencoder((1, 16, 16), (4, 8), 4), Mse()), torch.rand(3, 1, 16, 16)
     expected = model.eval()(images)
     loaded = torchscript.load(torchscript.dump(model))
@@ -48,8 +50,8 @@ def test_a_network_with_convolutions_is_left_to_torch() -> None:
     assert "mkldnn::_linear_pointwise" not in _kernels(loaded, images)
 
 
-def test_layers_without_a_bias_are_packed_too() -> None:
-    class Plain(torch.nn.Module):
+def test_linear_layers_without_bias_are_packed() -> None:
+    class WithoutBias(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = torch.nn.Linear(64, 64, bias=False)
@@ -58,7 +60,7 @@ def test_layers_without_a_bias_are_packed_too() -> None:
             rebuilt: torch.Tensor = self.layer(images.flatten(1)).reshape(images.shape)
             return rebuilt
 
-    model, images = ScoredAutoencoder(Plain(), Mse()), torch.rand(3, 1, 8, 8)
+    model, images = ScoredAutoencoder(WithoutBias(), Mse()), torch.rand(3, 1, 8, 8)
     expected = model.eval()(images)
     for one, other in zip(torchscript.load(torchscript.dump(model))(images), expected, strict=True):
         torch.testing.assert_close(one, other)
@@ -74,13 +76,13 @@ for size in (1, 2, 3):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's MALLOC_PERTURB_")
-def test_loading_touches_no_memory_that_was_let_go() -> None:
-    """A graph that is changed carelessly kills the process now and then; where freed memory is filled, mostly."""
+def test_loading_does_not_use_freed_memory() -> None:
+    """A wrong change of the graph crashes the process sometimes, and nearly always if freed memory is overwritten."""
     archive = torchscript.dump(_model())
-    for filling in ("255", "165", "1", "90"):
-        environment = {**os.environ, "MALLOC_PERTURB_": filling}
+    for fill_byte in ("255", "165", "1", "90"):
+        environment = {**os.environ, "MALLOC_PERTURB_": fill_byte}
         run = subprocess.run([sys.executable, "-c", _LOAD], cwd=ROOT, env=environment, input=archive, check=False)
-        assert run.returncode == 0, filling
+        assert run.returncode == 0, fill_byte
 
 
 def _kernels(model: torchscript.ScoringModel, images: torch.Tensor) -> set[str]:
@@ -89,14 +91,14 @@ def _kernels(model: torchscript.ScoringModel, images: torch.Tensor) -> set[str]:
     return {event.key for event in profile.key_averages()}
 
 
-def test_no_path_of_this_machine_is_left_in_the_archive() -> None:
+def test_archive_contains_no_source_paths() -> None:
     archive = torchscript.dump(_model())
     with zipfile.ZipFile(io.BytesIO(archive)) as records:
         names = records.namelist()
         content = b"\n".join(records.read(name) for name in names)
     assert not [name for name in names if "debug" in name]
     assert not re.search(rb"(/[\w.-]+){2,}\.py", content)
-    # The exporter does write such paths: without the cleaning this test would fail.
+    # torch itself writes such paths.
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.script(_model()), buffer)
     with zipfile.ZipFile(buffer) as records:

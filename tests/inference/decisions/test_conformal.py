@@ -1,3 +1,5 @@
+"""Split-conformal thresholds: formulas, limits, and the guarantees in simulations."""
+
 import math
 from fractions import Fraction
 
@@ -26,13 +28,13 @@ RATES = st.floats(0.001, 0.999)
     ("n", "rate", "rank_from_top"),
     [(1085, 0.01, 10), (99, 0.01, 1), (100, 0.01, 1), (199, 0.01, 2), (99, 0.07, 7), (19, 0.05, 1), (9, 0.5, 5)],
 )
-def test_threshold_is_the_right_order_statistic(n: int, rate: float, rank_from_top: int) -> None:
+def test_threshold_is_the_expected_order_statistic(n: int, rate: float, rank_from_top: int) -> None:
     calibration = Calibration(float(i) for i in range(1, n + 1))
     assert calibration.threshold_for(rate) == n - rank_from_top + 1
 
 
 @pytest.mark.parametrize(("rate", "size"), [(0.01, 99), (0.05, 19), (0.07, 14), (0.001, 999), (0.5, 1), (0.3, 3)])
-def test_required_size_is_the_least_that_works(rate: float, size: int) -> None:
+def test_required_calibration_size_is_minimal(rate: float, size: int) -> None:
     assert required_calibration_size(rate) == size
     Calibration(range(size)).threshold_for(rate)
     if size > 1:
@@ -43,19 +45,19 @@ def test_required_size_is_the_least_that_works(rate: float, size: int) -> None:
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, math.nan, math.inf])
-def test_rates_outside_the_open_interval_are_refused(rate: float) -> None:
+def test_rates_outside_the_open_interval_are_not_supported(rate: float) -> None:
     with pytest.raises(UnsupportedFalseAlarmRate, match="between 0 and 1"):
         Calibration([1, 2]).threshold_for(rate)
 
 
 @pytest.mark.parametrize("n", range(1, 400))
-def test_the_finest_rate_is_accepted_although_it_has_no_exact_double(n: int) -> None:
+def test_smallest_rate_is_supported_despite_rounding(n: int) -> None:
     assert required_calibration_size(1 / (n + 1)) == n
     assert Calibration(range(n)).threshold_for(1 / (n + 1)) == n - 1
 
 
 @given(SCORES, RATES)
-def test_threshold_is_the_ceiling_formula(scores: list[float], rate: float) -> None:
+def test_threshold_follows_the_ceiling_formula(scores: list[float], rate: float) -> None:
     n = len(scores)
     rank = math.ceil((n + 1) * (1 - Fraction(repr(rate)) * (1 + Fraction(1, 10**12))))
     if rank > n:
@@ -76,27 +78,27 @@ def test_verdict_and_p_value_agree(scores: list[float], rate: float, score: floa
 
 @pytest.mark.parametrize("guarantee", ["marginal", "strict"])
 @pytest.mark.parametrize("rate", [0.999, 0.9999999999, 0.999999999999, 0.9999999999999, 0.9999999999999999])
-def test_rates_next_to_one_give_the_smallest_score(rate: float, guarantee: Guarantee) -> None:
+def test_rates_close_to_one_give_the_smallest_score(rate: float, guarantee: Guarantee) -> None:
     assert Calibration(range(100)).threshold_for(rate, guarantee) <= 1
     assert required_calibration_size(rate, guarantee) >= 0
 
 
 @pytest.mark.parametrize("guarantee", ["marginal", "strict"])
 @pytest.mark.parametrize("rate", [1e-320, 1e-300, 1e-10])
-def test_rates_next_to_nothing_are_refused_in_few_words(rate: float, guarantee: Guarantee) -> None:
-    for ask in (required_calibration_size, Calibration(range(100)).threshold_for):
+def test_rates_close_to_zero_are_not_supported(rate: float, guarantee: Guarantee) -> None:
+    for function in (required_calibration_size, Calibration(range(100)).threshold_for):
         with pytest.raises(UnsupportedFalseAlarmRate) as caught:
-            ask(rate, guarantee)
+            function(rate, guarantee)
         assert len(str(caught.value)) < 200
 
 
-def test_p_value_counts_ties_as_at_least_as_high() -> None:
+def test_p_value_counts_equal_scores() -> None:
     calibration = Calibration([3, 1, 2, 2])
     assert [calibration.p_value(x) for x in (0, 1, 2, 2.5, 3, 4)] == [1, 1, 0.8, 0.4, 0.4, 0.2]
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
-def test_a_score_that_is_no_number_has_no_p_value(score: float) -> None:
+def test_non_finite_score_has_no_p_value(score: float) -> None:
     with pytest.raises(NonFiniteScore):
         Calibration([1.0]).p_value(score)
 
@@ -109,63 +111,63 @@ def test_calibration_needs_finite_scores(scores: list[float]) -> None:
 
 @pytest.mark.parametrize(("n", "rate"), [(99, 0.01), (150, 0.05), (400, 0.1)])
 def test_mean_false_alarm_rate_keeps_the_guarantee(n: int, rate: float) -> None:
-    """The whole procedure, many times: draw, calibrate, decide on fresh scores of the same source."""
+    """Repeats the whole procedure: draw scores, calibrate, decide on new scores of the same distribution."""
     random = np.random.default_rng(5)
-    repetitions, fresh = 4000, 50
+    repetitions, new = 4000, 50
     alarms = 0
     for _ in range(repetitions):
         threshold = Calibration(random.lognormal(size=n)).threshold_for(rate)
-        alarms += int((random.lognormal(size=fresh) > threshold).sum())
-    # The threshold's own spread (a Beta distribution) and the binomial error of the fresh draws.
+        alarms += int((random.lognormal(size=new) > threshold).sum())
+    # The standard error from the threshold (a Beta distribution) and from the new draws (binomial).
     expected = math.floor((n + 1) * rate) / (n + 1)
-    spread = math.sqrt(expected * (1 - expected) * (1 / (n + 2) + 1 / fresh) / repetitions)
-    mean = alarms / (repetitions * fresh)
+    spread = math.sqrt(expected * (1 - expected) * (1 / (n + 2) + 1 / new) / repetitions)
+    mean = alarms / (repetitions * new)
     assert mean <= rate + 4 * spread
-    assert mean >= expected - 4 * spread  # and it is not bought with needless misses
+    assert mean >= expected - 4 * spread  # not smaller than necessary: that would miss anomalies
 
 
 class TestStrict:
-    def test_the_ranks_of_the_shipped_calibration(self) -> None:
+    def test_ranks_of_the_shipped_calibration(self) -> None:
         calibration = Calibration(range(1, 1086))
         assert 1085 - calibration.threshold_for(0.01) + 1 == 10
         assert 1085 - calibration.threshold_for(0.01, "strict") + 1 == 6
 
     @pytest.mark.parametrize(("rate", "size"), [(0.01, 299), (0.05, 59), (0.001, 2995)])
-    def test_required_size_is_the_least_that_works(self, rate: float, size: int) -> None:
+    def test_required_calibration_size_is_minimal(self, rate: float, size: int) -> None:
         assert required_calibration_size(rate, "strict") == size
         assert Calibration(range(size)).threshold_for(rate, "strict") == size - 1
         with pytest.raises(UnsupportedFalseAlarmRate, match=f"strict .* at least {size} calibration images"):
             Calibration(range(size - 1)).threshold_for(rate, "strict")
 
     @pytest.mark.parametrize("n", [1, 2, 10, 59, 299, 1085, 20_000])
-    def test_the_finest_rate_is_accepted(self, n: int) -> None:
+    def test_smallest_rate_is_supported(self, n: int) -> None:
         finest = finest_false_alarm_rate(n, "strict")
         assert Calibration(range(n)).threshold_for(finest, "strict") == n - 1
         assert required_calibration_size(finest, "strict") == n
 
     @pytest.mark.parametrize(("n", "rate"), [(100, 0.05), (1085, 0.01), (1085, 0.3), (20_000, 0.02)])
-    def test_the_rank_is_the_binomial_one(self, n: int, rate: float) -> None:
+    def test_rank_follows_the_binomial_distribution(self, n: int, rate: float) -> None:
         from scipy.stats import binom
 
         rank = n - int(Calibration(range(n)).threshold_for(rate, "strict"))
         assert binom.sf(rank - 1, n, rate) >= 0.95 > binom.sf(rank, n, rate)
 
-    def test_it_holds_for_19_of_20_calibration_draws(self) -> None:
-        """Uniform scores: the share above a threshold t is 1 - t, exactly."""
+    def test_strict_guarantee_holds_for_19_of_20_calibration_draws(self) -> None:
+        """The scores are uniform, so exactly the share 1 - t of all images is above a threshold t."""
         random = np.random.default_rng(1)
         n, rate, draws = 150, 0.05, 4000
         kept = sum(1 - Calibration(random.random(n)).threshold_for(rate, "strict") <= rate for _ in range(draws))
         assert kept / draws >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / draws)
         marginal = sum(1 - Calibration(random.random(n)).threshold_for(rate) <= rate for _ in range(draws))
-        assert marginal / draws < 0.8  # which is why the strict one exists
+        assert marginal / draws < 0.8  # the marginal guarantee does not have this property
 
 
 class TestVerdict:
     @pytest.mark.parametrize(("score", "expected"), [(0.4, "normal"), (0.5, "normal"), (0.6, "anomaly")])
-    def test_an_anomaly_lies_strictly_above_the_threshold(self, score: float, expected: str) -> None:
+    def test_anomaly_is_strictly_above_the_threshold(self, score: float, expected: str) -> None:
         point = OperatingPoint(false_alarm_rate=0.05, threshold=0.5)
         assert point.verdict(score) == verdict(score, 0.5) == expected
         assert point.is_anomaly(score) is is_anomaly(score, 0.5) is (expected == "anomaly")
 
-    def test_anomaly_rate_is_a_share(self) -> None:
+    def test_anomaly_rate(self) -> None:
         assert anomaly_rate([0.4, 0.5, 0.6, 0.7], 0.5) == 0.5

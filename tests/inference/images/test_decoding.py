@@ -1,5 +1,6 @@
+"""Decoding: every format, colour mode and bit depth becomes the right tensor, and invalid files are rejected."""
+
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL.ExifTags import Base as ExifTag
 from app.inference.errors import TooManyPixels, UnreadableImage
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import DecodedImage, InputSpec
+from tests import hostile
 from tests.support import encode, gradient
 
 GREY = InputSpec(mode="L", height=8, width=8)
@@ -26,7 +28,7 @@ def as_tensor(image: Image.Image) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "BMP", "GIF", "TIFF", "WEBP"])
-def test_lossless_formats_give_the_pixels_divided_by_255(image_format: str) -> None:
+def test_lossless_formats_give_exact_pixels(image_format: str) -> None:
     image = gradient()
     decoded = decode(encode(image, image_format, **({"lossless": True} if image_format == "WEBP" else {})))
     assert decoded.tensor.dtype == torch.float32
@@ -34,19 +36,19 @@ def test_lossless_formats_give_the_pixels_divided_by_255(image_format: str) -> N
     assert decoded.warnings == ()
 
 
-def test_jpeg_is_read() -> None:
+def test_jpeg_gives_approximate_pixels() -> None:
     decoded = decode(encode(Image.new("L", (8, 8), 100), "JPEG", quality=95))
     torch.testing.assert_close(decoded.tensor, torch.full((1, 8, 8), 100 / 255), atol=0.01, rtol=0)
 
 
-def test_grey_becomes_three_equal_channels_for_a_colour_model() -> None:
+def test_grey_image_for_a_colour_model() -> None:
     decoded = decode(encode(gradient()), COLOUR)
     assert torch.equal(decoded.tensor, as_tensor(gradient()).expand(3, 8, 8))
     assert decoded.tensor.is_contiguous()
-    decoded.tensor.mul_(1)  # writable memory of its own
+    decoded.tensor.mul_(1)  # raises if the memory is read-only
 
 
-def test_colour_keeps_its_channels_for_a_colour_model_and_becomes_luma_for_a_grey_one() -> None:
+def test_colour_image_for_a_colour_and_a_grey_model() -> None:
     data = encode(Image.new("RGB", (8, 8), (255, 0, 51)))
     assert decode(data, COLOUR).tensor[:, 0, 0].tolist() == pytest.approx([1, 0, 0.2])
     decoded = decode(data)
@@ -56,7 +58,7 @@ def test_colour_keeps_its_channels_for_a_colour_model_and_becomes_luma_for_a_gre
     assert decoded.warnings == ("colour was converted to grey",)
 
 
-def test_a_grey_image_stored_as_colour_is_not_worth_a_warning() -> None:
+def test_grey_image_stored_as_colour_has_no_warning() -> None:
     decoded = decode(encode(gradient().convert("RGB")))
     assert torch.equal(decoded.tensor, as_tensor(gradient())[None])
     assert decoded.warnings == ()
@@ -66,7 +68,7 @@ def test_a_grey_image_stored_as_colour_is_not_worth_a_warning() -> None:
     "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I;16", "I", "F"]
 )
 @pytest.mark.parametrize("spec", [GREY, COLOUR])
-def test_every_colour_mode_is_read(mode: str, spec: InputSpec) -> None:
+def test_every_colour_mode_is_decoded(mode: str, spec: InputSpec) -> None:
     if mode == "PA":
         image = gradient().convert("P").convert("PA")
     elif mode == "LAB":
@@ -78,7 +80,7 @@ def test_every_colour_mode_is_read(mode: str, spec: InputSpec) -> None:
             gradient().convert("RGB").convert(mode) if mode in {"CMYK", "YCbCr", "HSV"} else gradient().convert(mode)
         )
     image_format = {"HSV": None, "PA": None}.get(mode, "TIFF")
-    if image_format is None:  # no file format carries it: hand the open image over
+    if image_format is None:  # no file format supports this mode
         from app.inference.images.decoding import ImageFile
 
         decoded = ImageFile(image).decode(spec)
@@ -91,37 +93,37 @@ def test_every_colour_mode_is_read(mode: str, spec: InputSpec) -> None:
 
 
 class TestDepth:
-    def test_sixteen_bits_are_scaled_not_clipped(self) -> None:
+    def test_16_bits_are_scaled_not_clipped(self) -> None:
         values = (np.arange(64, dtype=np.uint16) * 1040).reshape(8, 8)
         for image_format in ("PNG", "TIFF"):
             decoded = decode(encode(Image.fromarray(values), image_format))
             torch.testing.assert_close(decoded.tensor[0], torch.from_numpy((values / 65535).astype(np.float32)))
 
-    def test_sixteen_bit_images_resize_like_eight_bit_ones(self) -> None:
+    def test_16_bit_images_are_resized_like_8_bit_images(self) -> None:
         values = np.random.default_rng(0).integers(0, 256, (32, 32)).astype(np.uint16)
         deep = decode(encode(Image.fromarray(values * 257)))
         shallow = decode(encode(Image.fromarray(values.astype(np.uint8))))
         torch.testing.assert_close(deep.tensor, shallow.tensor, atol=1 / 255, rtol=0)
 
-    def test_sixteen_bit_colour_keeps_its_brightness(self) -> None:
+    def test_16_bit_colour_keeps_its_brightness(self) -> None:
         rows = b"".join(b"\0" + struct.pack(">HHH", 0x8000, 0xFFFF, 0x4000) * 8 for _ in range(8))
-        data = _png(8, 8, depth=16, colour=2, rows=rows)
+        data = hostile.png(8, 8, depth=16, colour=2, rows=rows)
         assert decode(data, COLOUR).tensor[:, 3, 3].tolist() == pytest.approx([0.5, 1, 0.25], abs=0.01)
 
-    def test_thirty_two_bits_are_scaled_by_their_type(self) -> None:
+    def test_32_bits_are_scaled_by_the_range_of_their_type(self) -> None:
         image = Image.fromarray(np.full((8, 8), 2**31 - 1, np.int32))
         assert sorted(set(decode(encode(image, "TIFF")).tensor.flatten().tolist())) == pytest.approx([0.5])
 
     @pytest.mark.parametrize(("bits", "white_is_zero"), [(12, False), (16, False), (16, True)])
-    def test_tiff_depth_and_polarity_are_read_from_its_tags(self, bits: int, white_is_zero: bool) -> None:
+    def test_tiff_depth_and_polarity_are_taken_from_the_tags(self, bits: int, white_is_zero: bool) -> None:
         level = 3 * 2 ** (bits - 2)  # three quarters
-        bit_string = f"{level:0{bits}b}" * 8
-        row = int(bit_string, 2).to_bytes(bits, "big") if bits == 12 else struct.pack("<H", level) * 8
+        row_of_bits = int(f"{level:0{bits}b}" * 8, 2)
+        row = row_of_bits.to_bytes(bits, "big") if bits == 12 else struct.pack("<H", level) * 8
         data = _tiff(8, 8, bits=bits, photometric=0 if white_is_zero else 1, pixels=row * 8)
         expected = 1 - level / (2**bits - 1) if white_is_zero else level / (2**bits - 1)
         assert decode(data).tensor.flatten().tolist() == pytest.approx([expected] * 64, abs=1e-6)
 
-    def test_sixteen_bit_transparency_key_becomes_black(self) -> None:
+    def test_16_bit_transparency_key_becomes_black(self) -> None:
         values = np.full((8, 8), 40000, np.uint16)
         values[0, 0] = 500
         data = encode(Image.fromarray(values), "PNG", transparency=40000)
@@ -130,14 +132,14 @@ class TestDepth:
         assert decoded.tensor[0, 1:].max() == 0
         assert decoded.warnings == ("transparency was flattened onto black",)
 
-    def test_floats_outside_the_range_are_clipped_and_told(self) -> None:
+    def test_floats_outside_the_range_are_clipped_with_a_warning(self) -> None:
         values = np.linspace(-1, 2, 64, dtype=np.float32).reshape(8, 8)
         decoded = decode(encode(Image.fromarray(values), "TIFF"))
         assert torch.equal(decoded.tensor[0], torch.from_numpy(values).clamp(0, 1))
         assert decoded.warnings == ("floating-point values outside [0, 1] were clipped",)
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
-    def test_floats_that_are_no_numbers_are_unreadable(self, bad: float) -> None:
+    def test_non_finite_floats_are_rejected(self, bad: float) -> None:
         values = np.zeros((8, 8), np.float32)
         values[2, 2] = bad
         with pytest.raises(UnreadableImage, match="not finite"):
@@ -145,7 +147,7 @@ class TestDepth:
 
 
 class TestTransparency:
-    def test_is_composited_on_black(self) -> None:
+    def test_transparency_becomes_black(self) -> None:
         image = Image.new("RGBA", (8, 8), (200, 200, 200, 0))
         image.putpixel((3, 3), (200, 200, 200, 255))
         image.putpixel((4, 4), (200, 200, 200, 51))
@@ -155,13 +157,13 @@ class TestTransparency:
         assert decoded.tensor.sum().item() == pytest.approx(240 / 255, abs=0.01)
         assert decoded.warnings == ("transparency was flattened onto black",)
 
-    def test_of_an_opaque_image_is_not_mentioned(self) -> None:
+    def test_opaque_image_with_alpha_has_no_warning(self) -> None:
         decoded = decode(encode(gradient().convert("RGBA")))
         assert torch.equal(decoded.tensor, as_tensor(gradient())[None])
         assert decoded.warnings == ()
 
     @pytest.mark.parametrize("mode", ["LA", "P", "L"])
-    def test_of_other_modes(self, mode: str) -> None:
+    def test_transparency_of_other_modes(self, mode: str) -> None:
         if mode == "LA":
             data = encode(Image.new("LA", (8, 8), (255, 0)))
         else:
@@ -174,7 +176,7 @@ class TestTransparency:
 class TestOrientation:
     @pytest.mark.parametrize("orientation", range(2, 9))
     @pytest.mark.parametrize("image_format", ["PNG", "TIFF", "WEBP"])
-    def test_exif_is_applied(self, orientation: int, image_format: str) -> None:
+    def test_exif_orientation_is_applied(self, orientation: int, image_format: str) -> None:
         upright = gradient()
         undo = {
             2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -186,19 +188,19 @@ class TestOrientation:
         options = {"lossless": True} if image_format == "WEBP" else {}
         decoded = decode(encode(upright.transpose(undo), image_format, exif=exif, **options))
         assert torch.equal(decoded.tensor, as_tensor(upright)[None])
-        assert decoded.warnings == ("turned upright as the EXIF orientation says",)
+        assert decoded.warnings == ("turned upright according to the EXIF orientation",)
 
-    def test_proportions_are_those_of_the_upright_image(self) -> None:
+    def test_proportions_are_compared_after_rotation(self) -> None:
         exif = Image.Exif()
         exif[ExifTag.Orientation] = 6
         spec = InputSpec(mode="L", height=16, width=8)
         decoded = decode(encode(gradient(16, 8), "JPEG", exif=exif), spec)
         assert decoded.tensor.shape == (1, 16, 8)
-        assert decoded.warnings == ("turned upright as the EXIF orientation says",)
+        assert decoded.warnings == ("turned upright according to the EXIF orientation",)
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "TIFF", "WEBP", "PNG"])
-def test_the_first_of_several_frames_counts(image_format: str) -> None:
+def test_first_of_several_frames_is_used(image_format: str) -> None:
     first, second = Image.new("L", (8, 8), 50), Image.new("L", (8, 8), 250)
     options = {"lossless": True} if image_format == "WEBP" else {}
     decoded = decode(encode(first, image_format, save_all=True, append_images=[second], **options))
@@ -207,7 +209,7 @@ def test_the_first_of_several_frames_counts(image_format: str) -> None:
 
 
 class TestSize:
-    def test_images_are_brought_to_the_input_size_and_told(self) -> None:
+    def test_images_are_resized_with_a_warning(self) -> None:
         decoded = decode(encode(Image.new("L", (20, 20), 70)))
         assert decoded.tensor.shape == (1, 8, 8)
         assert decoded.warnings == ("resized from 20×20 to 8×8",)
@@ -215,24 +217,24 @@ class TestSize:
             "resized from 20×10 to 8×8, which changed its proportions",
         )
 
-    def test_the_filter_is_antialiased(self) -> None:
+    def test_resizing_is_antialiased(self) -> None:
         stripes = np.zeros((64, 64), np.uint8)
         stripes[:, ::2] = 255
         tensor = decode(encode(Image.fromarray(stripes))).tensor
         assert ((tensor - 0.5).abs() < 0.08).all()  # a filter that skips pixels gives pure black or white
 
     @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 999), (999, 1)])
-    def test_extreme_shapes_are_scored(self, width: int, height: int) -> None:
+    def test_extreme_proportions_are_decoded(self, width: int, height: int) -> None:
         assert decode(encode(Image.new("L", (width, height), 9))).tensor.shape == (1, 8, 8)
 
-    def test_the_pixel_limit_is_exact(self) -> None:
+    def test_pixel_limit_is_exact(self) -> None:
         data = encode(Image.new("1", (100, 50)))
         open_image(data, max_pixels=5000)
         with pytest.raises(TooManyPixels, match="100 × 50 = 5,000 pixels, more than 4,999"):
             open_image(data, max_pixels=4999)
 
-    def test_a_bomb_is_refused_by_its_header(self) -> None:
-        bomb = _png(60_000, 60_000, depth=8, colour=0, rows=b"")
+    def test_decompression_bomb_is_rejected_by_its_header(self) -> None:
+        bomb = hostile.png(60_000, 60_000, rows=b"")
         assert len(bomb) < 200
         with pytest.raises(TooManyPixels):
             open_image(bomb, max_pixels=25_000_000)
@@ -246,12 +248,12 @@ class TestUnreadable:
             b"%PDF-1.7", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\0" * 1000,
         ],
     )  # fmt: skip
-    def test_other_bytes(self, data: bytes) -> None:
+    def test_files_that_are_not_images(self, data: bytes) -> None:
         with pytest.raises(UnreadableImage):
             decode(data)
 
     @pytest.mark.parametrize("image_format", ["PPM", "ICO", "TGA", "PCX", "EPS"])
-    def test_formats_that_are_not_served(self, image_format: str) -> None:
+    def test_unsupported_formats(self, image_format: str) -> None:
         with pytest.raises(UnreadableImage, match="formats PNG, JPEG"):
             decode(encode(gradient(32, 32).convert("RGB"), image_format))
 
@@ -263,14 +265,14 @@ class TestUnreadable:
             with pytest.raises(UnreadableImage):
                 decode(data[:length])
 
-    def test_a_png_without_its_end_is_truncated(self) -> None:
+    def test_png_without_its_end(self) -> None:
         data = encode(gradient())
         for cut in (1, 4, 12, 20):
             with pytest.raises(UnreadableImage, match="truncated"):
                 decode(data[:-cut])
-        decode(data + b"trailing bytes are harmless")
+        decode(data + b"trailing bytes are ignored")
 
-    def test_flipped_bits_never_raise_anything_else(self) -> None:
+    def test_flipped_bits_raise_no_other_error(self) -> None:
         random = np.random.default_rng(1)
         for image_format in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF"):
             data = encode(gradient(16, 16), image_format)
@@ -280,14 +282,13 @@ class TestUnreadable:
                     damaged[position] ^= 1 << random.integers(8)
                 try:
                     tensor = decode(bytes(damaged)).tensor
-                except (UnreadableImage, TooManyPixels) as refusal:
-                    assert "\n" not in str(refusal)  # noqa: PT017  either outcome is right
+                except (UnreadableImage, TooManyPixels) as error:
+                    assert "\n" not in str(error)  # noqa: PT017  both outcomes are valid
                 else:
                     assert tensor.shape == (1, 8, 8)
 
 
-def test_a_image_decodes_the_same_however_it_is_stored() -> None:
-    """One decode path: the tensor depends on the pixels alone."""
+def test_equal_pixels_give_equal_tensors_in_all_formats() -> None:
     tensors = [
         decode(encode(image, image_format)).tensor
         for image_format in ("PNG", "BMP", "TIFF")
@@ -299,15 +300,4 @@ def test_a_image_decodes_the_same_however_it_is_stored() -> None:
 
 def _tiff(width: int, height: int, *, bits: int, photometric: int, pixels: bytes) -> bytes:
     tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(pixels)}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
-    offset = 8 + len(pixels)
-    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
-    return b"II*\0" + struct.pack("<I", offset) + pixels + directory
-
-
-def _png(width: int, height: int, *, depth: int, colour: int, rows: bytes) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return hostile.tiff({tag: (4, 1, value) for tag, value in tags.items()}, pixels)

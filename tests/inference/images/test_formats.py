@@ -8,7 +8,7 @@ from app.inference.images.formats import FORMATS, MEDIA_TYPES, NAMES, SUFFIXES
 
 
 @pytest.mark.parametrize("each", FORMATS, ids=NAMES)
-def test_pillow_agrees_on_media_type_and_suffixes(each: object) -> None:
+def test_media_types_and_suffixes_are_those_of_pillow(each: object) -> None:
     Image.init()
     assert each in FORMATS
     name, media_type, suffixes = each
@@ -16,11 +16,11 @@ def test_pillow_agrees_on_media_type_and_suffixes(each: object) -> None:
     assert {Image.registered_extensions()[suffix] for suffix in suffixes} == {name}
 
 
-def test_no_suffix_or_media_type_belongs_to_two_formats() -> None:
+def test_suffixes_and_media_types_are_unique() -> None:
     assert len(set(SUFFIXES)) == len(SUFFIXES)
     assert len(set(MEDIA_TYPES)) == len(MEDIA_TYPES)
 
 
-def test_the_client_sends_the_same_suffixes() -> None:
-    """The client imports nothing of the service, so it has a list of its own."""
+def test_client_uses_the_same_suffixes() -> None:
+    """The client does not import code of the service, so it has its own list."""
     assert set(IMAGE_SUFFIXES) == set(SUFFIXES)

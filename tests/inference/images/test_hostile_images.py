@@ -1,4 +1,4 @@
-"""Whatever the bytes: a tensor or a refusal, soon and cheaply. Each image here has once done harm or might."""
+"""Damaged and hostile files: each is decoded or rejected with the right error, with little time and memory."""
 
 import os
 import time
@@ -18,19 +18,19 @@ MAX_PIXELS = 10**6
 SEEDS = hostile.seeds()
 CORPUS = hostile.corpus()
 
-# Pillow warns of what is odd about a file; that is no reason to refuse it, and the service logs it.
+# Pillow warns of unusual files; the service logs these warnings and decodes the files.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.no_cover,  # thousands of images: other tests count the lines
+    pytest.mark.no_cover,  # thousands of images; other tests cover the lines
 ]
 
 
-def look(data: bytes, spec: InputSpec = SPECS[0]) -> DecodedImage | None:
-    """The image, or None for one that was properly refused."""
+def decode_or_reject(data: bytes, spec: InputSpec = SPECS[0]) -> DecodedImage | None:
+    """Decodes a file and checks the result or the error; None if it was rejected."""
     try:
         decoded = open_image(data, max_pixels=MAX_PIXELS).decode(spec)
-    except (UnreadableImage, TooManyPixels) as refusal:
-        text = str(refusal)
+    except (UnreadableImage, TooManyPixels) as error:
+        text = str(error)
         assert text.isprintable()
         assert 0 < len(text) < 400
         assert " at 0x" not in text
@@ -45,35 +45,35 @@ def look(data: bytes, spec: InputSpec = SPECS[0]) -> DecodedImage | None:
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_valid_images_are_read(name: str) -> None:
+def test_valid_images_are_decoded(name: str) -> None:
     for spec in SPECS:
-        decoded = look(SEEDS[name], spec)
+        decoded = decode_or_reject(SEEDS[name], spec)
         assert decoded is not None
         assert decoded.tensor.max() > 0
 
 
 @settings(max_examples=1500, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(hostile.damaged(list(SEEDS.values())))
-def test_damaged_images_are_read_or_refused(data: bytes) -> None:
+def test_damaged_images_are_decoded_or_rejected(data: bytes) -> None:
     began = time.perf_counter()
     for spec in SPECS:
-        look(data, spec)
+        decode_or_reject(data, spec)
     assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_hostile_files_cost_little(name: str) -> None:
+def test_hostile_files_take_little_time_and_memory(name: str) -> None:
     data = CORPUS[name]
     process = os.getpid()
     hostile.forget_peak(process)
     before, began = hostile.resident_bytes(process), time.perf_counter()
-    look(data)
+    decode_or_reject(data)
     assert time.perf_counter() - began < 3
     assert hostile.peak_bytes(process) - before < 100 * 2**20
 
 
 @pytest.mark.parametrize(
-    ("name", "refusal"),
+    ("name", "error"),
     [
         ("png-bomb", TooManyPixels),
         ("gif-huge-screen", TooManyPixels),
@@ -89,8 +89,8 @@ def test_hostile_files_cost_little(name: str) -> None:
         ("tiff-nan", UnreadableImage),
     ],
 )
-def test_bombs_are_refused(name: str, refusal: type[Exception]) -> None:
-    with pytest.raises(refusal):
+def test_bombs_are_rejected(name: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
         open_image(CORPUS[name], max_pixels=MAX_PIXELS).decode(SPECS[0])
 
 
@@ -103,47 +103,43 @@ def test_bombs_are_refused(name: str, refusal: type[Exception]) -> None:
         "tiff-loop", "tiff-many-directories", "tiff-many-strips", "tiff-huge-floats", "webp-frames",
     ],
 )  # fmt: skip
-def test_odd_files_that_can_be_seen_are_read(name: str) -> None:
-    assert look(CORPUS[name]) is not None
+def test_unusual_but_valid_files_are_decoded(name: str) -> None:
+    assert decode_or_reject(CORPUS[name]) is not None
 
 
 class TestScans:
-    def test_the_limit_is_exact(self) -> None:
-        base = len_of_scans(hostile.many_scans(64, 64, 0))
-        assert look(hostile.many_scans(64, 64, 100 - base)) is not None
+    def test_limit_is_exact(self) -> None:
+        base = hostile.many_scans(64, 64, 0).count(b"\xff\xda")
+        assert decode_or_reject(hostile.many_scans(64, 64, 100 - base)) is not None
         with pytest.raises(UnreadableImage, match="more than 100 scans"):
             open_image(hostile.many_scans(64, 64, 101 - base), max_pixels=MAX_PIXELS)
 
-    def test_those_of_a_thumbnail_or_behind_the_end_do_not_count(self) -> None:
+    def test_scans_of_a_thumbnail_or_after_the_end_are_not_counted(self) -> None:
         scans = hostile.many_scans(64, 64, 300)
         inside = encode(gradient(), "JPEG", exif=b"Exif\0\0" + scans)
         for data in (inside, encode(gradient(), "JPEG") + scans):
-            assert look(data) is not None
+            assert decode_or_reject(data) is not None
 
-    def test_they_cannot_be_hidden(self) -> None:
-        """A marker without a length, as FF 01 is, must not be taken for one with."""
+    def test_scans_cannot_be_hidden(self) -> None:
+        """Markers without a length, such as FF 01, must not be parsed as segments."""
         scans = hostile.many_scans(64, 64, 300)
         end = scans.rindex(b"\xff\xd9")
-        first = scans.rindex(b"\xff\xc4")  # the table before our scans
+        first = scans.rindex(b"\xff\xc4")  # the Huffman table before the additional scans
         for hidden in (b"\xff\x01\xff\xff", b"\xff" * 5000 + b"\x00"):
             with pytest.raises(UnreadableImage, match="more than 100 scans"):
                 open_image(scans[:first] + hidden + scans[first:end] + b"\xff\xd9", max_pixels=MAX_PIXELS)
 
-    def test_counting_them_is_quick(self) -> None:
+    def test_counting_is_fast(self) -> None:
         base = encode(gradient(), "JPEG")
         began = time.perf_counter()
-        look(base[:-2] + b"\xff" * 4_000_000 + b"\0" * 4_000_000 + b"\xff\xd9")
+        decode_or_reject(base[:-2] + b"\xff" * 4_000_000 + b"\0" * 4_000_000 + b"\xff\xd9")
         assert time.perf_counter() - began < 2
 
 
-def len_of_scans(jpeg: bytes) -> int:
-    return jpeg.count(b"\xff\xda")
-
-
-def test_large_files_of_crumbs_are_given_up() -> None:
-    """Under two million bytes there is no need; above, Pillow's reads are counted."""
+def test_large_files_of_tiny_pieces_are_rejected() -> None:
+    """The number of reads is limited in files of more than two million bytes."""
     image = encode(gradient(), "JPEG")
     with pytest.raises(UnreadableImage):
         open_image(b"\xff\xd8" + b"\xff" * 3_000_000 + image[3:], max_pixels=MAX_PIXELS)
     large = encode(gradient()) + bytes(3_000_000)
-    assert look(large) is not None
+    assert decode_or_reject(large) is not None

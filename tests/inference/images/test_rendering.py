@@ -1,4 +1,4 @@
-"""The images of results: any PNG reader sees the very pixels."""
+"""The images of results: PNG files that other readers decode to the same pixels."""
 
 import io
 
@@ -11,7 +11,7 @@ from app.inference.images.rendering import png, pngs, to_pixels
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (28, 28), (300, 200), (1, 1, 3), (17, 40, 3)])
-def test_pillow_reads_what_is_written(shape: tuple[int, ...]) -> None:
+def test_png_files_are_decoded_by_pillow_to_the_same_pixels(shape: tuple[int, ...]) -> None:
     batch = np.random.default_rng(3).integers(0, 256, (4, *shape), dtype=np.uint8)
     batch[1] = 255
     files = pngs(batch)

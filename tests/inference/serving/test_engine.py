@@ -1,4 +1,4 @@
-"""The engine's queue: who joins a batch, whose work is dropped, in which order answers stand."""
+"""Batching: which requests share a batch, what cancellation drops, and the order of the outcomes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -20,34 +20,27 @@ from tests.support import encode, gradient, make_bundle
 
 PNG = encode(gradient())
 LARGE = encode(gradient(300, 300), "BMP")
-BROKEN = b"no image"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    store = ModelStore(tmp_path_factory.mktemp("store"))
-    store.publish(*make_bundle("a"))
-    return store.load("a", store.current("a"))
+UNREADABLE = b"not an image"
 
 
 @asynccontextmanager
 async def serving(
     bundle: Bundle, batches: list[int], *, max_batch: int = 4
 ) -> AsyncIterator[tuple[Engine, ServedModel]]:
-    engine = Engine(
-        max_batch=max_batch, queue_size=64, max_pixels=10**6, observe=lambda done: _note(batches, done)
-    )  # fmt: skip
+    """Serves a bundle; the size of each batch is appended to ``batches``."""
+
+    def observe(batch: CompletedBatch) -> None:
+        batches.append(batch.size)
+
+    engine = Engine(max_batch=max_batch, queue_size=64, max_pixels=10**6, observe=observe)
     try:
         yield engine, await engine.serve(bundle)
     finally:
         engine.close()
 
 
-def _note(batches: list[int], done: CompletedBatch) -> None:
-    batches.append(done.size)
-
-
 def kinds(outcomes: Sequence[BatchOutcome]) -> list[type]:
+    """The type of each outcome; for a rejected image, the type of the error."""
     return [type(outcome.reason) if isinstance(outcome, Rejected) else type(outcome) for outcome in outcomes]
 
 
@@ -55,26 +48,26 @@ async def score_files(engine: Engine, model: ServedModel, files: Sequence[bytes]
     return await score(engine, model, files, model.bundle.operating_point())
 
 
-def test_what_arrives_within_two_turns_of_the_loop_joins_the_batch(bundle: Bundle) -> None:
-    """As a request does that lies in its socket while another one is admitted."""
+def test_requests_that_arrive_within_two_turns_of_the_loop_share_a_batch(bundle: Bundle) -> None:
+    """A request in a socket takes two turns of the event loop to be admitted."""
 
     async def scenario() -> None:
         batches: list[int] = []
         async with serving(bundle, batches) as (_, model):
-            await asyncio.gather(*(_late(model, turns) for turns in (0, 1, 2)))
+            await asyncio.gather(*(_run_after(model, turns) for turns in (0, 1, 2)))
             assert batches == [3]
 
     asyncio.run(scenario())
 
 
-async def _late(model: ServedModel, turns: int) -> object:
+async def _run_after(model: ServedModel, turns: int) -> object:
     for _ in range(turns):
         await asyncio.sleep(0)
     return await model.run([PNG])
 
 
-def test_nobody_is_waited_for(bundle: Bundle) -> None:
-    """An image alone is scored after a few turns of the loop, not after any time."""
+def test_a_single_request_is_scored_without_delay(bundle: Bundle) -> None:
+    """It takes a few turns of the event loop, and no timer."""
 
     async def scenario() -> None:
         batches: list[int] = []
@@ -88,7 +81,7 @@ def test_nobody_is_waited_for(bundle: Bundle) -> None:
     asyncio.run(scenario())
 
 
-def test_full_batches_go_and_leave_the_loop_its_turns_between(bundle: Bundle) -> None:
+def test_event_loop_runs_other_tasks_between_batches(bundle: Bundle) -> None:
     async def scenario() -> None:
         batches: list[int] = []
         seen: list[int] = []
@@ -103,57 +96,55 @@ def test_full_batches_go_and_leave_the_loop_its_turns_between(bundle: Bundle) ->
             await model.run([PNG] * 11)
             others.cancel()
             assert batches == [4, 4, 3]
-            assert {0, 1, 2} <= set(seen)  # something else ran before, between and after
+            assert {0, 1, 2} <= set(seen)  # the other task ran before, between and after the batches
 
     asyncio.run(scenario())
 
 
-def test_outcomes_stand_in_the_order_of_the_files(bundle: Bundle) -> None:
+def test_outcomes_are_in_the_order_of_the_files(bundle: Bundle) -> None:
     async def scenario() -> None:
         async with serving(bundle, []) as (engine, model):
-            results = await score_files(engine, model, [PNG, BROKEN, LARGE, PNG, BROKEN, PNG])
+            results = await score_files(engine, model, [PNG, UNREADABLE, LARGE, PNG, UNREADABLE, PNG])
             assert kinds(results.outcomes) == [Scored, UnreadableImage, Scored, Scored, UnreadableImage, Scored]
             assert await model.run([]) == []
 
     asyncio.run(scenario())
 
 
-def test_who_has_gone_is_not_worked_for(bundle: Bundle) -> None:
+def test_cancelled_requests_are_dropped_from_the_queue(bundle: Bundle) -> None:
     async def scenario() -> None:
         batches: list[int] = []
         async with serving(bundle, batches) as (_, model):
-            gone, stays = (asyncio.ensure_future(model.run([PNG] * size)) for size in (7, 2))
+            cancelled, other = (asyncio.ensure_future(model.run([PNG] * size)) for size in (7, 2))
             await asyncio.sleep(0)
-            gone.cancel()
-            assert kinds(await stays) == [Scored, Scored]
-            assert gone.cancelled()
+            cancelled.cancel()
+            assert kinds(await other) == [Scored, Scored]
+            assert cancelled.cancelled()
             assert sum(batches) == 2
             batches.clear()
-            await asyncio.gather(*(_late(model, turns) for turns in (0, 2, 4)))
-            assert batches == [3]  # nor does it count as waiting
+            await asyncio.gather(*(_run_after(model, turns) for turns in (0, 2, 4)))
+            assert batches == [3]  # cancelled images do not count as waiting
 
     asyncio.run(scenario())
 
 
-def test_a_defect_reaches_everyone_in_the_batch_and_nobody_else(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_error_fails_all_requests_of_its_batch_only(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with serving(bundle, []) as (_, model):
-            with monkeypatch.context() as broken:
-                broken.setattr(Bundle, "score_batch", _broken)
+            with monkeypatch.context() as patched:
+                patched.setattr(Bundle, "score_batch", _fail)
                 outcomes = await asyncio.gather(model.run([PNG]), model.run([PNG, PNG]), return_exceptions=True)
-                assert [str(outcome) for outcome in outcomes] == ["broken", "broken"]
+                assert [str(outcome) for outcome in outcomes] == ["failed", "failed"]
             assert kinds(await model.run([PNG])) == [Scored]
 
     asyncio.run(scenario())
 
 
-def _broken(_: Bundle, images: torch.Tensor) -> BatchScores:
-    raise RuntimeError("broken")
+def _fail(_: Bundle, images: torch.Tensor) -> BatchScores:
+    raise RuntimeError("failed")
 
 
-def test_places_are_given_back(bundle: Bundle) -> None:
+def test_admitted_places_are_released(bundle: Bundle) -> None:
     async def scenario() -> None:
         async with serving(bundle, []) as (engine, model):
             with engine.admit(model, 3):
@@ -166,7 +157,7 @@ def test_places_are_given_back(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(("side", "most"), [(64, SMALL_BATCH), (65, LARGE_BATCH)])
-def test_small_images_go_more_at_a_time(tmp_path: Path, side: int, most: int) -> None:
+def test_default_batch_size_depends_on_the_input_size(tmp_path: Path, side: int, most: int) -> None:
     store = ModelStore(tmp_path)
     store.publish(*make_bundle("sized", spec=InputSpec(mode="L", height=side, width=side)))
     sized = store.load("sized", store.current("sized"))

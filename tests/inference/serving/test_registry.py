@@ -1,4 +1,4 @@
-"""Many models in little memory: loaded once, on first use; the least recently used leaves, never while it is used."""
+"""The model registry: loading on first use, eviction, refusals, and the share of each model in the queue."""
 
 import asyncio
 import gc
@@ -25,7 +25,7 @@ PNG = encode(gradient())
 
 
 class CountingStore(ModelStore):
-    """The real store; it notes what is loaded, and what is looked at."""
+    """A store that records which models are loaded."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -51,9 +51,9 @@ def store(published: Path, tmp_path: Path) -> CountingStore:
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.02)
-    monkeypatch.setattr(gc, "freeze", lambda: None)  # the tests go on in this process
+    monkeypatch.setattr(gc, "freeze", lambda: None)  # it would affect other tests in this process
 
 
 @asynccontextmanager
@@ -74,7 +74,7 @@ async def running(
 
 async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  nobody tells
+        while not condition():  # noqa: ASYNC110  there is no event to wait for
             await asyncio.sleep(0.005)
 
 
@@ -88,7 +88,7 @@ async def score(registry: ModelRegistry, name: str) -> object:
         return outcome
 
 
-def test_only_the_default_model_and_those_to_preload_are_loaded_at_the_start(store: CountingStore) -> None:
+def test_default_and_preloaded_models_are_loaded_at_the_start(store: CountingStore) -> None:
     async def scenario() -> None:
         async with running(store, preload=("c", "b")) as registry:
             await until(lambda: len(registry.served) == 3)
@@ -97,7 +97,7 @@ def test_only_the_default_model_and_those_to_preload_are_loaded_at_the_start(sto
     asyncio.run(scenario())
 
 
-def test_the_least_recently_used_leaves_and_the_default_stays(store: CountingStore) -> None:
+def test_least_recently_used_model_is_evicted_but_never_the_default(store: CountingStore) -> None:
     async def scenario() -> None:
         async with running(store) as registry:
             for name in "bcb":
@@ -113,22 +113,22 @@ def test_the_least_recently_used_leaves_and_the_default_stays(store: CountingSto
     asyncio.run(scenario())
 
 
-def test_what_left_is_freed_though_it_was_frozen(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evicted_model_is_freed_without_garbage_collection(store: CountingStore) -> None:
     async def scenario() -> None:
         async with running(store, max_loaded=2) as registry:
-            left = weakref.ref((await registry.get("b")).bundle.model)
-            gc.disable()  # by reference counting alone: frozen cycles would stay for ever
+            evicted = weakref.ref((await registry.get("b")).bundle.model)
+            gc.disable()  # frozen objects are not collected: reference counting must be enough
             try:
                 await asyncio.sleep(0.1)
                 await score(registry, "c")
-                assert left() is None
+                assert evicted() is None
             finally:
                 gc.enable()
 
     asyncio.run(scenario())
 
 
-def test_a_model_in_use_leaves_last_and_only_when_its_last_user_does(store: CountingStore) -> None:
+def test_model_in_use_is_evicted_last_and_after_its_last_request(store: CountingStore) -> None:
     async def scenario() -> None:
         async with running(store) as registry:
             with await registry.get("b") as b:
@@ -139,9 +139,9 @@ def test_a_model_in_use_leaves_last_and_only_when_its_last_user_does(store: Coun
                 with await registry.get("d"):
                     waiting = asyncio.create_task(score(registry, "e"))
                     await asyncio.sleep(0.2)
-                    assert not waiting.done()  # nobody can leave
+                    assert not waiting.done()  # all models are in use
                     assert "e" not in store.loads
-                    (outcome,) = await b.run([PNG])  # and b still scores
+                    (outcome,) = await b.run([PNG])  # the evicted b can still score
                     assert not isinstance(outcome, Exception)
                     d = registry.served[-1]
                     assert d.references == 1
@@ -151,7 +151,7 @@ def test_a_model_in_use_leaves_last_and_only_when_its_last_user_does(store: Coun
     asyncio.run(scenario())
 
 
-def test_a_flood_on_two_models_does_not_keep_a_third_out(store: CountingStore) -> None:
+def test_busy_model_does_not_prevent_loading_another(store: CountingStore) -> None:
     async def scenario() -> None:
         async with running(store, max_loaded=2) as registry:
             flooding = True
@@ -174,13 +174,13 @@ def test_a_flood_on_two_models_does_not_keep_a_third_out(store: CountingStore) -
     asyncio.run(scenario())
 
 
-def test_many_who_ask_at_once_load_a_model_once_even_if_the_first_goes_away(store: CountingStore) -> None:
+def test_concurrent_requests_load_a_model_once_even_if_the_first_is_cancelled(store: CountingStore) -> None:
     async def scenario() -> None:
         async with running(store) as registry:
-            asking = [asyncio.create_task(score(registry, "b")) for _ in range(20)]
+            requests = [asyncio.create_task(score(registry, "b")) for _ in range(20)]
             await asyncio.sleep(0)
-            asking[0].cancel()
-            outcomes = await asyncio.gather(*asking, return_exceptions=True)
+            requests[0].cancel()
+            outcomes = await asyncio.gather(*requests, return_exceptions=True)
             assert isinstance(outcomes[0], asyncio.CancelledError)
             assert not any(isinstance(outcome, BaseException) for outcome in outcomes[1:])
         assert store.loads == ["a", "b"]
@@ -188,11 +188,11 @@ def test_many_who_ask_at_once_load_a_model_once_even_if_the_first_goes_away(stor
     asyncio.run(scenario())
 
 
-def test_a_broken_model_is_tried_once_and_says_why_until_its_files_change(store: CountingStore) -> None:
+def test_refused_model_is_not_loaded_again_until_its_files_change(store: CountingStore) -> None:
     async def scenario() -> None:
         model = store.root / "b" / store.current("b") / "model.pt"
-        good = model.read_bytes()
-        model.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        valid = model.read_bytes()
+        model.write_bytes(valid[:-1] + bytes([valid[-1] ^ 1]))
         async with running(store) as registry:
             for _ in range(30):
                 with pytest.raises(ModelUnavailable, match=r"model\.pt was changed"):
@@ -200,7 +200,7 @@ def test_a_broken_model_is_tried_once_and_says_why_until_its_files_change(store:
                 await asyncio.sleep(0.005)
             assert store.loads == ["a", "b"]
             assert [refusal.model for refusal in registry.refused] == ["b"]
-            model.write_bytes(good)
+            model.write_bytes(valid)
             await until(lambda: not registry.refused)
             await score(registry, "b")
             assert store.loads == ["a", "b", "b"]
@@ -208,7 +208,7 @@ def test_a_broken_model_is_tried_once_and_says_why_until_its_files_change(store:
     asyncio.run(scenario())
 
 
-def test_what_cannot_be_loaded_for_another_reason_is_a_refusal_too_and_tried_again(
+def test_other_load_errors_are_refusals_and_loading_is_retried(
     store: CountingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
@@ -223,7 +223,7 @@ def test_what_cannot_be_loaded_for_another_reason_is_a_refusal_too_and_tried_aga
     asyncio.run(scenario())
 
 
-def test_a_name_that_is_not_in_the_store(store: CountingStore) -> None:
+def test_unknown_model_names(store: CountingStore) -> None:
     async def scenario() -> None:
         async with running(store) as registry:
             for name in ("nothing", "../a", "", "a/b", "x" * 100, "nul\0"):
@@ -234,13 +234,13 @@ def test_a_name_that_is_not_in_the_store(store: CountingStore) -> None:
     asyncio.run(scenario())
 
 
-def test_a_model_to_preload_that_is_not_there_is_reported_and_loaded_when_it_comes(store: CountingStore) -> None:
+def test_missing_model_to_preload_is_reported_and_loaded_when_published(store: CountingStore) -> None:
     async def scenario() -> None:
         async with running(store, preload=("late", "b")) as registry:
             await until(lambda: "b" in names(registry))
             (refusal,) = registry.refused
             assert (refusal.model, refusal.reason) == (
-                "late", "late: it was to be preloaded, but there is no model named 'late'",
+                "late", "late: cannot be preloaded: there is no model named 'late'",
             )  # fmt: skip
             store.publish(*make_bundle("late"))
             await until(lambda: "late" in names(registry))
@@ -249,11 +249,11 @@ def test_a_model_to_preload_that_is_not_there_is_reported_and_loaded_when_it_com
     asyncio.run(scenario())
 
 
-def test_the_only_copy_of_a_model_whose_new_version_is_broken_leaves_last(store: CountingStore) -> None:
+def test_model_whose_new_version_is_refused_is_evicted_last(store: CountingStore) -> None:
     async def scenario() -> None:
         async with running(store) as registry:
             await score(registry, "b")
-            (store.root / "b" / "CURRENT").write_text("gone")
+            (store.root / "b" / "CURRENT").write_text("missing")
             await until(lambda: bool(registry.refused))
             for name in "cdcd":
                 await score(registry, name)
@@ -263,33 +263,31 @@ def test_the_only_copy_of_a_model_whose_new_version_is_broken_leaves_last(store:
     asyncio.run(scenario())
 
 
-def test_the_watch_touches_nothing_of_models_that_are_not_loaded(
-    store: CountingStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_polling_checks_only_loaded_models(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        looked: list[str] = []
-        footprint = module._footprint
+        polled: list[str] = []
+        disk_state = module._disk_state
 
-        def noting(model: Path, *, files: bool) -> object:
-            looked.append(model.name)
+        def recording(model: Path, *, files: bool) -> object:
+            polled.append(model.name)
             assert not files
-            return footprint(model, files=files)
+            return disk_state(model, files=files)
 
         async with running(store) as registry:
             await score(registry, "c")
             await asyncio.sleep(0.1)
-            monkeypatch.setattr(module, "_footprint", noting)
-            await until(lambda: len(looked) > 10)
+            monkeypatch.setattr(module, "_disk_state", recording)
+            await until(lambda: len(polled) > 10)
             monkeypatch.undo()
-        assert set(looked) == {"a", "c"}
+        assert set(polled) == {"a", "c"}
 
     asyncio.run(scenario())
 
 
-class TestRoom:
-    """The places of the queue, of which there are eight."""
+class TestAdmission:
+    """Admission to a queue with eight places."""
 
-    def test_one_model_alone_may_have_them_all(self, store: CountingStore) -> None:
+    def test_single_model_may_fill_the_queue(self, store: CountingStore) -> None:
         async def scenario() -> None:
             async with running(store) as registry:
                 a, engine = await registry.get("a"), registry._engine
@@ -301,7 +299,7 @@ class TestRoom:
 
         asyncio.run(scenario())
 
-    def test_another_one_finds_room_up_to_its_share_and_the_first_gives_way(self, store: CountingStore) -> None:
+    def test_second_model_gets_its_share_of_a_full_queue(self, store: CountingStore) -> None:
         async def scenario() -> None:
             async with running(store) as registry:
                 a, b, engine = await registry.get("a"), await registry.get("b"), registry._engine
@@ -318,12 +316,12 @@ class TestRoom:
                         engine.require_room(a)
                 assert (engine.admitted, a.admitted, b.admitted, engine._busy) == (0, 0, 0, set())
                 with engine.admit(a, 8):
-                    engine.require_room(b, 8)  # one request in any case
+                    engine.require_room(b, 8)  # at least one request is admitted
 
         asyncio.run(scenario())
 
 
-def test_large_images_of_one_model_do_not_hold_up_those_of_another(store: CountingStore) -> None:
+def test_large_images_of_one_model_do_not_delay_those_of_another(store: CountingStore) -> None:
     async def scenario() -> None:
         large = encode(gradient(1500, 1500))
         async with running(store) as registry:
@@ -332,7 +330,7 @@ def test_large_images_of_one_model_do_not_hold_up_those_of_another(store: Counti
             await until(a.large_turns.locked)
             (outcome,) = (await scoring.score(engine, b, [large], b.bundle.operating_point())).outcomes
             assert isinstance(outcome, Scored)
-            assert a.large_turns.locked()  # forty came before it, and two of them were in its way
+            assert a.large_turns.locked()  # most of the forty earlier images are still waiting
             assert all(isinstance(each, Scored) for each in (await flood).outcomes)
 
     asyncio.run(scenario())
