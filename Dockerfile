@@ -1,16 +1,16 @@
-# Two images: `serving`, the default, and `training` (--target training). Each gets its own environment, because
-# torch and torchvision must come from one place: a torchvision built for another torch does not import.
+# Two images: `serving`, the default, and `training` (--target training). Each has its own environment, because torch
+# and torchvision must come from the same index: a torchvision that was built for another torch cannot be imported.
 
 FROM python:3.11-slim-bookworm AS base
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /app
-# The standard library comes without bytecode, and a read-only root never gets any: each health check would compile anew.
+# The standard library has no bytecode, and none can be written later: each health check would compile it again.
 RUN python -m compileall -q -x "site-packages|lib2to3" "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 
 
-# The dependency lists alone, so that no other edit of pyproject.toml repeats the slow layers.
+# Only the lists of dependencies, so that other changes of pyproject.toml do not invalidate the slow layers.
 FROM base AS requirements
 COPY pyproject.toml .
 RUN python -c "import pathlib, tomllib; \
@@ -22,7 +22,7 @@ pathlib.Path('training.txt').write_text('\n'.join(training))"
 
 
 FROM base AS installer
-# The system's certificates: a base image that trusts a company's own authority is enough behind its proxy.
+# UV_SYSTEM_CERTS: behind a company's proxy, a base image that trusts its certificate authority is sufficient.
 ENV PIP_CACHE_DIR=/var/cache/packages/pip \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore \
@@ -34,11 +34,11 @@ ENV PIP_CACHE_DIR=/var/cache/packages/pip \
 RUN --mount=type=cache,target=/var/cache/packages \
     pip install uv && python -m venv --without-pip /opt/venv
 COPY requirements.lock .
-# cpu: torch without CUDA, an image of a quarter of the size. Empty: the ordinary registry's torch.
+# cpu: torch without CUDA, which makes the image a quarter of the size. Empty: torch from the default index.
 ARG TORCH_BACKEND=cpu
 
 
-# Where the backend's index does not answer (no retries: at once), pip asks what it is configured to ask.
+# If the index of the backend cannot be reached (without retries, so at once), pip uses its configured index.
 FROM installer AS serving-environment
 COPY --from=requirements /app/serving.txt .
 RUN --mount=type=cache,target=/var/cache/packages \
@@ -48,18 +48,18 @@ RUN --mount=type=cache,target=/var/cache/packages \
          && pip --python "$UV_PYTHON" install --constraint requirements.lock -r serving.txt; }
 
 
-# Here uv asks the ordinary registry instead: pip might be configured to find a torch that its torchvision does not fit.
+# Here uv uses the default index instead, because pip's configured index may have a torch that does not fit torchvision.
 FROM installer AS training-environment
 COPY --from=requirements /app/training.txt .
 RUN --mount=type=cache,target=/var/cache/packages \
     UV_HTTP_RETRIES=0 uv pip install ${TORCH_BACKEND:+"--torch-backend=$TORCH_BACKEND"} \
       --constraint requirements.lock -r training.txt \
-    || { echo "uv could not install (see above): installing the ordinary registry's torch" >&2 \
+    || { echo "uv could not install (see above): installing torch from the default index" >&2 \
          && uv pip install --constraint requirements.lock -r training.txt; } \
     && python -c "import torchvision"
 
 
-# Readable by every user, whatever the umask of the checkout; compiled now, because nothing can be written later.
+# Readable by every user, whatever the umask of the checkout; compiled now, because the root will be read-only.
 FROM base AS code
 COPY app app
 COPY training training
@@ -71,13 +71,13 @@ RUN python -m compileall -q --invalidation-mode unchecked-hash app training \
 FROM base AS training
 ENV HOME=/tmp \
     MPLCONFIGDIR=/tmp/matplotlib
-# Any user may be the one that trains; new volumes mounted here take over the mode.
+# Writable for every user, because training may run as any user; new volumes inherit the mode.
 RUN install -d -m 1777 data model_store
 COPY --from=training-environment /opt/venv /opt/venv
 COPY --from=code /app/app app
 COPY --from=code /app/training training
 USER 10001:10001
-# Python turns it into KeyboardInterrupt, and training ends with one line. As process 1 it would not heed SIGTERM.
+# SIGINT raises KeyboardInterrupt, which ends training with one line. Python as process 1 would ignore SIGTERM.
 STOPSIGNAL SIGINT
 ENTRYPOINT ["python", "-m", "training"]
 
@@ -93,7 +93,7 @@ COPY --from=code /app/app app
 COPY --from=code /app/model_store model_store
 USER 10001:10001
 EXPOSE 8000
-# Without proxies: where the environment names one, it must not be asked for 127.0.0.1.
+# Without proxies, because a proxy from the environment cannot reach 127.0.0.1 of the container.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "\
 import os, urllib.request as web; \
 web.build_opener(web.ProxyHandler({})).open(f'http://127.0.0.1:{os.environ.get(\"ANOMALY_PORT\", 8000)}/health/ready', timeout=4)"]

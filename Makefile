@@ -1,4 +1,4 @@
-# Everything from a fresh checkout with only Python 3.11+ and make. Paths are relative, so spaces above do no harm.
+# Works in a fresh checkout with Python 3.11+ and make. Paths are relative, because the checkout's may contain spaces.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -16,65 +16,66 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .PHONY: help serve train demo test test-cluster test-docker bench bench-peers bench-training soak lint lock clean
 
-help:  ## this list
+help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 serve: $(VENV)/ready-serving  ## serve model_store/ on http://127.0.0.1:8000 (HOST=, PORT=)
 	ANOMALY_LOG_FORMAT="$${ANOMALY_LOG_FORMAT:-console}" $(PY) -m app $(if $(HOST),--host "$(HOST)") $(if $(PORT),--port "$(PORT)")
 
-train: $(VENV)/ready-training  ## train and publish (DATA=, NORMAL=, NAME=, DATA_DIR=, RECIPE=, EPOCHS=, FALSE_ALARM_RATE=, SEED=, ARGS=)
+train: $(VENV)/ready-training  ## train and publish a model (DATA=, NORMAL=, NAME=, DATA_DIR=, RECIPE=, EPOCHS=, FALSE_ALARM_RATE=, SEED=, ARGS=)
 	$(PY) -m training --data "$(DATA)" --normal "$(NORMAL)" --name "$(NAME)" --data-dir "$(DATA_DIR)" \
 	  $(if $(RECIPE),--recipe "$(RECIPE)") $(if $(EPOCHS),--epochs "$(EPOCHS)") \
 	  --false-alarm-rate "$(FALSE_ALARM_RATE)" --seed "$(SEED)" $(ARGS)
 
-demo: $(VENV)/ready-training  ## a model per digit into demo_store/, then serve it (DATA=mnist or digits, DATA_DIR=, EPOCHS=, HOST=, PORT=)
+demo: $(VENV)/ready-training  ## train one model per digit into demo_store/ and serve them (DATA=mnist or digits, DATA_DIR=, EPOCHS=, HOST=, PORT=)
 	$(PY) -m training.demonstration --data "$(DATA)" --data-dir "$(DATA_DIR)" --store demo_store $(if $(EPOCHS),--epochs "$(EPOCHS)")
 	ANOMALY_MODEL_STORE=demo_store ANOMALY_MODEL="$(DATA)-$(NORMAL)" $(MAKE) --no-print-directory serve
 
-# One thread for each process: those of several trainings and servers at once would wait for each other.
-test: $(VENV)/ready-dev  ## the whole test suite (ARGS=; ARGS=--cov adds branch coverage)
+# One OpenMP thread per process: the threads of several processes would compete for the cores.
+test: $(VENV)/ready-dev  ## run all tests (ARGS=; ARGS=--cov adds branch coverage)
 	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder $(ARGS)
 
-test-cluster: $(VENV)/ready-dev  ## the Ray job on a cluster of three nodes on this machine, killed and resumed
+test-cluster: $(VENV)/ready-dev  ## test the Ray job on a local cluster of three nodes, with killed processes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m cluster
 
-test-docker:  ## build, start, score, train and stop with docker compose; skips where no engine answers
+test-docker:  ## test the containers with docker compose; skipped without a Docker engine
 	sh tests/docker.sh
 
-bench-training: $(VENV)/ready-training  ## our training loop against the tutorial's, in one run (DATA_DIR=)
+bench-training: $(VENV)/ready-training  ## compare our training loop with the tutorial's (DATA_DIR=)
 	$(PY) -m benchmarks.training_speed --data-dir "$(DATA_DIR)"
 
-bench: $(VENV)/ready-serving  ## the service's speed as ratios (Linux, two cores, wrk; ARGS=)
+bench: $(VENV)/ready-serving  ## measure the speed of the service as ratios (Linux, two cores, wrk; ARGS=)
 	$(PY) -m benchmarks.serving $(ARGS)
 
-bench-peers: $(VENV)/ready-serving  ## the service against other model servers (ARGS="--peers … --rounds … --seconds …")
+bench-peers: $(VENV)/ready-serving  ## compare the service with other model servers (ARGS="--peers … --rounds … --seconds …")
 	$(PY) -m benchmarks.peers $(ARGS)
 
-soak: $(VENV)/ready-dev  ## overload, bad clients, draining, swaps, then half an hour of mixed load (ARGS=)
+soak: $(VENV)/ready-dev  ## overload, misbehaving clients, draining, model swaps, half an hour of mixed load (ARGS=)
 	$(PY) -m benchmarks.soak $(ARGS)
 
-lint: $(VENV)/ready-dev  ## ruff, mypy (strict) and the import contracts
+lint: $(VENV)/ready-dev  ## run ruff, mypy (strict) and the import contracts
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -c "from importlinter.cli import lint_imports_command; lint_imports_command()" --no-logo --no-cache
 	$(PY) -m mypy
 
-lock: $(VENV)/bin/uv  ## pin every version again
+lock: $(VENV)/bin/uv  ## update requirements.lock
 	$(PY) -m uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --no-header \
 	  --no-emit-index-url --upgrade pyproject.toml -o requirements.lock
 
-clean:  ## forget the environment and all caches
+clean:  ## delete the environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 $(VENV)/bin/uv:
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check uv
 
-# The lock pins; the extra chooses. The backend index has torch without CUDA for machines without a GPU, and where
-# it does not answer (no retries: at once) the ordinary registry does.
+# requirements.lock pins the versions, the extras select the packages. Machines without a GPU get torch without CUDA
+# from the backend index. If that fails (without retries, so at once), the second command uses the default index.
 $(VENV)/ready-serving: EXTRA := --extra client
 $(VENV)/ready-training: EXTRA := --extra client --extra training
-$(VENV)/ready-dev: EXTRA := --extra client --extra training --extra ray --extra dev
+# The project itself, so that deploy/ray/score_dataset.py can import it from any folder.
+$(VENV)/ready-dev: EXTRA := --extra client --extra training --extra ray --extra dev --editable .
 $(VENV)/ready-serving $(VENV)/ready-training $(VENV)/ready-dev: $(VENV)/bin/uv pyproject.toml requirements.lock
 	UV_HTTP_RETRIES=0 $(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --torch-backend=auto \
 	  --constraint requirements.lock -r pyproject.toml $(EXTRA) 2>/dev/null \

@@ -1,3 +1,3 @@
-"""A REST microservice that says whether an image is an anomaly, and shows why."""
+"""A REST service that detects anomalous images and returns the model's reconstructions."""
 
 __version__ = "0.3.0"

@@ -1,4 +1,4 @@
-"""``python -m app`` serves. ``--help`` shows every option with its default."""
+"""``python -m app`` starts the service. ``--help`` lists every option with its default."""
 
 import os
 import signal
@@ -14,19 +14,19 @@ from app.api.settings import PREFIX, SHARED_METRICS, BadSettings, Settings, read
 from app.api.telemetry import logging
 from app.inference.errors import LabelNotKept
 
-_GRACE_S = 25  # for accepted requests; with one second of draining, below the 30 s of common supervisors
-_KEEP_ALIVE_S = 75  # above the 60 s of common proxies, so that they never reuse a connection that we close
+_GRACE_S = 25  # to finish accepted requests; plus 1 s of draining, still below the 30 s of common supervisors
+_KEEP_ALIVE_S = 75  # above the 60 s of common proxies, so that they never reuse a connection that this server closes
 
 
 def main() -> int:
-    """Reads the settings and serves until told to stop; returns the exit status."""
+    """Reads the settings and serves until a signal stops the process. Returns the exit status."""
     try:
         settings = read_settings(sys.argv[1:])
         _create_label_file(settings)
     except BadSettings as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    os.environ.update(settings.as_environment())  # worker processes read their settings from there
+    os.environ.update(settings.as_environment())  # worker processes read their settings from it
     logging.configure(settings.log_format, settings.log_level)
     if settings.workers == 1:
         # uvicorn stops gracefully on SIGTERM and then raises it again; the exit status must be 0.
@@ -40,10 +40,10 @@ def main() -> int:
 
 
 def _create_label_file(settings: Settings) -> None:
-    """Creates the file of labels and its secret before any worker starts.
+    """Creates the label file and its secret before any worker starts.
 
     Raises:
-        BadSettings: it cannot.
+        BadSettings: the file cannot be created, or its secret cannot be created or read.
     """
     if settings.feedback_path:
         try:

@@ -1,9 +1,9 @@
-"""The evaluation that people can check.
+"""Measures accuracy, reproducibly.
 
-    python -m benchmarks.accuracy mnist  --data-dir data      all ten digits × 3 seeds, beside published figures
-    python -m benchmarks.accuracy folder my-parts              every scoring rule and kind, beside PCA
+    python -m benchmarks.accuracy mnist  --data-dir data      all ten digits × 3 seeds, compared with published figures
+    python -m benchmarks.accuracy folder my-parts             every scoring rule and kind of anomaly, compared with PCA
 
-One recipe for all; nothing is chosen by test labels.
+One recipe is used for everything, and no choice depends on test labels.
 """
 
 import argparse
@@ -53,13 +53,13 @@ PUBLISHED = (
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """How one rule did on one model.
+    """The accuracy of one scoring rule with one network.
 
     Attributes:
         auroc: area under the ROC curve.
         precision: average precision.
-        detected: share of anomalies found, by guaranteed rate.
-        alarmed: real false-alarm rate, by guaranteed rate.
+        detected: detection rate, by guaranteed false-alarm rate.
+        alarmed: measured false-alarm rate, by guaranteed false-alarm rate.
         kinds: AUROC of each kind of anomaly against the normal images.
     """
 
@@ -77,21 +77,30 @@ def main(arguments: list[str] | None = None) -> int:
     )
     kinds = parser.add_subparsers(required=True)
     mnist = kinds.add_parser("mnist", formatter_class=parser.formatter_class, help="ten digits, several seeds")
-    mnist.add_argument("--data-dir", type=Path, default=Path("data"), help="where MNIST lies")
-    mnist.add_argument("--recipe", choices=RECIPES, default=DEFAULT.name, help="one for all digits")
-    mnist.add_argument("--seeds", type=int, default=3, help="how many")
-    mnist.add_argument("--first-seed", type=int, default=100, help="the recipe was not chosen on seeds from 100 on")
-    mnist.add_argument("--digits", default="0,1,2,3,4,5,6,7,8,9", help="comma list")
+    mnist.add_argument("--data-dir", type=Path, default=Path("data"), help="folder that contains MNIST")
+    mnist.add_argument("--recipe", choices=RECIPES, default=DEFAULT.name, help="recipe for all digits")
+    mnist.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    mnist.add_argument("--first-seed", type=int, default=100, help="seeds from 100 on did not influence the recipe")
+    mnist.add_argument("--digits", default="0,1,2,3,4,5,6,7,8,9", help="digits, separated by commas")
     mnist.add_argument(
-        "--set", type=_knob, action="append", default=[], metavar="KNOB=VALUE", help="change the recipe, as jitter=0"
+        "--set",
+        type=_hyperparameter,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a hyperparameter of the recipe, for example jitter=0",
     )
-    mnist.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="networks fitted at a time")
+    mnist.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="number of networks fitted at the same time"
+    )
     mnist.set_defaults(run=_mnist)
     folder = kinds.add_parser("folder", formatter_class=parser.formatter_class, help="an image folder")
     folder.add_argument("folder", help="with normal/, test/normal/ and test/anomaly/KIND/")
     folder.add_argument("--data-dir", type=Path, default=Path("data"), help="where decoded images are cached")
-    folder.add_argument("--recipes", type=_recipes, default="linear,conv", help="comma list")
-    folder.add_argument("--size", type=lambda side: (int(side), int(side)), default="64", help="side of the input")
+    folder.add_argument("--recipes", type=_recipes, default="linear,conv", help="recipes, separated by commas")
+    folder.add_argument(
+        "--size", type=lambda side: (int(side), int(side)), default="64", help="side of the model's input in pixels"
+    )
     folder.add_argument("--groups", default="folder", help="folder, none or a regular expression")
     folder.add_argument("--seed", type=int, default=0, help="of the split and the training")
     folder.set_defaults(run=_folder)
@@ -108,20 +117,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _knob(text: str) -> tuple[str, Any]:
-    knob, _, value = text.partition("=")
-    if knob not in {field.name for field in dataclasses.fields(Recipe)}:
-        raise argparse.ArgumentTypeError(f"recipes have no knob {knob!r}")
+def _hyperparameter(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    if name not in {field.name for field in dataclasses.fields(Recipe)}:
+        raise argparse.ArgumentTypeError(f"unknown hyperparameter {name!r}")
     try:
-        return knob, ast.literal_eval(value)
+        return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        return knob, value
+        return name, value
 
 
 def _recipes(text: str) -> list[Recipe]:
     unknown = [name for name in text.split(",") if name not in RECIPES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"no recipe is named {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+        raise argparse.ArgumentTypeError(f"unknown recipe {', '.join(unknown)}; choose from {', '.join(RECIPES)}")
     return [RECIPES[name] for name in text.split(",")]
 
 
@@ -131,13 +140,13 @@ def judge(
     parts: Partition,
     rates: Iterable[float] = RATES,
 ) -> Figures:
-    """Calibrates and evaluates a score on the very split that the model was fitted with.
+    """Calibrates and evaluates a score on the split that the network was fitted with.
 
     Args:
         score: (N, C, H, W) → N scores.
-        data: with test images of both sorts.
+        data: with normal and anomalous test images.
         parts: the split.
-        rates: guaranteed false-alarm rates to decide at; those too fine for the calibration part are left out.
+        rates: guaranteed false-alarm rates; those that the calibration part cannot guarantee are left out.
     """
     calibration = Calibration(score(data.normal[list(parts.calibration)]).tolist())
     values = score(data.test)
@@ -157,10 +166,12 @@ def judge(
     )
 
 
-def _scorer(rebuild: Callable[[torch.Tensor], torch.Tensor], rule: nn.Module) -> Callable[..., npt.NDArray[np.float64]]:
+def _scorer(
+    reconstruct: Callable[[torch.Tensor], torch.Tensor], rule: nn.Module
+) -> Callable[..., npt.NDArray[np.float64]]:
     @torch.inference_mode()
     def score(images: torch.Tensor) -> npt.NDArray[np.float64]:
-        parts = [rule(batch, rebuild(batch)) for batch in torch.split(images, _BATCH)]
+        parts = [rule(batch, reconstruct(batch)) for batch in torch.split(images, _BATCH)]
         return torch.cat(parts).double().numpy()
 
     return score
@@ -170,33 +181,35 @@ def _mnist(options: argparse.Namespace, console: Console) -> None:
     recipe, began = dataclasses.replace(RECIPES[options.recipe], **dict(options.set)), time.perf_counter()
     digits = [int(digit) for digit in options.digits.split(",")]
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    contests = [_Contest(recipe, digit, seed, options.data_dir, options.device) for digit in digits for seed in seeds]
-    load(Source("mnist", normal=(digits[0],), data_dir=options.data_dir))  # fetched once, before all want it
+    tasks = [_Task(recipe, digit, seed, options.data_dir, options.device) for digit in digits for seed in seeds]
+    load(
+        Source("mnist", normal=(digits[0],), data_dir=options.data_dir)
+    )  # downloads the data before the processes start
     results: Results = {}
     fitting = 0.0
-    # Fresh processes: torch's threads do not outlive a fork.
+    # Spawned processes, because torch's threads do not survive a fork.
     with ProcessPoolExecutor(
         options.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(options.threads,)
     ) as workers:
-        for contest, (figures, seconds) in zip(contests, workers.map(_Contest.run, contests), strict=True):
+        for task, (figures, seconds) in zip(tasks, workers.map(_Task.run, tasks), strict=True):
             fitting += seconds
             for rule, of_rule in figures.items():
-                results.setdefault((rule, contest.digit), []).append(of_rule)
-            if contest.seed == seeds[-1]:
-                console.print(f"digit {contest.digit}: {time.perf_counter() - began:.0f} s")
+                results.setdefault((rule, task.digit), []).append(of_rule)
+            if task.seed == seeds[-1]:
+                console.print(f"digit {task.digit}: {time.perf_counter() - began:.0f} s")
     for rule in ("mse", DEFAULT_SCORING_RULE):
         console.print(_digits_table(rule, digits, results))
     console.print(_rules_table(digits, results))
     console.print("Published mean AUROC:", "; ".join(f"{name} {value:.3f}" for name, value in PUBLISHED))
     console.print(
-        f"{len(contests)} models, {fitting / len(contests):.1f} s each to fit, {options.jobs} at a time, "
-        f"{time.perf_counter() - began:.0f} s in all"
+        f"{len(tasks)} models, {fitting / len(tasks):.1f} s to fit each, {options.jobs} at the same time, "
+        f"{time.perf_counter() - began:.0f} s in total"
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class _Contest:
-    """One network, and every rule on it."""
+class _Task:
+    """One network, evaluated with every scoring rule."""
 
     recipe: Recipe
     digit: int
@@ -205,7 +218,7 @@ class _Contest:
     device: str
 
     def run(self) -> tuple[dict[str, Figures], float]:
-        """Returns the figures by rule, and the seconds that it took to fit."""
+        """Returns the figures by rule, and the duration of the fit in seconds."""
         data = load(Source("mnist", normal=(self.digit,), data_dir=self.data_dir))
         parts = split(data.groups, self.recipe, false_alarm_rate=min(RATES), seed=self.seed)
         began = time.perf_counter()
@@ -217,7 +230,7 @@ class _Contest:
 
 
 Results = dict[tuple[str, int], list[Figures]]
-"""By rule and digit, one entry per seed."""
+"""(rule, digit) → one entry per seed."""
 
 
 def _columns() -> dict[str, Callable[[Figures], float]]:
@@ -245,7 +258,7 @@ def _table(title: str, first: str) -> Table:
 
 
 def _digits_table(rule: str, digits: Sequence[int], results: Results) -> Table:
-    table = _table(f"One digit is normal, nine are anomalies: score {rule}, mean ± sd over seeds", "digit")
+    table = _table(f"One digit is normal, nine are anomalies: scoring rule {rule}, mean ± sd over seeds", "digit")
     for digit in digits:
         table.add_row(
             str(digit), *(_spread([value(each) for each in results[rule, digit]]) for value in _columns().values())
@@ -256,7 +269,7 @@ def _digits_table(rule: str, digits: Sequence[int], results: Results) -> Table:
 
 
 def _rules_table(digits: Sequence[int], results: Results) -> Table:
-    table = _table("Every scoring rule on the same networks: mean over the digits, ± sd over seeds", "score")
+    table = _table("Every scoring rule with the same networks: mean over the digits, ± sd over seeds", "rule")
     for rule in SCORING_RULES:
         table.add_row(rule, *_means(rule, digits, results))
     return table
@@ -278,47 +291,50 @@ def _folder(options: argparse.Namespace, console: Console) -> None:
     began = time.perf_counter()
     source = Source(options.folder, data_dir=options.data_dir, groups=options.groups, size=options.size)
     data = load(source)
-    if len({kind == NORMAL for kind in data.test_kinds}) != 2:  # noqa: PLR2004  normal ones and anomalies
-        raise TrainingError(f"{options.folder} needs images in test/normal/ and test/anomaly/KIND/ to be measured on")
+    if len({kind == NORMAL for kind in data.test_kinds}) != 2:  # noqa: PLR2004  normal images and anomalies
+        raise TrainingError(f"{options.folder} needs test images in test/normal/ and test/anomaly/KIND/")
     parts = split(data.groups, DEFAULT, false_alarm_rate=max(RATES), seed=options.seed)
     console.print(
-        f"{data.source}: {len(parts.fit)} to fit, {len(parts.calibration)} to calibrate, {len(data.test)} to test, "
+        f"{data.source}: {len(parts.fit)} images for training, {len(parts.calibration)} for calibration, "
+        f"{len(data.test)} for testing, "
         f"{'×'.join(map(str, data.spec.shape))}; read in {time.perf_counter() - began:.1f} s"
     )
-    contenders: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+    autoencoders: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
     for recipe in options.recipes:
         started = time.perf_counter()
         network, _ = fit_network(recipe, data, parts, seed=options.seed, device=pick_device(options.device))
-        contenders[f"{recipe.name} autoencoder"] = network
+        autoencoders[f"{recipe.name} autoencoder"] = network
         console.print(f"recipe {recipe.name}: fitted in {time.perf_counter() - started:.1f} s")
     for components in (64, 256):
-        contenders[f"PCA, {components} components"] = _pca(data, parts, components)
+        autoencoders[f"PCA, {components} components"] = _pca(data, parts, components)
     kinds = sorted(set(data.test_kinds) - {NORMAL})
-    for name, rebuild in contenders.items():
+    for name, reconstruct in autoencoders.items():
         table = Table(title=f"{name}: AUROC, and rates at guaranteed false alarms")
         for heading in ("rule", "all", *kinds, *(f"detected/alarmed at {rate:.0%}" for rate in RATES)):
             table.add_column(heading, justify="left" if heading == "rule" else "right")
         for rule in SCORING_RULES.values():
-            figures = judge(_scorer(rebuild, rule.module()), data, parts)
+            figures = judge(_scorer(reconstruct, rule.module()), data, parts)
             rates = [
-                f"{figures.detected[rate]:.3f}/{figures.alarmed[rate]:.3f}" if rate in figures.detected else "too fine"
+                f"{figures.detected[rate]:.3f}/{figures.alarmed[rate]:.3f}"
+                if rate in figures.detected
+                else "not guaranteed"
                 for rate in RATES
             ]
             table.add_row(rule.name, f"{figures.auroc:.3f}", *(f"{figures.kinds[kind]:.3f}" for kind in kinds), *rates)
         console.print(table)
-    console.print(f"{time.perf_counter() - began:.0f} s in all")
+    console.print(f"{time.perf_counter() - began:.0f} s in total")
 
 
 def _pca(data: Dataset, parts: Partition, components: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Reconstruction from the largest principal components of the fit part: the baseline to beat."""
+    """The baseline: reconstruction from the first principal components of the fit part."""
     fit = data.normal[list(parts.fit)].flatten(1).numpy()
     pca = PCA(min(components, len(fit) - 1), svd_solver="randomized", random_state=0).fit(fit)
 
-    def rebuild(images: torch.Tensor) -> torch.Tensor:
+    def reconstruct(images: torch.Tensor) -> torch.Tensor:
         flat = pca.inverse_transform(pca.transform(images.flatten(1).numpy()))
         return torch.from_numpy(np.clip(flat, 0, 1).astype(np.float32)).reshape(images.shape)
 
-    return rebuild
+    return reconstruct
 
 
 if __name__ == "__main__":

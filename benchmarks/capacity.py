@@ -1,7 +1,7 @@
-"""How many pods a load takes, on paper: the law of deploy/SCALING.md, with measured figures or your own.
+"""Capacity planning: the number of pods for a load, by the formula of deploy/SCALING.md.
 
-``python -m benchmarks.capacity`` prints the table of that page from benchmarks/results.json;
-``--measure-models 16`` first measures what a further model takes of memory, and keeps it there.
+``python -m benchmarks.capacity`` prints the table of that page, with the figures of benchmarks/results.json.
+``--measure-models 16`` first measures the memory of each further model and writes it to that file.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from typing import Any, Final
 import httpx
 
 from app.inference.bundles.store import ModelStore, new_version
-from benchmarks.load import LoadError, Server, free_port, pinned_server
+from benchmarks.errors import BenchmarkError
+from benchmarks.server_process import Server, free_port, pinned_server
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _RESULTS: Final = _ROOT / "benchmarks" / "results.json"
@@ -34,14 +35,14 @@ MODELS: Final = [1, 20]
 
 @dataclass(frozen=True)
 class Figures:
-    """What the law is fed with.
+    """The input of the formula.
 
     Attributes:
         requests_per_core: requests/s of one worker on one core at full load.
         worker_mb: memory of a worker with one model, in MB.
-        model_mb: what each further model adds, in MB.
-        utilisation: share of a core that is planned for, in (0, 1]; the rest is for bursts and uneven balancing.
-        spare_pods: pods that may be away, for a rollout or a lost node, without the others going over their share.
+        model_mb: memory of each further model, in MB.
+        utilisation: planned share of a core, in (0, 1]; the rest is for bursts and uneven balancing.
+        spare_pods: pods that may be missing, during a rollout or after the loss of a node, without overload.
     """
 
     requests_per_core: float
@@ -52,25 +53,25 @@ class Figures:
 
     def __post_init__(self) -> None:
         if not (self.requests_per_core > 0 and 0 < self.utilisation <= 1):
-            raise ValueError(f"no capacity to plan with in {self}")
+            raise ValueError(f"the figures give no capacity: {self}")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a load takes: pods of one worker and one core each, and their memory in GB."""
+    """The pods for a load, each with one worker and one core, and their total memory in GB."""
 
     pods: int
     memory_gb: float
 
 
 def plan(requests_per_s: float, models: int, figures: Figures) -> Plan:
-    """The law: ⌈R / (r·u)⌉ + s pods, each with m₀ + (k − 1)·m₁ of memory."""
+    """The formula: ⌈R / (r·u)⌉ + s pods, each with m₀ + (k − 1)·m₁ of memory."""
     pods = math.ceil(requests_per_s / (figures.requests_per_core * figures.utilisation)) + figures.spare_pods
     return Plan(pods, pods * (figures.worker_mb + (models - 1) * figures.model_mb) / 1000)
 
 
 def measured(results: dict[str, Any]) -> Figures:
-    """The figures that benchmarks/results.json holds."""
+    """The figures in benchmarks/results.json."""
     lines = {line["measure"]: line["ours"] for line in results["serving"]["lines"]}
     rate = next(value for measure, value in lines.items() if measure.startswith(_RATE))
     return Figures(rate, lines[_MEMORY], results["capacity"]["model_mb"])
@@ -87,12 +88,13 @@ def _table(loads: list[float], models: list[int], figures: Figures) -> str:
 
 
 def measure_model_mb(models: int) -> float:
-    """Memory that each of so many further models adds to a running service, in MB.
+    """Measures the memory that each further model adds to a running service, in MB.
 
-    Each is the shipped one under another name, asked once, which loads and warms it.
+    Args:
+        models: number of further models: copies of the shipped one, each loaded by one request.
 
     Raises:
-        LoadError: the service did not start or did not answer.
+        BenchmarkError: the service did not start or did not answer.
     """
     with tempfile.TemporaryDirectory() as folder:
         store = _copies(Path(folder) / "store", models)
@@ -101,7 +103,7 @@ def measure_model_mb(models: int) -> float:
         image = (_ROOT / "app" / "api" / "static" / "samples" / "five.png").read_bytes()
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
 
-            def ask(model: int) -> bool:
+            def scores(model: int) -> bool:
                 headers = {"Content-Type": "image/png"}
                 with contextlib.suppress(httpx.TransportError):
                     answer = client.post(f"/score?model=copy-{model}", content=image, headers=headers)
@@ -110,25 +112,25 @@ def measure_model_mb(models: int) -> float:
 
             with pinned_server(
                 [sys.executable, "-m", "app"],
-                lambda: ask(0),
+                lambda: scores(0),
                 log=Path(folder) / "log",
                 environment=variables,
                 folder=_ROOT,
                 core=min(os.sched_getaffinity(0)),
             ) as server:
-                return _growth(server, ask, models)
+                return _growth(server, scores, models)
 
 
-def _growth(server: Server, ask: Callable[[int], bool], models: int) -> float:
+def _growth(server: Server, scores: Callable[[int], bool], models: int) -> float:
     before = server.resident_bytes()
     for model in range(1, models + 1):
-        if not ask(model):
-            raise LoadError(f"model {model} of {models} did not answer")
+        if not scores(model):
+            raise BenchmarkError(f"model {model} of {models} did not answer")
     return (server.resident_bytes() - before) / models / _MB
 
 
 def _copies(root: Path, models: int) -> ModelStore:
-    """A store with the shipped model under 1 + ``models`` names."""
+    """A store that contains the shipped model under 1 + ``models`` names."""
     manifest = ModelStore(_ROOT / "model_store").manifest(_MODEL)
     folder = _ROOT / "model_store" / _MODEL / manifest.version
     files = {name: (folder / name).read_bytes() for name in manifest.files}
@@ -139,18 +141,20 @@ def _copies(root: Path, models: int) -> ModelStore:
 
 
 def main() -> int:
-    """Measures if asked to, prints the table; returns the exit status."""
+    """Prints the table, after measuring if ``--measure-models`` says so; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity")
     parser.add_argument("--requests-per-s", type=float, nargs="+", default=LOADS, help="loads to plan for")
-    parser.add_argument("--models", type=int, nargs="+", default=MODELS, help="models in memory")
-    parser.add_argument("--per-core", type=float, help="your requests/s per core; default: the benchmark's")
-    parser.add_argument("--measure-models", type=int, metavar="N", help="measure what each of N further models takes")
+    parser.add_argument("--models", type=int, nargs="+", default=MODELS, help="numbers of models in memory")
+    parser.add_argument("--per-core", type=float, help="requests/s per core (default: the measured figure)")
+    parser.add_argument(
+        "--measure-models", type=int, metavar="N", help="measure the memory of each of N further models"
+    )
     options = parser.parse_args()
     results = json.loads(_RESULTS.read_text())
     if options.measure_models:
         try:
             model_mb = measure_model_mb(options.measure_models)
-        except LoadError as error:
+        except BenchmarkError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         results["capacity"] = {"models": options.measure_models, "model_mb": model_mb}
@@ -163,11 +167,11 @@ def main() -> int:
 
 
 def report(figures: Figures, loads: list[float] = LOADS, models: list[int] = MODELS) -> str:
-    """The figures in a sentence, and the plans."""
+    """The figures as text, and the table."""
     return (
-        f"{figures.requests_per_core:,.0f} requests/s per core at full load, planned to {figures.utilisation:.0%}, "
-        f"{figures.spare_pods} pod to spare; {figures.worker_mb:.0f} MB a worker with one model, "
-        f"{figures.model_mb:.1f} MB each further one.\n\n" + _table(loads, models, figures)
+        f"{figures.requests_per_core:,.0f} requests/s per core at full load, planned utilisation "
+        f"{figures.utilisation:.0%}, spare pods: {figures.spare_pods}; {figures.worker_mb:.0f} MB per worker with one "
+        f"model, {figures.model_mb:.1f} MB per further model.\n\n" + _table(loads, models, figures)
     )
 
 

@@ -1,6 +1,6 @@
-"""Clients that behave, and clients that do not: what loads and attacks the service in tests and benchmarks.
+"""Well-behaved and misbehaving clients, for tests and benchmarks under load.
 
-Plain asyncio streams: a client library would hide what happens to a connection.
+They use asyncio streams, because a client library would hide the state of a connection.
 """
 
 import asyncio
@@ -14,16 +14,16 @@ HOST: Final = "127.0.0.1"
 
 
 class LostRequest(Exception):
-    """A request went out on an open connection and no whole answer came back."""
+    """A request was sent on an open connection, but no complete answer was received."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer.
+    """A complete answer.
 
     Attributes:
-        kind: index of the request that it answers.
-        seconds: from the request's first byte to the answer's last.
+        kind: index of the request.
+        seconds: from the first byte of the request to the last byte of the answer.
     """
 
     kind: int
@@ -35,11 +35,14 @@ class Reply:
 
 @dataclass
 class Tally:
-    """What a crowd of clients saw.
+    """The results of many clients.
 
     Attributes:
-        sent: requests, answered or not.
-        seconds: until the last answer, later than the last request.
+        sent: number of requests, answered or not.
+        replies: complete answers.
+        lost: number of requests without a complete answer.
+        refused: number of requests whose connection was refused.
+        seconds: from the start to the last answer.
     """
 
     sent: int = 0
@@ -49,21 +52,21 @@ class Tally:
     seconds: float = 0
 
     def statuses(self) -> dict[int, int]:
-        """How often each status came."""
+        """Status → number of answers."""
         found = [reply.status for reply in self.replies]
         return {status: found.count(status) for status in sorted(set(found))}
 
     def per_second(self, status: int = 200) -> float:
-        """Answers of one status per second."""
+        """Answers with a status per second."""
         return sum(reply.status == status for reply in self.replies) / self.seconds
 
     def latency(self, quantile: float, status: int = 200) -> float:
-        """A quantile of the seconds that answers of one status took; 0 if there is none."""
+        """A quantile of the latency in seconds of answers with a status; 0 if there are no such answers."""
         return quantile_of([reply.seconds for reply in self.replies if reply.status == status], quantile)
 
 
 def quantile_of(values: Sequence[float], quantile: float) -> float:
-    """The quantile by rank; 0 of nothing."""
+    """The quantile by rank; 0 if there are no values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))] if ordered else 0.0
 
@@ -80,7 +83,7 @@ def get(path: str) -> bytes:
 
 
 class Connection:
-    """A keep-alive connection that is opened when it is needed."""
+    """A keep-alive connection that is opened by the first request."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -90,8 +93,8 @@ class Connection:
         """Sends a request and reads the answer.
 
         Raises:
-            ConnectionRefusedError: nobody listens.
-            LostRequest: the connection ended before the answer did.
+            ConnectionRefusedError: no server listens on the port.
+            LostRequest: the connection was closed before the answer was complete.
         """
         if self._streams is None:
             self._streams = await asyncio.open_connection(HOST, self.port)
@@ -111,7 +114,7 @@ class Connection:
         return Reply(kind, int(status_line.split()[1]), headers, body, time.perf_counter() - began)
 
     def close(self) -> None:
-        """Lets go of the connection, if there is one."""
+        """Closes the connection if it is open."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
@@ -126,29 +129,29 @@ async def crowd(
     rate: float | None = None,
     until: Callable[[Reply], bool] = lambda _: False,
 ) -> Tally:
-    """Many clients at once, each of which sends the requests round and round.
+    """Runs many clients at the same time, each of which sends all requests in a loop.
 
     Args:
         port: of the service.
-        requests: whole HTTP requests.
-        connections: clients.
-        seconds: how long.
-        rate: requests per second of all together; None: as fast as answers come.
-        until: says of a reply whether its client shall stop.
+        requests: complete HTTP requests.
+        connections: number of clients, with one connection each.
+        seconds: duration; requests in progress are still answered.
+        rate: requests per second of all clients together; None: each client sends as soon as it has an answer.
+        until: whether a client stops after a reply.
     """
     tally, began = Tally(), time.perf_counter()
 
     async def client(number: int) -> None:
         connection = Connection(port)
-        turn = number
+        position = number
         while (now := time.perf_counter() - began) < seconds:
             if rate is not None:
-                due = (turn // connections * connections + number) / rate
+                due = (position // connections * connections + number) / rate
                 if due >= seconds:
                     break
                 await asyncio.sleep(max(0.0, due - now))
-            kind = turn % len(requests)
-            turn += connections if rate is not None else 1
+            kind = position % len(requests)
+            position += connections if rate is not None else 1
             tally.sent += 1
             try:
                 reply = await connection.send(requests[kind], kind)
@@ -169,30 +172,30 @@ async def crowd(
 
 
 async def probe(port: int, path: str, *, seconds: float, every: float = 0.05) -> list[float]:
-    """Asks for a path over and over; the seconds that each good answer took.
+    """Requests a path repeatedly; returns the latency of each answer in seconds.
 
     Raises:
-        AssertionError: an answer was not 200.
+        AssertionError: the status of an answer was not 200.
     """
-    connection, taken, until = Connection(port), [], time.perf_counter() + seconds
+    connection, latencies, until = Connection(port), [], time.perf_counter() + seconds
     while time.perf_counter() < until:
         reply = await connection.send(get(path))
         assert reply.status == 200, reply  # noqa: PLR2004, S101
-        taken.append(reply.seconds)
+        latencies.append(reply.seconds)
         await asyncio.sleep(every)
     connection.close()
-    return taken
+    return latencies
 
 
 async def sit_idle(port: int, seconds: float) -> None:
-    """Connects and says nothing."""
+    """Connects and sends nothing."""
     _, writer = await asyncio.open_connection(HOST, port)
     await asyncio.sleep(seconds)
     writer.close()
 
 
 async def drip(port: int, request: bytes, seconds: float, every: float = 1.0) -> None:
-    """Sends a request's head, then a byte now and then."""
+    """Sends the head of a request, then its body byte by byte."""
     _, writer = await asyncio.open_connection(HOST, port)
     head, _, body = request.partition(b"\r\n\r\n")
     writer.write(head + b"\r\n\r\n")
@@ -206,7 +209,7 @@ async def drip(port: int, request: bytes, seconds: float, every: float = 1.0) ->
 
 
 async def hang_up_early(port: int, request: bytes) -> None:
-    """Goes away in the middle of an upload."""
+    """Disconnects in the middle of an upload."""
     _, writer = await asyncio.open_connection(HOST, port)
     writer.write(request[: len(request) // 2])
     await writer.drain()
@@ -214,7 +217,7 @@ async def hang_up_early(port: int, request: bytes) -> None:
 
 
 async def never_listen(port: int, request: bytes) -> None:
-    """Sends a whole request and goes away before the answer."""
+    """Sends a complete request and disconnects before the answer."""
     _, writer = await asyncio.open_connection(HOST, port)
     writer.write(request)
     await writer.drain()
@@ -222,13 +225,13 @@ async def never_listen(port: int, request: bytes) -> None:
 
 
 async def in_groups(clients: Sequence[Callable[[], Awaitable[None]]], size: int) -> None:
-    """Runs misbehaving clients, so many at a time; that the service cuts them off is no failure of theirs."""
+    """Runs misbehaving clients, ``size`` at the same time. The service may close their connections."""
     waiting = list(clients)
 
-    async def one_after_the_other() -> None:
+    async def run_sequentially() -> None:
         while waiting:
             client = waiting.pop()
             with contextlib.suppress(ConnectionError):
                 await client()
 
-    await asyncio.gather(*(one_after_the_other() for _ in range(size)))
+    await asyncio.gather(*(run_sequentially() for _ in range(size)))

@@ -1,9 +1,9 @@
-"""How soon a changed camera is noticed, and how often an unchanged one alarms: the figures of docs/drift.md.
+"""How soon drift detection notices a changed camera, and how often it raises false alarms: figures of docs/drift.md.
 
     python -m benchmarks.drift --data-dir …
 
-Images are MNIST test images of the digit that the model in the store learned, changed as a camera may change; the
-comparison is the service's own. A change begins at a random place in a window.
+The images are MNIST test images of the digit that the model was trained on, changed in ways in which a camera can
+change. They are compared by the code of the service. A change begins at a random position in a window.
 """
 
 import argparse
@@ -28,12 +28,12 @@ Pixels = npt.NDArray[np.float64]
 Ranks = npt.NDArray[np.int64]
 
 _GIVE_UP = 50  # windows
-_NEVER = 0.02  # of the windows alarm
+_MIN_ALARMS = 0.02  # share of windows; below it, the delay is not measured
 _BATCH = 256
 
 
 def blurred(radius: float) -> Callable[[Pixels, np.random.Generator], Pixels]:
-    """Out of focus by a Gaussian of so many pixels."""
+    """Out of focus: a Gaussian blur with a radius in pixels."""
 
     def change(pixels: Pixels, _: np.random.Generator) -> Pixels:
         image = Image.fromarray(pixels.astype(np.uint8))
@@ -43,12 +43,12 @@ def blurred(radius: float) -> Callable[[Pixels, np.random.Generator], Pixels]:
 
 
 def scaled(factor: float, plus: float = 0) -> Callable[[Pixels, np.random.Generator], Pixels]:
-    """Another exposure, of values from 0 to 255."""
+    """Another exposure, for values from 0 to 255."""
     return lambda pixels, _: factor * pixels + plus
 
 
 def noisy(deviation: float) -> Callable[[Pixels, np.random.Generator], Pixels]:
-    """Gaussian noise, of values from 0 to 255."""
+    """Gaussian noise, for values from 0 to 255."""
     return lambda pixels, random: pixels + random.normal(0, deviation, pixels.shape)
 
 
@@ -72,7 +72,7 @@ ANOMALIES = (0.02, 0.05, 0.1, 0.2, 0.3)
 
 
 def ranks_of(bundle: Bundle, images: Sequence[Pixels]) -> Ranks:
-    """The ranks of images as the service would see them: as files."""
+    """The ranks of images that go through the service's decoding, as PNG files."""
     tensors = [open_image(_png(pixels), max_pixels=10**6).decode(bundle.spec).tensor for pixels in images]
     batches = [torch.stack(tensors[start : start + _BATCH]) for start in range(0, len(tensors), _BATCH)]
     scores = [score for batch in batches for score in bundle.score_batch(batch).score]
@@ -86,12 +86,17 @@ def _png(pixels: Pixels) -> bytes:
 
 
 def alarms(ranks: Ranks, size: int) -> bool:
-    """Whether a window of so many calibration scores alarms."""
+    """Whether a window raises an alarm.
+
+    Args:
+        ranks: of the images of the window.
+        size: number of calibration images.
+    """
     return compare(ranks.tolist(), size).statistic >= critical_value(WINDOW, size)
 
 
 def until_noticed(before: Ranks, after: Ranks, size: int, random: np.random.Generator) -> float:
-    """Images from the change to the end of the first window that alarms; infinite after too many windows."""
+    """The number of images from the change to the end of the first window with an alarm; infinite if there is none."""
     unchanged = int(random.integers(WINDOW))
     for window in range(_GIVE_UP):
         old = unchanged if window == 0 else 0
@@ -104,7 +109,7 @@ def until_noticed(before: Ranks, after: Ranks, size: int, random: np.random.Gene
 
 
 def false_alarms(size: int, sets: int, windows: int, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """The share of unchanged windows that alarm, for each of many calibration sets."""
+    """The share of unchanged windows with an alarm, for each of many calibration sets."""
     shares = []
     for _ in range(sets):
         calibration = np.sort(random.random(size))
@@ -118,10 +123,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.drift", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where MNIST lies")
-    parser.add_argument("--store", type=Path, default=Path("model_store"), help="where the model lies")
-    parser.add_argument("--model", default="mnist-5", help="its name; it learned one digit")
-    parser.add_argument("--trials", type=int, default=400, help="windows and changes of each kind")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder that contains MNIST")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="folder of the model store")
+    parser.add_argument("--model", default="mnist-5", help="a model that was trained on one digit")
+    parser.add_argument("--trials", type=int, default=400, help="number of windows and changes of each kind")
     options = parser.parse_args()
     torch.set_num_threads(1)
     random = np.random.default_rng(0)
@@ -133,27 +138,27 @@ def main() -> int:
     pixels = 255 * data.test[:, 0].double().numpy()
     normal, others = pixels[kinds == NORMAL], pixels[kinds != NORMAL]
 
-    print(f"| calibration images | a new set each time | worst of 20 sets | worst of {options.trials} sets |")
+    print(f"| calibration images | new set for each window | worst of 20 sets | worst of {options.trials} sets |")
     print("|---|---|---|---|")
     for calibration_size in (30, 300, 1085):
         mean = false_alarms(calibration_size, 50 * options.trials, 1, random).mean()
         worst = np.quantile(false_alarms(calibration_size, options.trials, options.trials, random), [0.95, 1])
         print(f"| {calibration_size:,} | {mean:.2%} | {worst[0]:.2%} | {worst[1]:.2%} |", flush=True)
 
-    print(f"\n| {len(normal)} test images | windows that alarm | images until noticed: half | 19 of 20 |")
+    print(f"\n| {len(normal)} test images | windows with an alarm | images until the alarm: half | 19 of 20 |")
     print("|---|---|---|---|")
     before = ranks_of(bundle, list(normal))
     mixtures = {f"{share:.0%} anomalies": share for share in ANOMALIES}
-    odd = ranks_of(bundle, list(others[random.permutation(len(others))[:2000]]))
+    anomalous = ranks_of(bundle, list(others[random.permutation(len(others))[:2000]]))
     for name in (*CHANGES, *mixtures):
         if name in mixtures:
-            many = len(before)
-            after = np.concatenate((before, random.choice(odd, round(many * mixtures[name] / (1 - mixtures[name])))))
+            count = round(len(before) * mixtures[name] / (1 - mixtures[name]))
+            after = np.concatenate((before, random.choice(anomalous, count)))
         else:
-            after = ranks_of(bundle, [CHANGES[name](pixels, random) for image in normal])
+            after = ranks_of(bundle, [CHANGES[name](image, random) for image in normal])
         alarmed = np.mean([alarms(random.choice(after, WINDOW, replace=False), size) for _ in range(options.trials)])
         row = f"| {name} | {alarmed:.1%} |"
-        if name == "no change" or alarmed < _NEVER:
+        if name == "no change" or alarmed < _MIN_ALARMS:
             print(row, "– | – |", flush=True)
             continue
         images = [until_noticed(before, after, size, random) for _ in range(options.trials)]

@@ -1,10 +1,10 @@
-"""Our service against other model servers: one TorchScript file, one answer, one core each, wrk on another.
+"""Compares the service with other model servers: one TorchScript file, one answer, one core each, wrk on another core.
 
     python -m benchmarks.peers --peers litserve,mlserver --rounds 5 --seconds 4
 
-Each peer runs in an environment of its own, made at first use; its server and what it follows are in
-``benchmarks/peers/<peer>/``. In every round our service and the peer start afresh, one after the other and in
-alternating order. Before the load each must answer as ours does; while it runs, the MSE in every answer is checked.
+``benchmarks.peer_servers`` describes the servers. In every round, our service and the peer are restarted, in
+alternating order. Before the load, the answers of a peer are compared with ours; during the load, the MSE in every
+answer is checked.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import math
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -28,64 +27,39 @@ from typing import Any, Final
 
 from PIL import Image, ImageChops
 
-from benchmarks.load import (
-    LOAD_CORE,
-    MSE_TOLERANCE,
-    LoadError,
-    check_script,
-    free_port,
-    pinned_server,
-    post_script,
-    require_tools,
-    run_wrk,
+from benchmarks.errors import BenchmarkError
+from benchmarks.peer_servers import (
+    OURS,
+    PEERS,
+    ROOT,
+    SERVERS,
+    SHARED,
+    Answer,
+    Target,
+    bundle_folder,
+    create_environment,
+    pinned_version,
+    run_command,
 )
+from benchmarks.server_process import free_port, pinned_server
+from benchmarks.wrk import LOAD_CORE, MSE_TOLERANCE, check_script, post_script, require_tools, run_wrk
 
-_ROOT: Final = Path(__file__).resolve().parent.parent
-_SERVERS: Final = Path(__file__).with_suffix("")
-_SHARED: Final = _SERVERS / "shared"
-_MODEL: Final = "mnist-5"
-_RESULTS: Final = _ROOT / "benchmarks" / "results.json"
+_RESULTS: Final = ROOT / "benchmarks" / "results.json"
 
 _CONNECTIONS: Final = 32
 _WARM_UP_S: Final = 1
 _REQUEST_TIMEOUT_S: Final = 10
 _IMAGES: Final = 8
-_DIM: Final = 0.03  # each image is by so much darker than the one before
+_DIM: Final = 0.03  # each image is this share darker than the previous one
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
-Answer = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A server to measure.
-
-    Attributes:
-        name: of its folder, its environment and its package.
-        command: arguments by port; the first is looked up among the environment's programs.
-        path: where images are posted.
-        content_type: of a request.
-        body: an image file → a request's body.
-        answer: a response's JSON → the answer, out of its envelope.
-        variables: environment variables by port.
-        prepare: a command that runs once before, with a folder that the server finds as ``$BENCHMARK_SCRATCH``.
-        needs: a program that must be on the path, and how to get it.
-    """
-
-    name: str
-    command: Callable[[int], Sequence[str]]
-    path: str
-    content_type: str = "application/json"
-    body: Callable[[bytes], bytes] = lambda file: file
-    answer: Callable[[Any], Answer] = dict
-    variables: Callable[[int], Mapping[str, str]] = lambda _: {}
-    prepare: Callable[[Path], Sequence[str]] | None = None
-    needs: tuple[str, str] | None = None
+Row = dict[str, Any]
+"""The result of one peer: its summary, or the reason of its failure."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One start of one server, or medians of several."""
+    """The figures of one start of a server, or medians over several starts."""
 
     requests_per_s_at_32: float
     requests_per_s_at_1: float
@@ -97,121 +71,37 @@ class Figures:
     errors: float
 
 
-def _base64(file: bytes) -> str:
-    return base64.b64encode(file).decode()
-
-
-_OURS: Final = Target(
-    name="ours",
-    command=lambda port: ["python", "-m", "app", "--port", str(port)],
-    path="/score",
-    content_type="image/png",
-)
-
-_PEERS: Final = {
-    peer.name: peer
-    for peer in (
-        Target(
-            name="litserve",
-            command=lambda port: ["python", "server.py", "--port", str(port)],
-            path="/predict",
-            body=lambda file: json.dumps({"image": _base64(file)}).encode(),
-        ),
-        Target(
-            name="bentoml",
-            command=lambda port: ["bentoml", "serve", "service:Anomaly", "--host", "127.0.0.1", "--port", str(port)],
-            path="/score",
-            body=lambda file: json.dumps({"images": [_base64(file)]}).encode(),
-            answer=lambda envelope: dict(envelope[0]),
-            variables=lambda _: {"BENTOML_DO_NOT_TRACK": "True"},
-        ),
-        Target(
-            name="mlserver",
-            command=lambda _: ["mlserver", "start", "."],
-            path=f"/v2/models/{_MODEL}/infer",
-            body=lambda file: json.dumps(
-                {
-                    "inputs": [
-                        {
-                            "name": "image",
-                            "shape": [1, 1],
-                            "datatype": "BYTES",
-                            "parameters": {"content_type": "base64"},
-                            "data": [_base64(file)],
-                        }
-                    ]
-                }
-            ).encode(),
-            answer=lambda envelope: dict(json.loads(envelope["outputs"][0]["data"][0])),
-            variables=lambda port: {
-                "MLSERVER_HTTP_PORT": str(port),
-                "MLSERVER_GRPC_PORT": str(free_port()),
-                "MLSERVER_METRICS_PORT": str(free_port()),
-            },
-        ),
-        Target(
-            name="kserve",
-            command=lambda port: [
-                "python", "server.py", "--http_port", str(port), "--enable_grpc", "false", "--model_name", _MODEL,
-            ],
-            path=f"/v1/models/{_MODEL}:predict",
-            content_type="image/png",
-        ),
-        Target(
-            name="torchserve",
-            command=lambda _: ["sh", "serve.sh", _MODEL],
-            path=f"/predictions/{_MODEL}",
-            content_type="image/png",
-            variables=lambda port: {
-                "TS_INFERENCE_ADDRESS": f"http://127.0.0.1:{port}",
-                "TS_MANAGEMENT_ADDRESS": f"http://127.0.0.1:{free_port()}",
-                "TS_METRICS_ADDRESS": f"http://127.0.0.1:{free_port()}",
-            },
-            prepare=lambda scratch: [
-                "torch-model-archiver", "--model-name", _MODEL, "--version", "1.0", "--force",
-                "--serialized-file", str(_bundle() / "model.pt"),
-                "--handler", "handler.py",
-                "--extra-files", f"{_bundle() / 'manifest.json'},{_SHARED / 'anomaly.py'}",
-                "--config-file", "model-config.yaml",
-                "--export-path", str(scratch),
-            ],
-            needs=("java", "needs Java 11 or newer; on Debian: apt-get install default-jre-headless"),
-        ),
-    )
-}  # fmt: skip
-
-
 def main() -> int:
-    """Measures, prints the table, keeps the figures; returns the exit status."""
+    """Measures, prints the table and writes the figures to a file; returns the exit status."""
     options = _options()
     try:
         require_tools()
-    except LoadError as error:
+    except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    os.sched_setaffinity(0, {LOAD_CORE})  # this process leaves the server's core alone, too
+    os.sched_setaffinity(0, {LOAD_CORE})  # this process must not use the server's core
     images = _images()
-    rows: dict[str, Answer] = {}
+    rows: dict[str, Row] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        ours = _Bench(_OURS, Path(sys.executable).parent, _ROOT, Path(scratch), images)
+        ours = _Bench(OURS, Path(sys.executable).parent, ROOT, Path(scratch), images)
         try:
             expected = ours.answers()
-        except LoadError as error:
+        except BenchmarkError as error:
             print(f"error: our own service: {error}", file=sys.stderr)
             return 1
         for name in options.peers:
-            print(f"{name}: {_version(name)}", flush=True)
+            print(f"{name}: {pinned_version(name)}", flush=True)
             try:
-                programs = _environment(_PEERS[name], options.environments / name)
-                peer = _Bench(_PEERS[name], programs, _SERVERS / name, Path(scratch), images)
+                programs = create_environment(PEERS[name], options.environments / name)
+                peer = _Bench(PEERS[name], programs, SERVERS / name, Path(scratch), images)
                 peer.prepare()
                 rounds = _rounds(ours, peer, expected, options.rounds, options.seconds)
-            except LoadError as error:
-                rows[name] = {"version": _version(name), "failed": str(error)}
+            except BenchmarkError as error:
+                rows[name] = {"version": pinned_version(name), "failed": str(error)}
                 print(f"  failed: {error}", flush=True)
             else:
-                rows[name] = {"version": _version(name), **_summary(rounds)}
-    _keep(options.output, rows, options)
+                rows[name] = {"version": pinned_version(name), **_summary(rounds)}
+    _write_results(options.output, rows, options)
     print(f"\n{_table(rows)}")
     return 0
 
@@ -220,29 +110,29 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--peers", default=",".join(_PEERS), help="comma list of peers to measure")
+    parser.add_argument("--peers", default=",".join(PEERS), help="peers to measure, separated by commas")
     parser.add_argument(
         "--environments",
         type=Path,
         default=Path.home() / ".cache" / "anomaly-service-benchmarks",
-        help="folder of the peers' environments; made at first use",
+        help="folder of the peers' environments, which are created at first use",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs, ours and the peer's")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds; each runs our service and the peer")
     parser.add_argument(
-        "--seconds", type=int, default=4, help=f"of load at {_CONNECTIONS} connections; at 1, half as long"
+        "--seconds", type=int, default=4, help=f"duration of the load at {_CONNECTIONS} connections; half of it at 1"
     )
-    parser.add_argument("--output", type=Path, default=_RESULTS, help="the figures go there, under the key peers")
+    parser.add_argument("--output", type=Path, default=_RESULTS, help="file for the figures, under the key peers")
     options = parser.parse_args()
     options.peers = [name.strip() for name in options.peers.split(",") if name.strip()]
     for name in options.peers:
-        if name not in _PEERS:
-            parser.error(f"{name!r} is none of {', '.join(_PEERS)}")
+        if name not in PEERS:
+            parser.error(f"unknown peer {name!r}; choose from {', '.join(PEERS)}")
     options.environments = options.environments.expanduser().resolve()
     return options
 
 
 class _Bench:
-    """One server, ready to be started and measured again and again."""
+    """Starts and measures one server."""
 
     def __init__(self, target: Target, programs: Path, folder: Path, scratch: Path, images: Sequence[bytes]) -> None:
         self.target = target
@@ -252,31 +142,35 @@ class _Bench:
         self._bodies = [target.body(image) for image in images]
 
     def prepare(self) -> None:
-        """What is done once, before the server ever starts."""
+        """Runs the command that the server needs before its first start."""
         if self.target.prepare:
-            _run([*self.target.prepare(self._scratch)], self._folder, self._variables(0))
+            run_command([*self.target.prepare(self._scratch)], self._folder, self._variables(0))
 
     def answers(self) -> list[Answer]:
-        """Its answers to the images, one after the other."""
-        port = free_port()
-        with self._running(port, lambda: bool(self._ask(port, self._bodies[0]))):
-            return [self._demand(port, body) for body in self._bodies]
-
-    def measure(self, expected: Sequence[Answer], seconds: int) -> Figures:
-        """Starts it, checks its answers, loads it with one connection and with many, weighs it, stops it.
+        """Starts the server and returns its answers to the images.
 
         Raises:
-            LoadError: it does not run, or does not answer as expected.
+            BenchmarkError: it did not start or did not answer.
+        """
+        port = free_port()
+        with self._running(port, lambda: bool(self._ask(port, self._bodies[0]))):
+            return [self._require_answer(port, body) for body in self._bodies]
+
+    def measure(self, expected: Sequence[Answer], seconds: int) -> Figures:
+        """Starts the server, checks its answers, and measures it with one connection and with many.
+
+        Raises:
+            BenchmarkError: it did not start, or an answer is not as expected.
         """
         port = free_port()
         with self._running(port, lambda: bool(self._ask(port, self._bodies[0]))) as server:
-            for body, right in zip(self._bodies, expected, strict=True):
-                _require_same(self._demand(port, body), right)
+            for body, answer in zip(self._bodies, expected, strict=True):
+                _require_same(self._require_answer(port, body), answer)
             script = post_script(self.target.path, self._bodies, self.target.content_type)
             script += check_script([answer["results"][0]["mse"] for answer in expected])
             url = f"http://127.0.0.1:{port}"
             run_wrk(url, script, _CONNECTIONS, _WARM_UP_S)
-            # One connection first: a batcher that adapts itself to a rush would make the lone request wait.
+            # One connection first: after a high load, adaptive batching would delay single requests.
             one = run_wrk(url, script, 1, seconds / 2)
             cpu_s = server.cpu_seconds()
             many = run_wrk(url, script, _CONNECTIONS, seconds)
@@ -307,29 +201,29 @@ class _Bench:
         return {
             **_ONE_THREAD,
             "PATH": f"{self._programs}:{os.environ['PATH']}",
-            "PYTHONPATH": "" if self.target is _OURS else str(_SHARED),
+            "PYTHONPATH": "" if self.target is OURS else str(SHARED),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "BENCHMARK_BUNDLE": str(_bundle()),
+            "BENCHMARK_BUNDLE": str(bundle_folder()),
             "BENCHMARK_SCRATCH": str(self._scratch),
             **self.target.variables(port),
         }
 
-    def _demand(self, port: int, body: bytes) -> Answer:
-        """An answer of a server that is ready.
+    def _require_answer(self, port: int, body: bytes) -> Answer:
+        """The answer of a server that is ready.
 
         Raises:
-            LoadError: there is none.
+            BenchmarkError: it did not answer, or not with status 200.
         """
         try:
             return self._ask(port, body)
         except OSError as error:
-            raise LoadError(str(error)) from error
+            raise BenchmarkError(str(error)) from error
 
     def _ask(self, port: int, body: bytes) -> Answer:
-        """One answer.
+        """The answer to one request.
 
         Raises:
-            OSError: there is none yet, or it says that the server is not ready.
+            OSError: the server did not answer, or not with status 200, or the answer cannot be parsed.
         """
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_REQUEST_TIMEOUT_S)
         try:
@@ -341,17 +235,17 @@ class _Bench:
         finally:
             connection.close()
         if response.status != http.HTTPStatus.OK:
-            raise OSError(f"it answered {response.status}: {content[:200]!r}")
+            raise OSError(f"status {response.status}: {content[:200]!r}")
         try:
             return self.target.answer(json.loads(content))
         except (LookupError, TypeError, ValueError) as error:
-            raise OSError(f"its answer cannot be read: {content[:200]!r}") from error
+            raise OSError(f"the answer cannot be parsed: {content[:200]!r}") from error
 
 
 def _rounds(
     ours: _Bench, peer: _Bench, expected: Sequence[Answer], rounds: int, seconds: int
 ) -> list[tuple[Figures, Figures]]:
-    """Pairs (ours, the peer's); whoever comes second in one round comes first in the next."""
+    """Measures both servers in every round, in alternating order; returns pairs (ours, the peer's)."""
     pairs = []
     for number in range(rounds):
         order = (ours, peer) if number % 2 == 0 else (peer, ours)
@@ -366,8 +260,8 @@ def _short(figures: Figures) -> str:
     return f"{figures.requests_per_s_at_32:.0f} and {figures.requests_per_s_at_1:.0f} requests/s"
 
 
-def _summary(rounds: Sequence[tuple[Figures, Figures]]) -> Answer:
-    """Medians over the rounds, of the ratios of each round too; errors are added up."""
+def _summary(rounds: Sequence[tuple[Figures, Figures]]) -> Row:
+    """Medians of the figures and of the ratios over all rounds, and the sums of the errors."""
     ours, peer = ([asdict(pair[side]) for pair in rounds] for side in (0, 1))
     figures = [name for name in ours[0] if name != "errors"]
     return {
@@ -381,8 +275,8 @@ def _summary(rounds: Sequence[tuple[Figures, Figures]]) -> Answer:
     }
 
 
-def _table(rows: Mapping[str, Answer]) -> str:
-    """Ours ÷ peer, for people."""
+def _table(rows: Mapping[str, Row]) -> str:
+    """The ratios ours ÷ peer as a Markdown table."""
     lines = [
         f"| ours ÷ peer | requests/s at {_CONNECTIONS} | at 1 connection | p99 at {_CONNECTIONS} "
         "| processor time of a request | start | memory | errors |",
@@ -409,8 +303,8 @@ def _table(rows: Mapping[str, Answer]) -> str:
     return "\n".join(lines)
 
 
-def _keep(output: Path, rows: Mapping[str, Answer], options: argparse.Namespace) -> None:
-    """Puts the rows into the file of results; what other benchmarks and other peers wrote there stays."""
+def _write_results(output: Path, rows: Mapping[str, Row], options: argparse.Namespace) -> None:
+    """Writes the rows to the file of results, without changing those of other benchmarks and peers."""
     results = json.loads(output.read_text()) if output.exists() else {}
     machine = {
         "processor": _processor(),
@@ -423,15 +317,15 @@ def _keep(output: Path, rows: Mapping[str, Answer], options: argparse.Namespace)
 
 
 def _require_same(answer: Answer, expected: Answer) -> None:
-    """Every field of ours must be there with the same value, numbers but for rounding.
+    """Compares an answer with ours. Each of our fields must be the same; numbers may differ by rounding.
 
     Raises:
-        LoadError: something differs.
+        BenchmarkError: a field differs.
     """
     mine, theirs = expected["results"][0], answer["results"][0]
-    # A score that rounds to the other side of a calibration score moves the p-value by one rank.
+    # If rounding moves a score past a calibration score, the p-value changes by one rank.
     tolerances = {"mse": (MSE_TOLERANCE, 0.0), "score": (MSE_TOLERANCE, 0.0), "p_value": (0.0, 0.002)}
-    wrong = [name for name in ("model", "threshold", "false_alarm_rate") if answer.get(name) != expected[name]]
+    different = [name for name in ("model", "threshold", "false_alarm_rate") if answer.get(name) != expected[name]]
     for name, value in mine.items():
         other = theirs.get(name)
         if name in tolerances:
@@ -442,13 +336,13 @@ def _require_same(answer: Answer, expected: Answer) -> None:
         else:
             same = other == value
         if not same:
-            wrong.append(name)
-    if wrong:
-        raise LoadError(f"its answer differs from ours in {', '.join(wrong)}")
+            different.append(name)
+    if different:
+        raise BenchmarkError(f"its answer differs from ours in {', '.join(different)}")
 
 
 def _same_image(one: str, other: str) -> bool:
-    """Whether two data URIs hold the same image, give or take one level."""
+    """Whether the images of two data URIs are equal, up to one grey level."""
     images = [Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) for uri in (one, other)]
     if len({(image.mode, image.size) for image in images}) > 1:
         return False
@@ -456,66 +350,15 @@ def _same_image(one: str, other: str) -> bool:
 
 
 def _images() -> list[bytes]:
-    """Several images that differ, all of them normal: the model's golden one, darker and darker."""
-    card = json.loads((_bundle() / "manifest.json").read_text())
-    golden = Image.open(io.BytesIO(base64.b64decode(card["golden"]["image"])))
+    """Different normal images: darkened copies of the model's golden image."""
+    manifest = json.loads((bundle_folder() / "manifest.json").read_text())
+    golden = Image.open(io.BytesIO(base64.b64decode(manifest["golden"]["image"])))
     files = []
     for number in range(1, _IMAGES + 1):
         buffer = io.BytesIO()
         golden.point([round(level * (1 - _DIM * number)) for level in range(256)]).save(buffer, "PNG")
         files.append(buffer.getvalue())
     return files
-
-
-def _bundle() -> Path:
-    """The version that ships."""
-    model = _ROOT / "model_store" / _MODEL
-    return model / (model / "CURRENT").read_text().strip()
-
-
-def _version(name: str) -> str:
-    """The version of a peer, as its requirements pin it."""
-    lines = (_SERVERS / name / "requirements.txt").read_text().splitlines()
-    return next(line.partition("==")[2] for line in lines if line.startswith(f"{name}=="))
-
-
-def _environment(target: Target, folder: Path) -> Path:
-    """Makes a peer's environment unless it stands already; returns the folder of its programs.
-
-    It gets the very build of torch that we run on, from where ours came: the backend index's carry its name.
-
-    Raises:
-        LoadError: it cannot be installed, or needs what is not here.
-    """
-    if target.needs and shutil.which(target.needs[0]) is None:
-        raise LoadError(target.needs[1])
-    requirements = _SERVERS / target.name / "requirements.txt"
-    torch = f"torch=={version('torch')}"
-    wanted = "\n".join([platform.python_version(), torch, requirements.read_text()])
-    done = folder / "installed.txt"
-    if not done.exists() or done.read_text() != wanted:
-        print("  installing …", flush=True)
-        uv = [sys.executable, "-m", "uv"]
-        backend = ["--torch-backend=auto"] if "+" in torch else []
-        python = str(folder / "bin" / "python")
-        _run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], _ROOT)
-        _run([*uv, "pip", "install", "--quiet", *backend, "--python", python, "-r", str(requirements), torch], _ROOT)
-        done.write_text(wanted)
-    return folder / "bin"
-
-
-def _run(command: list[str], folder: Path, variables: Mapping[str, str] | None = None) -> None:
-    environment = {**os.environ, **(variables or {})}
-    program = shutil.which(command[0], path=environment["PATH"]) or command[0]
-    try:
-        subprocess.run(  # noqa: S603  fixed commands
-            [program, *command[1:]], cwd=folder, env=environment, check=True, capture_output=True, text=True
-        )
-    except OSError as error:
-        raise LoadError(f"{command[0]} does not run: {error.strerror}") from error
-    except subprocess.CalledProcessError as error:
-        said = " ".join((error.stderr or error.stdout).split())
-        raise LoadError(f"{' '.join(command[:4])} failed: {said[:300]}") from error
 
 
 def _processor() -> str:

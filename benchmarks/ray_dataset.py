@@ -1,12 +1,12 @@
-"""Stored images through Ray against a hand-written loop over the same engine, both on two cores, in one run.
+"""Compares scoring stored images on Ray with a hand-written loop over the same engine, both on two cores.
 
-The loop is what one would write without Ray: two processes, each with one thread of torch, that read files and give
-them to the service's engine in batches, and a parent that writes Parquet. Each side is timed twice: from its start to
-its end, and steadily: from the moment when its processes are ready, the first tenth of the images left out.
+The loop is what one would write without Ray: two processes with one torch thread each read files and score them in
+batches with the service's engine, and their parent writes Parquet. Two rates are measured: *whole*, from start to end,
+and *steady*, from the moment when the first results arrive.
 
     python -m benchmarks.ray_dataset --data-dir … [--images 60000] [--rounds 3]
 
-Linux, the extra ``ray``; MNIST's files make the images.
+Needs Linux, the extra ``ray`` and the MNIST files, from which the images are made.
 """
 
 import argparse
@@ -44,13 +44,13 @@ _SCRIPT: Final = _ROOT / "deploy" / "ray" / "score_dataset.py"
 _MODEL: Final = "mnist-5"
 _PROCESSES: Final = 2
 _BATCH: Final = 32
-_CHUNK: Final = 1024  # as many as Ray gives to an actor
+_CHUNK: Final = 1024  # images, as in the Ray job
 _HEADER: Final = 16
 _SIDE: Final = 28
 
 
 class Row(NamedTuple):
-    """What the loop writes of an image."""
+    """A result row of the loop."""
 
     path: str
     score: float | None
@@ -69,7 +69,7 @@ class Rate(NamedTuple):
 
 @dataclass
 class Worker:
-    """What a process of the loop holds."""
+    """The engine and the model of a process of the loop."""
 
     engine: Engine
     served: ServedModel
@@ -88,18 +88,18 @@ def start_worker() -> None:
 
 
 def score_chunk(paths: Sequence[str]) -> list[Row]:
-    """Scores files in batches."""
+    """Scores the files of a chunk, in a process of the loop."""
     (worker,) = _workers
     return asyncio.run(score_batches(worker, paths))
 
 
 async def score_batches(worker: Worker, paths: Sequence[str]) -> list[Row]:
-    """One event loop for all batches of a chunk: to start and stop it for each costs far more than the batch."""
+    """Scores files in batches, within one event loop: starting one for each batch would take longer than the batch."""
     point = worker.served.bundle.operating_point()
     rows = []
     for at in range(0, len(paths), _BATCH):
         batch = paths[at : at + _BATCH]
-        files = [Path(path).read_bytes() for path in batch]  # noqa: ASYNC240  nothing else runs in this loop
+        files = [Path(path).read_bytes() for path in batch]  # noqa: ASYNC240  nothing else runs in this event loop
         results = await score(worker.engine, worker.served, files, point)
         for path, outcome in zip(batch, results.outcomes, strict=True):
             if isinstance(outcome, Scored):
@@ -110,10 +110,10 @@ async def score_batches(worker: Worker, paths: Sequence[str]) -> list[Row]:
     return rows
 
 
-def loop_by_hand(images: Path, output: Path) -> Rate:
-    """Two processes, chunks of paths, one Parquet file."""
+def loop_by_hand(folder: Path, output: Path) -> Rate:
+    """Scores all images with two processes and writes one Parquet file."""
     began = time.perf_counter()
-    paths = sorted(str(path) for path in images.rglob("*.png"))
+    paths = sorted(str(path) for path in folder.rglob("*.png"))
     chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
     with multiprocessing.get_context("spawn").Pool(_PROCESSES, start_worker) as pool:
         done = pool.imap_unordered(score_chunk, chunks)
@@ -127,37 +127,37 @@ def loop_by_hand(images: Path, output: Path) -> Rate:
     return Rate(len(rows) / (now - began), (len(rows) - ready) / (now - since))
 
 
-def job_on_ray(images: Path, output: Path) -> Rate:
-    """The command that users run, its cluster on this machine."""
+def job_on_ray(folder: Path, output: Path) -> Rate:
+    """Scores all images with ``score_dataset.py``, on a Ray cluster on this machine."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     began = time.perf_counter()
-    done = subprocess.run(  # noqa: S603  a program of ours
-        [sys.executable, str(_SCRIPT), str(images), "--output", str(output), "--actors", str(_PROCESSES)],
+    done = subprocess.run(  # noqa: S603  a fixed command
+        [sys.executable, str(_SCRIPT), str(folder), "--output", str(output), "--actors", str(_PROCESSES)],
         env=environment,
         check=True,
         capture_output=True,
         text=True,
     )
     seconds = time.perf_counter() - began
-    said = re.search(r"([\d,]+) images in .*\(([\d,]+)/s once", done.stdout)
-    if said is None:
-        raise SystemExit(f"{_SCRIPT.name} said {done.stdout!r}")
-    count, steady = (int(number.replace(",", "")) for number in said.groups())
+    figures = re.search(r"([\d,]+) images in .*\(([\d,]+) images/s after", done.stdout)
+    if figures is None:
+        raise SystemExit(f"unexpected output of {_SCRIPT.name}: {done.stdout!r}")
+    count, steady = (int(number.replace(",", "")) for number in figures.groups())
     return Rate(count / seconds, steady)
 
 
 def require_same(one: Path, other: Path) -> None:
-    """Both have scored every image once, and alike."""
+    """Checks that both outputs contain each image once, with the same score up to rounding."""
     mine, theirs = (
         pyarrow.dataset.dataset(folder).to_table(columns=["path", "score"]).sort_by("path") for folder in (one, other)
     )
     same_paths = mine["path"].to_pylist() == theirs["path"].to_pylist()
     if not same_paths or not np.allclose(mine["score"], theirs["score"], rtol=1e-5, atol=0):
-        raise SystemExit("the two did not score the same images alike")
+        raise SystemExit("the scores of the two sides differ")
 
 
 def write_images(data_dir: Path, folder: Path, count: int) -> None:
-    """MNIST's training images as PNG files, a thousand in a folder."""
+    """Writes MNIST's training images as PNG files, a thousand per folder."""
     source = data_dir / "MNIST" / "raw" / "train-images-idx3-ubyte"
     packed = source.with_name(source.name + ".gz")
     raw = source.read_bytes() if source.exists() else gzip.decompress(packed.read_bytes())
@@ -169,13 +169,13 @@ def write_images(data_dir: Path, folder: Path, count: int) -> None:
 
 
 def main() -> None:
-    """Prints images per second and ratios: medians, with the least and the most of all rounds."""
+    """Prints images per second and ratios: medians, minimum and maximum of all rounds."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ray_dataset", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where MNIST lies")
-    parser.add_argument("--pictures", type=int, default=60_000, help="to score in each run")
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder that contains MNIST")
+    parser.add_argument("--images", type=int, default=60_000, help="number of images per run")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; each runs both sides")
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_PROCESSES])
     sides = {"by hand": loop_by_hand, "on Ray": job_on_ray}
@@ -183,7 +183,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder, "images")
         images.mkdir()
-        write_images(options.data_dir, images, options.pictures)
+        write_images(options.data_dir, images, options.images)
         for number in range(options.rounds):
             order = list(sides) if number % 2 == 0 else list(sides)[::-1]
             rounds.append({name: sides[name](images, Path(folder, name)) for name in order})
@@ -194,7 +194,7 @@ def main() -> None:
         rates = {name: [getattr(each[name], what) for each in rounds] for name in sides}
         ratios = [ray / hand for hand, ray in zip(rates["by hand"], rates["on Ray"], strict=True)]
         print(
-            f"{what:7} by hand {median(rates['by hand']):,.0f}/s, on Ray {median(rates['on Ray']):,.0f}/s; "
+            f"{what:7} by hand {median(rates['by hand']):,.0f}, on Ray {median(rates['on Ray']):,.0f} images/s; "
             f"ratio {median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})"
         )
 

@@ -1,7 +1,7 @@
-"""What the service does under too much load and among bad clients, in scenarios of any length.
+"""Scenarios that measure the service under overload, with misbehaving clients, while it drains and while models change.
 
-Each is given a real server process and returns the figures that it saw. ``make soak`` runs them long
-(``benchmarks.soak``), the tests short.
+Each runs against a real server process and returns figures. ``make soak`` (``benchmarks.soak``) runs them for long, the
+tests run them briefly.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ from benchmarks.clients import (
     quantile_of,
     sit_idle,
 )
-from benchmarks.load import free_port
+from benchmarks.server_process import free_port
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -53,17 +53,17 @@ _STOP_S: Final = 60
 
 
 class Process(Protocol):
-    """What the scenarios need of ``subprocess.Popen``."""
+    """The part of ``subprocess.Popen`` that the scenarios need."""
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """The id of the process."""
 
     def send_signal(self, number: int, /) -> None:
-        """Nothing happens to one that has ended."""
+        """Sends a signal; does nothing if the process has ended."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit status."""
+        """Waits for the end of the process; returns its exit status."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +74,31 @@ class Service:
     port: int
 
     def resident_bytes(self) -> int:
-        """Memory that the process holds."""
+        """Resident memory of the process."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def open_files(self) -> int:
-        """File descriptors that the process holds."""
+        """Number of open file descriptors of the process."""
         return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
 
 
 @contextlib.contextmanager
 def service(store: Path, *, core: int | None = None, **settings: Any) -> Iterator[Service]:
-    """Runs ``python -m app`` over a store until the end of the block, with quiet logs; on one core, if it is named."""
+    """Runs ``python -m app`` until the end of the block; only errors are logged.
+
+    Args:
+        store: the model store.
+        core: the only core that it may use; None: all cores.
+        settings: further settings of the service.
+
+    Raises:
+        TimeoutError: it was not ready within a minute.
+    """
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANOMALY_")}
-    wanted = {"model_store": store, "port": port, "log_level": "error", **settings}
-    environment |= {f"ANOMALY_{name.upper()}": str(value) for name, value in wanted.items()}
+    all_settings = {"model_store": store, "port": port, "log_level": "error", **settings}
+    environment |= {f"ANOMALY_{name.upper()}": str(value) for name, value in all_settings.items()}
     pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
     process = subprocess.Popen([*pinned, sys.executable, "-m", "app"], cwd=ROOT, env=environment)  # noqa: S603
     try:
@@ -113,7 +122,7 @@ async def _ready(port: int) -> None:
 
 
 def image(size: int, image_format: str = "PNG", seed: int = 0) -> bytes:
-    """A square grey image of smoothed noise, as a file."""
+    """The file of a square grey image of smoothed noise."""
     noise = np.random.default_rng(seed).integers(0, 256, (max(size // 8, 1),) * 2, dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).resize((size, size), Image.Resampling.BILINEAR).save(file, image_format)
@@ -121,22 +130,31 @@ def image(size: int, image_format: str = "PNG", seed: int = 0) -> bytes:
 
 
 class Goal(NamedTuple):
-    """What a figure may be at most."""
+    """A figure and its upper limit."""
 
     figure: str
     value: float
     most: float
 
     def __str__(self) -> str:
-        return f"{self.figure}: {self.value:.3g}, at most {self.most:g} is the goal"
+        return f"{self.figure}: {self.value:.3g}, the goal is at most {self.most:g}"
 
 
 @dataclass(frozen=True)
 class Overload:
-    """A load that the service can carry, between which it gets four times that load.
+    """Correct answers at four times the peak load, compared with the peaks before and after.
 
     Attributes:
-        share_of_peak: the median of the rounds' shares, each of the mean of the peaks before and after it.
+        peak_per_s: answers per second at the peak, with 32 clients.
+        offered_per_s: requests per second under overload.
+        good_per_s: correct answers per second under overload.
+        share_of_peak: median over the rounds of the correct answers per second, divided by the mean of the peaks before
+            and after the round.
+        busy_share: share of the answers with status 429.
+        busy_p99_s: their latency.
+        good_p99_s: latency of the correct answers.
+        health_slowest_s: maximum latency of ``/health``.
+        memory_growth: relative to the memory before.
     """
 
     peak_per_s: float
@@ -152,35 +170,35 @@ class Overload:
     def goals(self) -> list[Goal]:
         """Of a long run."""
         return [
-            Goal("share of the good answers that overload costs", 1 - self.share_of_peak, 0.15),
+            Goal("share of correct answers lost by overload", 1 - self.share_of_peak, 0.15),
             Goal("seconds to a 429 (p99)", self.busy_p99_s, 0.05),
             Goal("seconds to the slowest /health under overload", self.health_slowest_s, 0.1),
         ]
 
 
 async def overload(service: Service, *, seconds: float, rounds: int = 1, size: int = 640) -> Overload:
-    """Measures the peak with as many clients as give it, then offers four times as much, in turns."""
+    """Measures the peak with 32 clients, then sends four times as many requests per second, alternately."""
     requests = [post(image(size, seed=seed)) for seed in range(8)]
-    carried = partial(crowd, service.port, requests, connections=32)
-    await carried(seconds=seconds / 4)
-    peaks = [(await carried(seconds=seconds)).per_second()]
+    peak_load = partial(crowd, service.port, requests, connections=32)
+    await peak_load(seconds=seconds / 4)  # warm-up
+    peaks = [(await peak_load(seconds=seconds)).per_second()]
     before, tallies, health = service.resident_bytes(), list[Tally](), list[float]()
     for _ in range(rounds):
-        slowness, tally = await asyncio.gather(
+        latencies, tally = await asyncio.gather(
             probe(service.port, "/health", seconds=seconds),
             crowd(service.port, requests, connections=1024, seconds=seconds, rate=4 * peaks[-1]),
         )
         assert not tally.lost, tally.lost  # noqa: S101
         assert set(tally.statuses()) <= {OK, BUSY}, tally.statuses()  # noqa: S101
-        health += slowness
+        health += latencies
         tallies.append(tally)
-        peaks.append((await carried(seconds=seconds)).per_second())
+        peaks.append((await peak_load(seconds=seconds)).per_second())
     answered = sum(len(tally.replies) for tally in tallies)
     return Overload(
         peak_per_s=median(peaks),
         offered_per_s=median(tally.sent / seconds for tally in tallies),
         good_per_s=median(tally.per_second() for tally in tallies),
-        # A shared machine is faster at one time than at another.
+        # The speed of a shared machine varies, hence the peaks before and after each round.
         share_of_peak=median(
             2 * tally.per_second() / sum(around) for tally, around in zip(tallies, pairwise(peaks), strict=True)
         ),
@@ -194,7 +212,16 @@ async def overload(service: Service, *, seconds: float, rounds: int = 1, size: i
 
 @dataclass(frozen=True)
 class BadClients:
-    """Other people's requests before and while clients misbehave, and what is left of these."""
+    """Requests of well-behaved clients before and while other clients misbehave.
+
+    Attributes:
+        clients: number of clients that disconnect early.
+        p99_alone_s: latency before.
+        p99_among_s: latency while clients misbehave.
+        failed: number of requests of well-behaved clients that failed.
+        files_left: file descriptors that are still open afterwards.
+        memory_growth: relative to the memory before.
+    """
 
     clients: int
     p99_alone_s: float
@@ -206,25 +233,28 @@ class BadClients:
     def goals(self) -> list[Goal]:
         """Of a long run."""
         return [
-            Goal("requests failed beside bad clients", self.failed, 0),
-            Goal("file descriptors that bad clients left", self.files_left, 0),
-            Goal("growth of memory after bad clients", self.memory_growth, 0.05),
+            Goal("failed requests of well-behaved clients", self.failed, 0),
+            Goal("file descriptors left open by misbehaving clients", self.files_left, 0),
+            Goal("memory growth after misbehaving clients", self.memory_growth, 0.05),
         ]
 
 
 async def bad_clients(service: Service, *, clients: int, idle: int = 500, seconds: float = 3) -> BadClients:
-    """Idle, slow and vanishing clients beside a few good ones."""
+    """Runs idle, slow and disconnecting clients next to a few well-behaved ones."""
     good, upload = [post(image(28))], post(image(256))
     load = partial(crowd, service.port, good, connections=4, rate=100)
     alone = await load(seconds=seconds)
-    await in_groups([partial(hang_up_early, service.port, upload)] * 200, 20)  # what the first ones cost stays
+    await in_groups([partial(hang_up_early, service.port, upload)] * 200, 20)  # warm-up: some memory is never freed
     await asyncio.sleep(1)
     files, memory = service.open_files(), service.resident_bytes()
-    vanishing = [partial(random.choice((hang_up_early, never_listen)), service.port, upload) for _ in range(clients)]  # noqa: S311
+    disconnecting = [
+        partial(random.choice((hang_up_early, never_listen)), service.port, upload)  # noqa: S311  not a secret
+        for _ in range(clients)
+    ]
     others = asyncio.gather(
         *(sit_idle(service.port, seconds) for _ in range(idle)),
         *(drip(service.port, upload, seconds) for _ in range(50)),
-        in_groups(vanishing, 20),
+        in_groups(disconnecting, 20),
     )
     among = await load(seconds=seconds)
     await others
@@ -244,7 +274,15 @@ async def bad_clients(service: Service, *, clients: int, idle: int = 500, second
 
 @dataclass(frozen=True)
 class Drained:
-    """A process that was told to end under full load."""
+    """A process that received SIGTERM under full load.
+
+    Attributes:
+        answered: requests that were scored.
+        turned_away: requests with status 503, or whose connection was refused.
+        lost: accepted requests without a complete answer.
+        seconds_to_exit: from SIGTERM to the end of the process.
+        exit_status: of the process.
+    """
 
     answered: int
     turned_away: int
@@ -256,12 +294,12 @@ class Drained:
         """Of every run."""
         return [
             Goal("accepted requests lost while draining", self.lost, 0),
-            Goal("exit status after draining, without its sign", abs(self.exit_status), 0),
+            Goal("absolute exit status after draining", abs(self.exit_status), 0),
         ]
 
 
 async def drained(service: Service) -> Drained:
-    """Loads a service, sends SIGTERM, and counts."""
+    """Sends SIGTERM to a service under full load."""
     requests = [post(image(28)), post(image(256))]
     load = asyncio.create_task(
         crowd(service.port, requests, connections=32, seconds=_STOP_S, until=lambda reply: reply.status != OK)
@@ -284,7 +322,14 @@ async def drained(service: Service) -> Drained:
 
 @dataclass(frozen=True)
 class Swapped:
-    """A model that was replaced over and over under load."""
+    """A model whose version changed repeatedly under load.
+
+    Attributes:
+        swaps: number of changes.
+        answered: number of answers.
+        failed: number of requests that failed.
+        mislabelled: number of answers that name another version than the one that computed the score.
+    """
 
     swaps: int
     answered: int
@@ -300,16 +345,16 @@ class Swapped:
 
 
 async def swapped(service: Service, model: Path, *, swaps: int) -> Swapped:
-    """Points ``CURRENT`` to and fro between a model's two versions, and checks every answer's label by its score."""
+    """Switches ``CURRENT`` between two versions of a model; a score shows which version computed it."""
     versions = sorted(each.name for each in model.iterdir() if each.is_dir())  # noqa: ASYNC240
     connection, data = Connection(service.port), image(28)
     scores: dict[str, float] = {}
     stop = asyncio.Event()
 
     async def switch_to(version: str) -> None:
-        fresh = model / "CURRENT.new"
-        fresh.write_text(version)
-        fresh.replace(model / CURRENT_FILE)
+        new = model / "CURRENT.new"
+        new.write_text(version)
+        new.replace(model / CURRENT_FILE)
         while True:
             answer = json.loads((await connection.send(post(data))).body)
             if answer["model"]["version"] == version:
@@ -337,14 +382,22 @@ async def swapped(service: Service, model: Path, *, swaps: int) -> Swapped:
 
 def _scored_by_its_version(reply: Reply, scores: dict[str, float]) -> bool:
     answer = json.loads(reply.body)
-    own = scores[answer["model"]["version"]]
-    # Images in one batch may differ in the last bits; versions differ in the first.
-    return abs(float(answer["results"][0]["score"]) - own) <= 1e-5 * own
+    expected = scores[answer["model"]["version"]]
+    # Scores of one version differ by rounding, because batches differ; scores of two versions differ by far more.
+    return abs(float(answer["results"][0]["score"]) - expected) <= 1e-5 * expected
 
 
 @dataclass(frozen=True)
 class Soaked:
-    """A long time at 70 % of the peak with good, bad and huge images."""
+    """A long run at 70 % of the peak with valid, damaged and huge images.
+
+    Attributes:
+        minutes: duration.
+        answered: number of answers.
+        unexplained: number of missing answers and of unexpected statuses.
+        p99_s: latency, the maximum over half minutes.
+        memory_growth: relative to the memory after settling.
+    """
 
     minutes: float
     answered: int
@@ -355,13 +408,13 @@ class Soaked:
     def goals(self) -> list[Goal]:
         """Of a long run."""
         return [
-            Goal("unexplained answers in the soak", self.unexplained, 0),
-            Goal("growth of memory in the soak", self.memory_growth, 0.02),
+            Goal("unexpected answers in the soak", self.unexplained, 0),
+            Goal("memory growth in the soak", self.memory_growth, 0.02),
         ]
 
 
 async def soak(service: Service, *, minutes: float, settle: float) -> Soaked:
-    """Runs a mix of images; memory is compared between the end of settling and the end."""
+    """Sends a mix of images for minutes; the first ``settle`` minutes are not measured."""
     multipart = "multipart/form-data; boundary=b"
     part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="%d.png"\r\n\r\n%b\r\n'
     parts = b"".join(part % (seed, image(28, seed=seed)) for seed in range(8))
@@ -382,7 +435,9 @@ async def soak(service: Service, *, minutes: float, settle: float) -> Soaked:
     await run(seconds=settle * 60)
     before, answered, unexplained, latencies = service.resident_bytes(), 0, 0, list[float]()
     until = time.monotonic() + (minutes - settle) * 60
-    while (left := until - time.monotonic()) > 0:  # in slices, so that the replies need not be kept
+    while (
+        left := until - time.monotonic()
+    ) > 0:  # in slices of half a minute, so that not all replies are kept in memory
         tally = await run(seconds=min(left, 30))
         answered += len(tally.replies)
         unexplained += tally.lost + tally.refused + sum(reply.status != mix[reply.kind][1] for reply in tally.replies)

@@ -1,8 +1,8 @@
-"""How fast the service is, as ratios: ``make bench``.
+"""Measures the speed of the service as ratios: ``make bench``.
 
-The server is pinned to one core and wrk to the other. What is compared runs in turns, several rounds, and the median
-of the rounds' ratios counts: neighbours and turbo clocks come and go, ratios stay. Every answer of ours is checked
-for its MSE while the load runs.
+The server runs on one core and wrk on the other. The two sides of a comparison run alternately for several rounds, and
+the result is the median of the ratios of all rounds: the speed of a shared machine varies, a ratio hardly does. The MSE
+in every answer of the service is checked.
 """
 
 import argparse
@@ -19,18 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.load import (
-    LOAD_CORE,
-    Load,
-    LoadError,
-    Server,
-    check_script,
-    free_port,
-    pinned_server,
-    post_script,
-    require_tools,
-    run_wrk,
-)
+from benchmarks.errors import BenchmarkError
+from benchmarks.server_process import Server, free_port, pinned_server
+from benchmarks.wrk import LOAD_CORE, Load, check_script, post_script, require_tools, run_wrk
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _RESULTS: Final = _ROOT / "benchmarks" / "results.json"
@@ -49,11 +40,11 @@ class Line:
     """One line of the table.
 
     Attributes:
-        measure: what is compared.
-        ours, other: medians of the two sides, in the measure's unit.
-        value: what counts: the median of the rounds' ratios, or a figure of ours alone.
-        goal: what it must reach, as text.
-        reached: whether it does.
+        measure: what is measured.
+        ours, other: medians of the two sides, in the unit of the measure.
+        value: the result: the median of the ratios, or a figure of the service itself.
+        goal: the goal for ``value``, as text.
+        reached: whether ``value`` reaches it.
     """
 
     measure: str
@@ -66,7 +57,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Target:
-    """A server and how to ask it."""
+    """A server: its command, environment variables and the path for images."""
 
     name: str
     command: Sequence[str]
@@ -75,24 +66,28 @@ class Target:
 
 
 def main() -> int:
-    """Measures, prints the table, keeps the figures; returns the exit status."""
+    """Measures, prints the table and writes the figures to a file; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each, in turns")
-    parser.add_argument("--seconds", type=int, default=4, help="length of a run")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds; each runs both sides")
+    parser.add_argument("--seconds", type=int, default=4, help="duration of a run")
     options = parser.parse_args()
     try:
         require_tools()
-        os.sched_setaffinity(0, {LOAD_CORE})  # this process leaves the server's core alone, too
+        os.sched_setaffinity(0, {LOAD_CORE})  # this process must not use the server's core
         lines = _measure(options.rounds, options.seconds)
-    except LoadError as error:
+    except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(_table(lines))
-    kept = json.loads(_RESULTS.read_text()) if _RESULTS.exists() else {}
-    kept["serving"] = {"rounds": options.rounds, "seconds": options.seconds, "lines": [asdict(line) for line in lines]}
-    _RESULTS.write_text(json.dumps(kept, indent=2) + "\n")
+    results = json.loads(_RESULTS.read_text()) if _RESULTS.exists() else {}
+    results["serving"] = {
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "lines": [asdict(line) for line in lines],
+    }
+    _RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     return 0
 
 
@@ -131,21 +126,21 @@ def _measure(rounds: int, seconds: int) -> list[Line]:
                 for size in _BURSTS
             },
         }
-        plain()  # warm
-        seen = {name: _in_turns(name, *pair, rounds) for name, pair in pairs.items()}
+        plain()  # warm-up
+        runs = {name: _alternate(name, *pair, rounds) for name, pair in pairs.items()}
 
     def rate(load: Load) -> float:
         return load.requests_per_s
 
     lines = [
-        _ratio("requests/s ÷ a bare ASGI app, raw PNG, 32 connections", seen["floor"], rate, 0.15),
-        _ratio("the same, multipart with one file", seen["multipart"], rate, 0.12),
-        _ratio("requests/s ÷ a naive FastAPI app, 32 connections", seen["naive"], rate, 3),
-        _ratio("p99 latency (ms) ÷ the bare ASGI app's, 32 connections", seen["floor"], lambda load: load.p99_ms, -4),
-        _ratio("requests/s with numbers alone ÷ the default answer", seen["numbers"], rate, 1.2),
+        _ratio("requests/s ÷ a bare ASGI app, raw PNG, 32 connections", runs["floor"], rate, 0.15),
+        _ratio("the same, multipart with one file", runs["multipart"], rate, 0.12),
+        _ratio("requests/s ÷ a naive FastAPI app, 32 connections", runs["naive"], rate, 3),
+        _ratio("p99 latency (ms) ÷ the bare ASGI app's, 32 connections", runs["floor"], lambda load: load.p99_ms, -4),
+        _ratio("requests/s with numbers alone ÷ the default answer", runs["numbers"], rate, 1.2),
     ]
     for size in _BURSTS:
-        many = [(_scaled(burst, size), single) for burst, single in seen[f"burst {size}"]]
+        many = [(_scaled(burst, size), single) for burst, single in runs[f"burst {size}"]]
         lines.append(_ratio(f"images/s, {size} in a request ÷ one in a request", many, rate, 3))
     start, resident = median(starts), median(memory) / 2**20
     lines += [
@@ -192,7 +187,7 @@ def _running(target: Target, image: bytes) -> Iterator[str]:
 
 
 def _ask(port: int, path: str, image: bytes) -> bytes:
-    """An answer's body; empty until the server is ready."""
+    """The body of an answer; empty if the status is not 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("POST", path, image, {"Content-Type": "image/png"})
@@ -204,7 +199,7 @@ def _ask(port: int, path: str, image: bytes) -> bytes:
 
 
 def _first_answers(image: bytes, rounds: int) -> tuple[bytes, list[float], list[float]]:
-    """An answer of ours, and each start's seconds to the first good answer and bytes of memory under load."""
+    """An answer of the service; for each start, the seconds until it was ready, and its memory under load in bytes."""
     starts, memory, answer = list[float](), list[float](), b""
     for _ in range(rounds):
         with _started(_ours(), image) as (server, port):
@@ -215,33 +210,33 @@ def _first_answers(image: bytes, rounds: int) -> tuple[bytes, list[float], list[
     return answer, starts, memory
 
 
-def _in_turns(name: str, ours: Callable[[], Load], other: Callable[[], Load], rounds: int) -> list[tuple[Load, Load]]:
-    """Both sides, round after round; whoever was second comes first in the next.
+def _alternate(name: str, ours: Callable[[], Load], other: Callable[[], Load], rounds: int) -> list[tuple[Load, Load]]:
+    """Measures both sides in every round, in alternating order.
 
     Raises:
-        LoadError: an answer was wrong.
+        BenchmarkError: an answer was wrong.
     """
-    seen = []
+    pairs = []
     for number in range(rounds):
         mine, theirs = (ours(), other()) if number % 2 == 0 else (other(), ours())[::-1]
         if mine.errors or theirs.errors:
-            raise LoadError(f"{name}: {mine.errors} and {theirs.errors} answers were wrong")
+            raise BenchmarkError(f"{name}: {mine.errors} and {theirs.errors} answers were wrong")
         print(f"{name:12} {mine.requests_per_s:9.0f} {theirs.requests_per_s:9.0f} requests/s", flush=True)
-        seen.append((mine, theirs))
-    return seen
+        pairs.append((mine, theirs))
+    return pairs
 
 
 def _scaled(load: Load, size: int) -> Load:
     return Load(**{**asdict(load), "requests_per_s": load.requests_per_s * size})
 
 
-def _ratio(measure: str, seen: Sequence[tuple[Load, Load]], figure: Callable[[Load], float], goal: float) -> Line:
-    """A line of ratios; a negative goal is a ceiling."""
-    value = median(figure(mine) / figure(theirs) for mine, theirs in seen)
+def _ratio(measure: str, pairs: Sequence[tuple[Load, Load]], figure: Callable[[Load], float], goal: float) -> Line:
+    """A line with the median ratio; a negative goal is an upper limit."""
+    value = median(figure(mine) / figure(theirs) for mine, theirs in pairs)
     return Line(
         measure,
-        median(figure(mine) for mine, _ in seen),
-        median(figure(theirs) for _, theirs in seen),
+        median(figure(mine) for mine, _ in pairs),
+        median(figure(theirs) for _, theirs in pairs),
         value,
         f"≥ {goal:g}" if goal > 0 else f"≤ {-goal:g}",
         value >= goal if goal > 0 else value <= -goal,
@@ -252,13 +247,13 @@ def _table(lines: Sequence[Line]) -> str:
     rows = ["| measure | ours | other | result | goal |", "|---|---|---|---|---|"]
     for line in lines:
         other = "" if line.other is None else f"{line.other:,.4g}"
-        mark = "" if line.reached else ", not reached"
+        mark = "" if line.reached else ", missed"
         rows.append(f"| {line.measure} | {line.ours:,.4g} | {other} | **{line.value:.3g}** | {line.goal}{mark} |")
     return "\n".join(rows)
 
 
 def _golden_image() -> bytes:
-    """The image that the shipped model carries: a real one, of its calibration set."""
+    """The golden image of the shipped model, one of its calibration images."""
     folder = _ROOT / "model_store" / _MODEL
     manifest: dict[str, Any] = json.loads(
         (folder / (folder / "CURRENT").read_text().strip() / "manifest.json").read_text()

@@ -1,9 +1,9 @@
-"""What each bargain for speed buys: our own code against the library code that it replaces, in microseconds.
+"""Compares our own code for speed with the library code that it replaces, in microseconds.
 
     python -m benchmarks.shortcuts
 
-Each pair runs in turns in this process; the table has medians over the rounds. docs/architecture.md says when to drop
-which shortcut.
+Each pair runs alternately in this process; the table has medians over the rounds. docs/architecture.md says when to
+remove which shortcut.
 """
 
 import argparse
@@ -48,7 +48,7 @@ _ANSWER: Final = b"x" * 1271  # bytes of the default answer for one small image
 
 
 class Shortcut(NamedTuple):
-    """One measurement.
+    """One comparison.
 
     Attributes:
         name: what is compared.
@@ -65,8 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.shortcuts", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=7, help="runs of each, in turns")
-    parser.add_argument("--calls", type=int, default=300, help="calls in a run")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds; each runs both sides")
+    parser.add_argument("--calls", type=int, default=300, help="calls per run")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     logging.configure("console", "error")
@@ -85,9 +85,9 @@ def measure(rounds: int, calls: int) -> list[Shortcut]:
     pixels = np.asarray(Image.open(io.BytesIO(image)))
     form = _form(image)
     packed = torchscript.load(archive)
-    with mock.patch.object(torchscript, "_pack", return_value=False):
+    with mock.patch.object(torchscript, "_pack_weights", return_value=False):
         plain = torchscript.load(archive)
-    alone, together = torch.rand(1, *bundle.spec.shape), torch.rand(_BATCH, *bundle.spec.shape)
+    single, batch = torch.rand(1, *bundle.spec.shape), torch.rand(_BATCH, *bundle.spec.shape)
 
     def compare(name: str, ours: Callable[[], object], library: Callable[[], object], images: int = 1) -> Shortcut:
         seconds = [(_time(ours, calls // images + 1), _time(library, calls // images + 1)) for _ in range(rounds)]
@@ -115,8 +115,8 @@ def measure(rounds: int, calls: int) -> list[Shortcut]:
         compare(
             "multipart fast path", lambda: _split_simple(form, _BOUNDARY, 100), lambda: _parse(form, _BOUNDARY, 100)
         ),
-        compare(f"packed weights, batch of {_BATCH}", infer(packed, together), infer(plain, together), _BATCH),
-        compare("packed weights, one image", infer(packed, alone), infer(plain, alone)),
+        compare(f"packed weights, batch of {_BATCH}", infer(packed, batch), infer(plain, batch), _BATCH),
+        compare("packed weights, one image", infer(packed, single), infer(plain, single)),
         *asyncio.run(_measure_http(rounds, calls, image)),
     ]
 
@@ -137,10 +137,10 @@ async def _measure_http(rounds: int, calls: int, image: bytes) -> list[Shortcut]
     async with api.router.lifespan_context(api):
         await api.state.services.registry.load_default()
         ordinary = _with_fastapi_route(api.state.services)
-        direct, routed = await _in_turns(
+        direct, routed = await _alternate(
             rounds, lambda: _call(app, image, calls), lambda: _call(ordinary, image, calls)
         )
-    ours, library = await _in_turns(
+    ours, library = await _alternate(
         rounds, lambda: _over_http(Protocol, calls), lambda: _over_http(HttpToolsProtocol, calls)
     )
     return [
@@ -149,10 +149,10 @@ async def _measure_http(rounds: int, calls: int, image: bytes) -> list[Shortcut]
     ]
 
 
-async def _in_turns(
+async def _alternate(
     rounds: int, ours: Callable[[], Awaitable[float]], library: Callable[[], Awaitable[float]]
 ) -> tuple[float, float]:
-    """Medians, in microseconds."""
+    """Runs both sides alternately; returns their medians in microseconds."""
     seconds = [(await ours(), await library()) for _ in range(rounds)]
     return 1e6 * median(s[0] for s in seconds), 1e6 * median(s[1] for s in seconds)
 
@@ -164,7 +164,7 @@ def _fastapi_of(app: Any) -> FastAPI:
 
 
 def _with_fastapi_route(services: Services) -> ASGIApp:
-    """The same endpoint as an ordinary FastAPI route, with the same middleware around it."""
+    """The same endpoint as an ordinary FastAPI route, with the same middleware."""
     api, endpoint = FastAPI(), ScoreEndpoint(services)
 
     @api.post(endpoint.path)

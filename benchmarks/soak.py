@@ -1,4 +1,4 @@
-"""The scenarios of ``benchmarks.reliability`` in their long form, against the shipped model: ``make soak``.
+"""Long runs of the scenarios of ``benchmarks.reliability`` with the shipped model: ``make soak``.
 
 Prints the figures, writes them to ``benchmarks/reliability.json``, and fails if a goal is missed.
 """
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from app.inference.bundles.store import ModelStore
-from benchmarks.load import LOAD_CORE, SERVER_CORE
 from benchmarks.reliability import (
     ROOT,
     BadClients,
@@ -31,6 +30,8 @@ from benchmarks.reliability import (
     soak,
     swapped,
 )
+from benchmarks.server_process import SERVER_CORE
+from benchmarks.wrk import LOAD_CORE
 
 RESULTS: Final = Path(__file__).parent / "reliability.json"
 
@@ -41,7 +42,7 @@ Figures: TypeAlias = Overload | BadClients | Drained | Swapped | Soaked
 
 def _overloaded(_: argparse.Namespace) -> list[Overload]:
     everywhere = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {LOAD_CORE})  # clients that offer too much would take the service's core as well
+    os.sched_setaffinity(0, {LOAD_CORE})  # the clients would use the service's core, too
     try:
         with service(_STORE, core=SERVER_CORE) as running:
             return [asyncio.run(overload(running, seconds=10, rounds=5))]
@@ -63,8 +64,8 @@ def _drained(arguments: argparse.Namespace) -> list[Drained]:
 
 
 def _two_versions(store: Path) -> Path:
-    """The shipped model and the same weights under another version with other scores are no swap: two real ones are."""
-    from tests.support import make_bundle  # noqa: PLC0415  the maker of small real bundles lives with the tests
+    """Publishes two versions with different weights, so that a score shows which version computed it."""
+    from tests.support import make_bundle  # noqa: PLC0415  the tests are needed for this scenario only
 
     published = ModelStore(store)
     for seed in (1, 2):
@@ -95,29 +96,33 @@ SCENARIOS: Final[Mapping[str, Callable[[argparse.Namespace], Sequence[Figures]]]
 
 
 def missed(seen: Sequence[Figures]) -> list[Goal]:
-    """The goals that were not reached; a figure that is no number reaches none."""
+    """The goals that were missed. NaN misses every goal."""
     return [goal for figures in seen for goal in figures.goals() if not goal.value <= goal.most]
 
 
 def main() -> int:
-    """Runs scenarios in their long form; fails if a goal is missed."""
+    """Runs scenarios; returns 1 if a goal was missed, else 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
-    parser.add_argument("--only", choices=SCENARIOS, nargs="+", default=list(SCENARIOS), help="default: all, in turn")
+    parser.add_argument("--only", choices=SCENARIOS, nargs="+", default=list(SCENARIOS), help="default: all")
     parser.add_argument("--minutes", type=float, default=30, help="length of the soak (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=20, help="drained processes, and swaps (default: %(default)s)")
-    parser.add_argument("--clients", type=int, default=10_000, help="vanishing clients (default: %(default)s)")
+    parser.add_argument(
+        "--runs", type=int, default=20, help="number of drained processes and of swaps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--clients", type=int, default=10_000, help="number of clients that disconnect early (default: %(default)s)"
+    )
     arguments = parser.parse_args()
-    known: dict[str, Any] = json.loads(RESULTS.read_text())
-    not_reached: list[Goal] = []
+    results: dict[str, Any] = json.loads(RESULTS.read_text())
+    missed_goals: list[Goal] = []
     for name in arguments.only:
         seen = SCENARIOS[name](arguments)
-        known[name] = [asdict(figures) for figures in seen]
-        print(name, json.dumps(known[name], indent=2), flush=True)
-        not_reached += missed(seen)
-        RESULTS.write_text(json.dumps(known, indent=2) + "\n")
-    for goal in not_reached:
-        print(f"not reached: {goal}")
-    return 1 if not_reached else 0
+        results[name] = [asdict(figures) for figures in seen]
+        print(name, json.dumps(results[name], indent=2), flush=True)
+        missed_goals += missed(seen)
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    for goal in missed_goals:
+        print(f"missed: {goal}")
+    return 1 if missed_goals else 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Our training loop against the tutorial's, interleaved, at equal network, epochs and batch size, one thread each.
+"""Compares our training loop with the tutorial's, with equal network, epochs and batch size, and one thread each.
 
     python -m benchmarks.training_speed --data-dir data
 
-The tutorial's loop stands here as it is commonly written: a data set of images, ``ToTensor`` on each item, a
-``DataLoader``, ``nn.MSELoss`` and Adam, validation after each epoch. Its network returns (B, 28, 28) for (B, 1, 28, 28)
-and the loss is broadcast to (B, B, 28, 28); the second column measures it with that mistake corrected, which is the
-fair comparison.
+The tutorial's loop is written as is common: a data set of images, ``ToTensor`` for each item, a ``DataLoader``,
+``nn.MSELoss`` and Adam, and validation after each epoch. Its network returns (B, 28, 28) for (B, 1, 28, 28), so the
+loss is broadcast to (B, B, 28, 28). The fair comparison is the corrected loop, without this mistake.
 """
 
 import argparse
@@ -31,7 +30,7 @@ _SIDE = 28
 
 
 def tutorial_loop(data_dir: Path, epochs: int, *, corrected: bool) -> float:
-    """Seconds that the tutorial's loop takes, data set and loaders built before."""
+    """The duration of the tutorial's loop in seconds, without the setup of data set and loaders."""
     mnist = MNIST(str(data_dir), train=True, transform=transforms.ToTensor())
     fives = Subset(mnist, (mnist.targets == _DIGIT).nonzero().flatten().tolist())
     size = int(0.8 * len(fives))
@@ -44,8 +43,8 @@ def tutorial_loop(data_dir: Path, epochs: int, *, corrected: bool) -> float:
     optimizer = torch.optim.Adam(network.parameters(), lr=TUTORIAL.learning_rate)
 
     def loss_of(images: torch.Tensor) -> torch.Tensor:
-        rebuilt = network(images)
-        loss: torch.Tensor = criterion(rebuilt if corrected else rebuilt.view(-1, _SIDE, _SIDE), images)
+        reconstruction = network(images)
+        loss: torch.Tensor = criterion(reconstruction if corrected else reconstruction.view(-1, _SIDE, _SIDE), images)
         return loss
 
     began = time.perf_counter()
@@ -66,7 +65,7 @@ def tutorial_loop(data_dir: Path, epochs: int, *, corrected: bool) -> float:
 
 
 def our_loop(images: torch.Tensor, epochs: int) -> float:
-    """Seconds that training.model.fitting takes for the same."""
+    """The duration of the same training with training.model.fitting, in seconds."""
     size = int(0.8 * len(images))
     torch.manual_seed(1337)
     network = build(TUTORIAL, (1, _SIDE, _SIDE), size)
@@ -85,13 +84,13 @@ def our_loop(images: torch.Tensor, epochs: int) -> float:
 
 
 def main() -> None:
-    """Prints seconds per epoch and ratios: medians, with the least and the most of all rounds."""
+    """Prints seconds per epoch and ratios: medians, minimum and maximum of all rounds."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training_speed", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where MNIST lies")
-    parser.add_argument("--epochs", type=int, default=3, help="of each run")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder that contains MNIST")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of each run")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds; each runs all loops")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="Using a target size")

@@ -1,4 +1,4 @@
-"""Fixtures: a store with a really trained model, and a server over it."""
+"""Fixtures: a store with a trained model, and a server for it."""
 
 import gc
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ from training.model.recipes import DEFAULT
 from training.model.scoring_rules import SCORING_RULES
 from training.pipeline import Published, Run, train
 
-ALPHA = 0.05
+FALSE_ALARM_RATE = 0.05
 
 torch.set_num_threads(1)
 
-_LONGEST = {"test_readme.py", "test_under_load.py", "test_command_line.py", "page", "fuzz"}
+_SLOWEST = {"test_readme.py", "test_under_load.py", "test_train.py", "page", "fuzz"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first: none of the processes works on one file alone when the others are done."""
-    items.sort(key=lambda item: _LONGEST.isdisjoint((item.path.name, item.path.parent.name)))
+    """Starts the slowest files first, so that all processes finish at about the same time."""
+    items.sort(key=lambda item: _SLOWEST.isdisjoint((item.path.name, item.path.parent.name)))
 
 
 def pytest_collection_finish() -> None:
-    """The collector need not look again and again at a million objects of libraries; the registry asks it to, often."""
+    """Excludes the libraries' million objects from garbage collection, which the registry triggers often."""
     gc.collect()
     gc.freeze()
 
@@ -42,7 +42,7 @@ def digits_run(store: Path) -> Run:
         recipe=DEFAULT,
         rule=SCORING_RULES["mse"],
         store=store,
-        false_alarm_rate=ALPHA,
+        false_alarm_rate=FALSE_ALARM_RATE,
         guarantee="marginal",
         seed=1337,
         device="cpu",
@@ -52,7 +52,7 @@ def digits_run(store: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """digits-5, trained for real, in a store that also has an untrained colour model."""
+    """The trained model digits-5, in a store that also has an untrained colour model."""
     store = tmp_path_factory.mktemp("store")
     published = train(digits_run(store))
     manifest, files = make_bundle("colour", spec=published.manifest.input.model_copy(update={"mode": "RGB"}))
@@ -74,17 +74,17 @@ def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture(scope="session")
 def digit_files() -> dict[int, list[bytes]]:
-    """The bundled handwriting as PNG files, by digit, the plainest first.
+    """scikit-learn's handwritten digits as PNG files, by digit, the most typical first.
 
-    Processors round differently, and the model that is trained here differs with them: of an odd five it may say
-    either, of a plain one it says normal everywhere.
+    The model trained here depends on the rounding of the processor. The verdict for an unusual five can differ between
+    machines, that for a typical five does not.
     """
     bunch = load_digits()
 
     def files(digit: int) -> list[bytes]:
         images = bunch.images[bunch.target == digit]
-        oddity = np.square(images - images.mean(axis=0)).sum(axis=(1, 2))
-        pixels = np.rint(images[np.argsort(oddity, kind="stable")] * (255 / 16)).astype(np.uint8)
+        distance = np.square(images - images.mean(axis=0)).sum(axis=(1, 2))
+        pixels = np.rint(images[np.argsort(distance, kind="stable")] * (255 / 16)).astype(np.uint8)
         return [encode(Image.fromarray(image)) for image in pixels]
 
     return {digit: files(digit) for digit in range(10)}

@@ -1,4 +1,4 @@
-"""What tests share: tiny real bundles, images as files, a real server process."""
+"""Helpers of the tests: small real bundles, image files, a real server process."""
 
 import base64
 import contextlib
@@ -44,13 +44,13 @@ from training.model.scoring_rules import Mse, ScoredAutoencoder
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
-# For processes whose lines other tests count: to trace their reading of libraries costs as much as to read them.
-NOT_COUNTED = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+# Environment of processes without coverage measurement, which would double the time of importing libraries.
+WITHOUT_COVERAGE = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 SPEC = InputSpec(mode="L", height=8, width=8)
 
 
 class SlowAutoencoder(DenseAutoencoder):
-    """Takes its time, about 15 µs a round, without being a large file."""
+    """A slow network in a small file. Each round takes about 15 µs."""
 
     def __init__(self, rounds: int) -> None:
         super().__init__(SPEC.shape, (16,), 4, linear_code=True)
@@ -71,10 +71,10 @@ def make_bundle(
     spec: InputSpec = SPEC,
     network: torch.nn.Module | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """A real bundle around an untrained network: (manifest, files), ready to publish."""
+    """A real bundle of an untrained network: (manifest, files), ready to publish."""
     manifest, files = _untrained(seed, spec) if network is None else _bundle(seed, spec, network)
-    named = {"name": name, "version": version or new_version(), "created_at": datetime.now(UTC)}
-    return manifest.model_copy(update=named), dict(files)
+    identity = {"name": name, "version": version or new_version(), "created_at": datetime.now(UTC)}
+    return manifest.model_copy(update=identity), dict(files)
 
 
 @functools.cache
@@ -130,7 +130,7 @@ def encode(image: Image.Image, image_format: str = "PNG", **options: Any) -> byt
 
 
 def gradient(width: int = 8, height: int = 8) -> Image.Image:
-    """A grey image in which no two rows or columns are alike."""
+    """A grey image in which all rows and all columns are different."""
     values = np.add.outer(np.arange(height) * 131 % 120, np.arange(width) * 89 % 130).astype(np.uint8)
     return Image.fromarray(values)
 
@@ -159,14 +159,14 @@ class Server:
                 if response.status_code == status:
                     return response
             time.sleep(0.05)
-        raise AssertionError(f"{path} did not answer {status} in {seconds} s:\n{self.log.read_text()}")
+        raise AssertionError(f"{path} did not return {status} within {seconds} s:\n{self.log.read_text()}")
 
 
 @contextlib.contextmanager
 def running_server(
-    store: Path, log: Path, *, ready: bool = True, counted: bool = True, **settings: object
+    store: Path, log: Path, *, ready: bool = True, measure_coverage: bool = True, **settings: object
 ) -> Iterator[Server]:
-    """Starts the real service on a free port; stops it with SIGTERM and checks that it ends well."""
+    """Starts the real service on a free port. Stops it with SIGTERM and asserts that it exits with status 0."""
     port = free_port()
     environment: Mapping[str, str] = {
         **{key: value for key, value in os.environ.items() if not key.startswith("ANOMALY_")},
@@ -175,7 +175,7 @@ def running_server(
         "ANOMALY_DRAIN_S": "0",
         **{f"ANOMALY_{key.upper()}": str(value) for key, value in settings.items()},
     }
-    process = warm.Process("app", cwd=ROOT, env=environment, log=log, counted=counted)
+    process = warm.Process("app", cwd=ROOT, env=environment, log=log, measure_coverage=measure_coverage)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
         server = Server(process, client, port, log)
         try:

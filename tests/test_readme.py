@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents import API, OPERATIONS, README, TRAINING, Document
-from tests.support import NOT_COUNTED, ROOT, Server, running_server
+from tests.support import ROOT, WITHOUT_COVERAGE, Server, running_server
 
 pytestmark = pytest.mark.no_cover  # only the lines of the server are counted
 
@@ -43,7 +43,7 @@ def checkout(guide: Document, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python.chmod(0o755)
     if guide == README:
         script = next(command for command in TRAINING.commands if "load_digits" in command)
-        subprocess.run(["bash", "-euc", script], cwd=folder, env=NOT_COUNTED, timeout=120, check=True)
+        subprocess.run(["bash", "-euc", script], cwd=folder, env=WITHOUT_COVERAGE, timeout=120, check=True)
     return folder
 
 
@@ -64,7 +64,7 @@ def run(command: str, checkout: Path, service: Server) -> str:
     done = subprocess.run(
         ["bash", "-euc", script],
         cwd=checkout,
-        env=NOT_COUNTED,
+        env=WITHOUT_COVERAGE,
         capture_output=True,
         text=True,
         timeout=120,

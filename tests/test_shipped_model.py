@@ -1,4 +1,4 @@
-"""The model in model_store/: as it lies in the repository, and on the real MNIST over HTTP."""
+"""The shipped model in model_store/: the files, and its accuracy on MNIST over HTTP."""
 
 import base64
 import io
@@ -26,11 +26,13 @@ RAW = SHARED_DATA / "MNIST" / "raw"
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(STORE, tmp_path_factory.mktemp("log") / "log", counted=False, log_level="warning") as server:
+    with running_server(
+        STORE, tmp_path_factory.mktemp("log") / "log", measure_coverage=False, log_level="warning"
+    ) as server:
         yield server
 
 
-def test_it_verifies_and_is_small() -> None:
+def test_shipped_model_verifies_and_is_small() -> None:
     store = ModelStore(STORE)
     version = store.current("mnist-5")
     manifest = store.load("mnist-5", version).manifest
@@ -42,20 +44,20 @@ def test_it_verifies_and_is_small() -> None:
         assert not re.search(rb"/(home|root|tmp|usr|opt|work|private)/", path.read_bytes()), path.name
 
 
-def test_it_is_the_default_of_the_service(shipped: Server) -> None:
+def test_shipped_model_is_the_default_model(shipped: Server) -> None:
     assert shipped.client.get("/health").json()["model"]["name"] == "mnist-5"
 
 
 @pytest.fixture(scope="module")
 def mnist() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     if not RAW.is_dir():
-        pytest.skip(f"the original MNIST files are not in {RAW}")
+        pytest.skip(f"the original MNIST files are missing in {RAW}")
     images = np.frombuffer((RAW / "t10k-images-idx3-ubyte").read_bytes(), np.uint8, offset=16).reshape(-1, 28, 28)
     labels = np.frombuffer((RAW / "t10k-labels-idx1-ubyte").read_bytes(), np.uint8, offset=8)
     return images, labels
 
 
-def odd_images() -> dict[str, npt.NDArray[np.uint8]]:
+def images_without_digits() -> dict[str, npt.NDArray[np.uint8]]:
     random = np.random.default_rng(0)
     return {
         "blank": np.zeros((28, 28), np.uint8),
@@ -69,9 +71,9 @@ def odd_images() -> dict[str, npt.NDArray[np.uint8]]:
     }
 
 
-@pytest.mark.parametrize("name", odd_images())
-def test_images_of_nothing_are_anomalies(shipped: Server, name: str) -> None:
-    data = encode(Image.fromarray(odd_images()[name]))
+@pytest.mark.parametrize("name", images_without_digits())
+def test_images_without_digits_are_anomalies(shipped: Server, name: str) -> None:
+    data = encode(Image.fromarray(images_without_digits()[name]))
     response = shipped.client.post("/score?include=", content=data, headers={"Content-Type": "image/png"})
     (result,) = response.json()["results"]
     assert result["is_anomaly"], result
@@ -79,7 +81,7 @@ def test_images_of_nothing_are_anomalies(shipped: Server, name: str) -> None:
     assert any("resized" in warning for warning in result["warnings"]) is name.startswith("large")
 
 
-def test_an_inverted_five_is_told_to_look_inverted(shipped: Server) -> None:
+def test_inverted_five_gets_a_warning(shipped: Server) -> None:
     manifest = ModelStore(STORE).manifest("mnist-5")
     five = Image.open(io.BytesIO(base64.b64decode(manifest.golden.image)))
     results = shipped.client.post(
@@ -93,41 +95,41 @@ def test_an_inverted_five_is_told_to_look_inverted(shipped: Server) -> None:
 def rates(
     shipped: Server, images: npt.NDArray[np.uint8], five: npt.NDArray[np.bool_], query: str
 ) -> tuple[float, float]:
-    """(real false-alarm rate, detection rate) on the 10,000 test images, asked over HTTP."""
+    """(false-alarm rate, detection rate) on the 10,000 test images, over HTTP."""
     files = [("files", encode(Image.fromarray(image))) for image in images]
 
-    def ask(start: int) -> list[bool]:
+    def score(start: int) -> list[bool]:
         response: httpx.Response = shipped.client.post(f"/score?include=&{query}", files=files[start : start + 50])
         assert response.status_code == 200, response.text
         return [result["is_anomaly"] for result in response.json()["results"]]
 
     with ThreadPoolExecutor(4) as pool:
-        flagged = np.array([flag for part in pool.map(ask, range(0, len(files), 50)) for flag in part])
+        flagged = np.array([flag for batch in pool.map(score, range(0, len(files), 50)) for flag in batch])
     return float(flagged[five].mean()), float(flagged[~five].mean())
 
 
 @pytest.mark.parametrize(
-    ("query", "most_alarms", "least_found"), [("", 0.02, 0.75), ("false_alarm_rate=0.05", 0.07, 0.94)]
+    ("query", "max_false_alarms", "min_detected"), [("", 0.02, 0.75), ("false_alarm_rate=0.05", 0.07, 0.94)]
 )
-def test_figures_over_http(
+def test_false_alarm_and_detection_rates_over_http(
     shipped: Server,
     mnist: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
     query: str,
-    most_alarms: float,
-    least_found: float,
+    max_false_alarms: float,
+    min_detected: float,
 ) -> None:
     images, labels = mnist
     five = labels == 5
     assert (five.sum(), (~five).sum()) == (892, 9108)
-    alarms, found = rates(shipped, images, five, query)
-    print(f"\n{query or 'calibrated rate'}: false alarms {alarms:.2%}, detected {found:.2%}")
-    assert alarms <= most_alarms
-    assert found >= least_found
+    false_alarms, detected = rates(shipped, images, five, query)
+    print(f"\n{query or 'calibrated rate'}: false alarms {false_alarms:.2%}, detected {detected:.2%}")
+    assert false_alarms <= max_false_alarms
+    assert detected >= min_detected
 
 
-def test_the_tutorial_recipe_reaches_its_auroc(tmp_path: Path) -> None:
+def test_tutorial_recipe_reaches_its_auroc(tmp_path: Path) -> None:
     if not RAW.is_dir():
-        pytest.skip(f"the original MNIST files are not in {RAW}")
+        pytest.skip(f"the original MNIST files are missing in {RAW}")
     run = Run(
         source=Source("mnist", normal=(5,), data_dir=SHARED_DATA),
         name="tutorial",

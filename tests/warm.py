@@ -1,7 +1,7 @@
-"""Python processes that need not read their libraries first.
+"""Python processes that start quickly, because their libraries are already imported.
 
-Reading torch takes two seconds of a core, and the suite starts a hundred servers. Each of these is a process of its
-own, forked from one that has read the libraries and nothing of this project; from there on it is ``python -m MODULE``.
+Importing torch takes two seconds of CPU time, and the tests start a hundred servers. Each is forked from a process that
+has imported the libraries but no module of this project, and then runs like ``python -m MODULE``.
 """
 
 import multiprocessing
@@ -31,21 +31,24 @@ _context.set_forkserver_preload(_LIBRARIES)
 
 
 class Process:
-    """``subprocess.Popen([sys.executable, "-m", module, *arguments], …)``, as far as the tests need it.
+    """A replacement for ``subprocess.Popen([sys.executable, "-m", module, *arguments], …)``.
 
     Args:
-        module: what it runs.
+        module: the module to run.
         arguments: its command line.
-        env: all of its environment.
-        log: where it writes, after what is there.
-        counted: whether its lines count as covered; a server under load is slowed down by that.
+        cwd: its working directory.
+        env: its complete environment.
+        log: file to which standard output and standard error are appended.
+        measure_coverage: whether to measure coverage, which slows a server under load down.
     """
 
     def __init__(
-        self, module: str, *arguments: str, cwd: Path, env: Mapping[str, str], log: Path, counted: bool = True
+        self, module: str, *arguments: str, cwd: Path, env: Mapping[str, str], log: Path, measure_coverage: bool = True
     ) -> None:
         self.log = log
-        self._process = _context.Process(target=_become, args=(module, arguments, cwd, dict(env), log, counted))
+        self._process = _context.Process(
+            target=_run_module, args=(module, arguments, cwd, dict(env), log, measure_coverage)
+        )
         self._process.start()
         assert self._process.pid
         self.pid: int = self._process.pid
@@ -74,14 +77,16 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
 
-def _become(module: str, arguments: tuple[str, ...], cwd: Path, env: dict[str, str], log: Path, counted: bool) -> None:
-    if not counted and (counting := coverage.Coverage.current()):
-        counting.stop()
-    with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
+def _run_module(
+    module: str, arguments: tuple[str, ...], cwd: Path, env: dict[str, str], log: Path, measure_coverage: bool
+) -> None:
+    if not measure_coverage and (current := coverage.Coverage.current()):
+        current.stop()
+    with log.open("ab") as output, Path(os.devnull).open("rb") as null:
+        os.dup2(null.fileno(), 0)
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-    sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing's own is not passed on to further processes
+    sys.stdin = os.fdopen(0, closefd=False)  # child processes do not inherit the one of multiprocessing
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)

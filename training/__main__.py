@@ -1,4 +1,4 @@
-"""The command line: ``python -m training --data mnist --normal 5 --name mnist-5``, and the commands of the store."""
+"""The command line: ``python -m training --data mnist --normal 5 --name mnist-5``, and commands for the model store."""
 
 import io
 import os
@@ -10,10 +10,10 @@ from training.errors import TrainingError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, or 1 with one line on standard error."""
+    """Runs a command; returns the exit status: 0, or 1 or 130 (Ctrl-C) with one line on standard error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an old locale shows '?' for '≤' instead of failing
+            stream.reconfigure(errors="replace")  # in a non-UTF-8 locale, '≤' becomes '?'
     try:
         _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt as interrupt:
@@ -29,11 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> None:
-    with exit_on_interrupt():  # imports take seconds
+    with exit_on_interrupt():  # the imports take seconds
         from training.cli import options, recalibrate, sign, store, train  # noqa: PLC0415
 
         parser = options.training_parser(run=train.run)
-        commands = parser.add_commands("the store")
+        commands = parser.add_commands("commands for the model store")
         for group in (store, sign, recalibrate):
             group.add_to(commands)
         parsed = parser.parse_args(arguments)
@@ -42,7 +42,7 @@ def _run(arguments: list[str]) -> None:
 
 def _message(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed; training needs more than serving does: pip install '.[training]'"
+        return f"{error.name} is not installed; install the packages for training: pip install '.[training]'"
     if isinstance(error, OSError):
         return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else str(error)
     return str(error)

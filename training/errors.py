@@ -1,4 +1,4 @@
-"""Errors of training. Each is one line that also says what would help."""
+"""Errors of training. Each text is one line that also says how to solve the problem."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,6 @@ class TrainingError(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A suggestion to append to an error; empty where nothing is close."""
+    """A suggestion to append to an error message; empty if no known word is similar."""
     close = difflib.get_close_matches(word.lower(), list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

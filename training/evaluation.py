@@ -1,4 +1,4 @@
-"""Figures on labelled test images; nothing is chosen by them."""
+"""Evaluation on labelled test images. The results do not influence the model or its threshold."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -19,7 +19,7 @@ Row = tuple[str, str]
 
 
 def score_all(model: ScoringModel, images: torch.Tensor) -> BatchScores:
-    """Scores (N, C, H, W) in batches, on the CPU and through the very archive that will be served."""
+    """Scores (N, C, H, W) float32 images in [0, 1] in batches, on the CPU."""
     with torch.inference_mode():
         parts = [model(batch) for batch in torch.split(images, _BATCH)]
     if not parts:
@@ -29,12 +29,12 @@ def score_all(model: ScoringModel, images: torch.Tensor) -> BatchScores:
 
 
 def evaluate(scores: Sequence[float], kinds: Sequence[str], threshold: float) -> Evaluation | None:
-    """Ranks and rates; None without test images.
+    """Computes ranking figures and rates; None without test images.
 
     Args:
         scores: one per test image.
-        kinds: ``normal`` or the kind of anomaly, one per test image.
-        threshold: above it an image is an anomaly.
+        kinds: one per test image, ``normal`` or the kind of anomaly.
+        threshold: images with a higher score are anomalies.
     """
     if not scores:
         return None
@@ -61,11 +61,11 @@ def _figures(scores: Sequence[float], threshold: float) -> KindFigures:
 
 
 def evaluation_rows(evaluation: Evaluation) -> list[Row]:
-    """The figures as (label, value) for people; figures that need missing test images are left out."""
+    """The figures as (label, value) for display, without those that could not be computed."""
     rows = (
         ("AUROC", evaluation.auroc, ".4f"),
         ("average precision", evaluation.average_precision, ".4f"),
         (f"detected of {evaluation.anomalies:,} anomalies", evaluation.detection_rate, ".2%"),
-        (f"false alarms on {evaluation.normal:,} normals", evaluation.false_alarm_rate, ".2%"),
+        (f"false alarms on {evaluation.normal:,} normal images", evaluation.false_alarm_rate, ".2%"),
     )
     return [(label, format(value, pattern)) for label, value, pattern in rows if value is not None]

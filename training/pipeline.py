@@ -1,16 +1,19 @@
-"""A training run from top to bottom: read, split, fit, calibrate, evaluate, draw, publish."""
+"""A complete training run: read, split, fit, calibrate, evaluate, draw the report, publish."""
 
 import base64
 import dataclasses
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
+from itertools import combinations
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -46,12 +49,14 @@ from training.report import ReportData
 
 READING: Final = "reading the images"
 FITTING: Final = "fitting"
+CALIBRATING: Final = "calibrating and evaluating"
+DRAWING: Final = "drawing the report"
 PUBLISHING: Final = "publishing"
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that decides a run. Equal runs on one machine give equal weights and thresholds."""
+    """All settings of a run. On one machine, equal runs give equal weights and thresholds."""
 
     source: Source
     name: str
@@ -68,13 +73,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Data and split of a run, before anything is learned.
+    """The data of a run and their split, before fitting.
 
     Attributes:
         data: all images.
-        parts: which normal image serves what.
+        parts: the split of the normal images.
         device: where the network will be fitted.
-        near_duplicates: pairs that look alike, by the two parts they lie in; None for the built-in sets.
+        near_duplicates: pairs of files that look alike, by the two parts that they are in; None for built-in sets.
     """
 
     data: Dataset
@@ -85,37 +90,46 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Published:
-    """Where the new version lies and what it says of itself."""
+    """A new version: its folder and its manifest."""
 
     directory: Path
     manifest: Manifest
 
 
 class Observer:
-    """Follows a run, for those who wait; a subclass says what it wants to know."""
+    """Callbacks that follow a run. These do nothing; subclasses override what they need."""
 
     def stage(self, name: str) -> None:
-        """What begins now."""
+        """A stage of the run begins."""
 
     def read(self, data: Dataset) -> None:
-        """What there is to learn from, before anything is refused for being too little."""
+        """The images were read. Called before the check whether there are enough of them."""
 
     def prepared(self, prepared: Prepared) -> None:
-        """How it was split."""
+        """The images were split."""
 
     def step(self, images: int) -> None:
-        """So many more images were fitted on."""
+        """An optimizer step over this many images ended."""
 
     def epoch(self, epoch: Epoch) -> None:
-        """All images were fitted on once more."""
+        """A pass over all images ended."""
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A fitted network, its epochs, and the wall time in seconds."""
+
+    network: nn.Module
+    epochs: Sequence[Epoch]
+    seconds: float
 
 
 def train(run: Run, observer: Observer | None = None) -> Published:
     """Trains, calibrates, evaluates and publishes a new version.
 
     Raises:
-        TrainingError: the data does not allow the run.
-        StoreNotWritable, BundleRejected: publishing failed; the store serves what it served.
+        TrainingError: the data are not sufficient for the run, or the loss diverged.
+        StoreNotWritable, BundleRejected: publishing failed; the store did not change.
     """
     torch.set_num_threads(run.threads)
     observer = observer or Observer()
@@ -124,41 +138,16 @@ def train(run: Run, observer: Observer | None = None) -> Published:
     ModelStore(run.store).prepare(run.name)
 
     observer.stage(FITTING)
-    began = time.perf_counter()
-    network, epochs = fit_network(
-        run.recipe,
-        data,
-        parts,
-        seed=run.seed,
-        device=prepared.device,
-        on_epoch=observer.epoch,
-        on_step=observer.step,
-    )
-    seconds = time.perf_counter() - began
+    fitted = _fit(run, prepared, observer)
 
-    observer.stage("calibrating and evaluating")
-    # From here on, the archive that will be served does the scoring.
-    archive = torchscript.dump(ScoredAutoencoder(network, run.rule.module()))
+    observer.stage(CALIBRATING)
+    # Scores are computed with the archive that is published, so they match those of the service.
+    archive = torchscript.dump(ScoredAutoencoder(fitted.network, run.rule.module()))
     model = torchscript.load(archive)
-    held_out = data.normal[list(parts.calibration)]
-    calibration = Calibration(score_all(model, held_out).score)
+    calibration_images = data.normal[list(parts.calibration)]
+    calibration = Calibration(score_all(model, calibration_images).score)
     threshold = calibration.threshold_for(run.false_alarm_rate, run.guarantee)
     test_scores = score_all(model, data.test)
-
-    training = Training(
-        recipe=dataclasses.asdict(run.recipe),
-        parameters=parameter_count(network),
-        seed=run.seed,
-        device=prepared.device.type,
-        threads=run.threads,
-        seconds=round(seconds, 3),
-        split=Split(fit=len(parts.fit), validation=parts.validation, calibration=parts.calibration),
-        loss=Loss(
-            train=tuple(epoch.train_loss for epoch in epochs),
-            validation=tuple(e.validation_loss for e in epochs if e.validation_loss is not None),
-        ),
-    )
-    duplicates = prepared.near_duplicates
     draft = Manifest(
         name=run.name,
         version=new_version(),
@@ -170,24 +159,18 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         guarantee=run.guarantee,
         promise=promise(run.false_alarm_rate, run.guarantee, len(calibration)),
         evaluation=evaluate(test_scores.score, data.test_kinds, threshold),
-        training=training,
-        data=Data(
-            source=data.source,
-            normal=data.normal_label,
-            fingerprint=data.fingerprint,
-            groups=len(set(data.groups)),
-            unreadable=len(data.unreadable),
-            near_duplicates=duplicates and {where: len(pairs) for where, pairs in duplicates.items()},
-        ),
+        training=_training_record(run, prepared, fitted),
+        data=_data_record(prepared),
         libraries=_libraries(),
         files={},
-        golden=_golden(model, data.spec, held_out),
+        golden=_golden(model, data.spec, calibration_images),
         calibration=CalibrationRecord(size=len(calibration), scores=calibration.scores),
     )
-    observer.stage("drawing the report")
-    material = ReportData(
+
+    observer.stage(DRAWING)
+    charts = ReportData(
         normal=data.normal[list(parts.fit)],
-        epochs=epochs,
+        epochs=fitted.epochs,
         calibration=calibration.scores,
         threshold=threshold,
         false_alarm_rate=run.false_alarm_rate,
@@ -195,17 +178,18 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         test_kinds=data.test_kinds,
         test_scores=test_scores,
     )
-    files = {MODEL_FILE: archive, **report.write(draft, material)}
+    files = {MODEL_FILE: archive, **report.write(draft, charts)}
     manifest = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
+
     observer.stage(PUBLISHING)
     return Published(ModelStore(run.store).publish(manifest, files, run.sign_key), manifest)
 
 
 def prepare(run: Run, observer: Observer) -> Prepared:
-    """Reads and splits; everything that can be refused before training is refused here.
+    """Reads and splits the images, and rejects unsuitable data before the fitting starts.
 
     Raises:
-        TrainingError: there is too little to learn from or to calibrate with.
+        TrainingError: there are too few images for fitting or for calibration.
     """
     observer.stage(READING)
     data = load(run.source, folder_size=run.recipe.folder_size)
@@ -228,7 +212,7 @@ def fit_network(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> tuple[nn.Module, list[Epoch]]:
-    """Builds the recipe's network and fits it on the fit part."""
+    """Builds the recipe's network and fits it on the fit part; the result is on the CPU, in evaluation mode."""
     torch.manual_seed(seed)
     network = build(recipe, data.spec.shape, len(parts.fit))
     images, validation = data.normal[list(parts.fit)], data.normal[list(parts.validation)]
@@ -236,29 +220,76 @@ def fit_network(
     return network, epochs
 
 
+def _fit(run: Run, prepared: Prepared, observer: Observer) -> _Fitted:
+    began = time.perf_counter()
+    network, epochs = fit_network(
+        run.recipe,
+        prepared.data,
+        prepared.parts,
+        seed=run.seed,
+        device=prepared.device,
+        on_epoch=observer.epoch,
+        on_step=observer.step,
+    )
+    return _Fitted(network, epochs, time.perf_counter() - began)
+
+
+def _training_record(run: Run, prepared: Prepared, fitted: _Fitted) -> Training:
+    parts, epochs = prepared.parts, fitted.epochs
+    return Training(
+        recipe=dataclasses.asdict(run.recipe),
+        parameters=parameter_count(fitted.network),
+        seed=run.seed,
+        device=prepared.device.type,
+        threads=run.threads,
+        seconds=round(fitted.seconds, 3),
+        split=Split(fit=len(parts.fit), validation=parts.validation, calibration=parts.calibration),
+        loss=Loss(
+            train=tuple(epoch.train_loss for epoch in epochs),
+            validation=tuple(epoch.validation_loss for epoch in epochs if epoch.validation_loss is not None),
+        ),
+    )
+
+
+def _data_record(prepared: Prepared) -> Data:
+    data, duplicates = prepared.data, prepared.near_duplicates
+    return Data(
+        source=data.source,
+        normal=data.normal_label,
+        fingerprint=data.fingerprint,
+        groups=len(set(data.groups)),
+        unreadable=len(data.unreadable),
+        near_duplicates=duplicates and {where: len(pairs) for where, pairs in duplicates.items()},
+    )
+
+
 def _find_near_duplicates(data: Dataset, parts: Partition) -> dict[str, list[tuple[str, str]]] | None:
     if not data.normal_files:
         return None
-    normal, test = hashes(data.normal), hashes(data.test)
-    fit_files, calibration_files = (
-        [data.normal_files[index] for index in part] for part in (parts.fit, parts.calibration)
-    )
-    fit_hashes, calibration_hashes = normal[list(parts.fit)], normal[list(parts.calibration)]
-    sides = {
-        "fit and calibration": (fit_hashes, fit_files, calibration_hashes, calibration_files),
-        "fit and test": (fit_hashes, fit_files, test, data.test_files),
-        "calibration and test": (calibration_hashes, calibration_files, test, data.test_files),
+    hashes_of_normal = hashes(data.normal)
+    of_part = {
+        "fit": _files_and_hashes(data.normal_files, hashes_of_normal, parts.fit),
+        "calibration": _files_and_hashes(data.normal_files, hashes_of_normal, parts.calibration),
+        "test": (data.test_files, hashes(data.test)),
     }
-    return {
-        where: [(one_files[pair.first], other_files[pair.second]) for pair in near_duplicates(one, other)]
-        for where, (one, one_files, other, other_files) in sides.items()
-    }
+    found = {}
+    for one, other in combinations(of_part, 2):
+        (files, hashes_of_one), (other_files, hashes_of_other) = of_part[one], of_part[other]
+        pairs = near_duplicates(hashes_of_one, hashes_of_other)
+        found[f"{one} and {other}"] = [(files[pair.first], other_files[pair.second]) for pair in pairs]
+    return found
 
 
-def _golden(model: torchscript.ScoringModel, spec: InputSpec, held_out: torch.Tensor) -> Golden:
-    """The calibration image of median score, as a PNG, with the answers it gets when read back."""
-    order = torch.tensor(score_all(model, held_out).score).argsort()
-    data = png(to_pixels(held_out[order[len(order) // 2]]))
+def _files_and_hashes(
+    files: Sequence[str], file_hashes: npt.NDArray[np.uint8], part: Sequence[int]
+) -> tuple[Sequence[str], npt.NDArray[np.uint8]]:
+    return [files[index] for index in part], file_hashes[list(part)]
+
+
+def _golden(model: torchscript.ScoringModel, spec: InputSpec, images: torch.Tensor) -> Golden:
+    """The image of median score as a PNG file, with the MSE and the score of the decoded file."""
+    order = torch.tensor(score_all(model, images).score).argsort()
+    data = png(to_pixels(images[order[len(order) // 2]]))
     image = open_image(data, max_pixels=spec.height * spec.width).decode(spec).tensor
     scores = score_all(model, image.unsqueeze(0))
     return Golden(image=base64.b64encode(data).decode(), mse=scores.mse[0], score=scores.score[0])

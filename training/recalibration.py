@@ -1,7 +1,7 @@
-"""A new threshold for weights that are there already: score new normal images, calibrate, publish.
+"""Recalibration: publishes a new version with the same weights and a threshold from new normal images.
 
-The promise is that of any calibration: it holds for images drawn like the new ones, which the weights must not
-have been fitted on.
+The guarantee is that of every calibration: it holds for images drawn like the new ones, if the weights were not
+fitted on them.
 """
 
 import hashlib
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Final
-
-import numpy as np
 
 from app.inference.bundles import labels
 from app.inference.bundles.bundle import MODEL_FILE, Bundle, file_record
@@ -23,6 +21,7 @@ from app.inference.decisions.conformal import Calibration, Guarantee, anomaly_ra
 from app.inference.errors import InferenceError, UnsupportedFalseAlarmRate
 from training import report
 from training.data import folders
+from training.data.datasets import fingerprint
 from training.data.duplicates import hashes, near_duplicates
 from training.data.folders import NORMAL
 from training.errors import TrainingError
@@ -30,33 +29,33 @@ from training.evaluation import score_all
 
 _WITHIN: Final = "within calibration"
 _LABELLED: Final = (
-    "; the calibration images are those that operators labelled normal: it is worth something only if they labelled "
-    "every image or a random sample, not just what was flagged"
+    "; the calibration images are those that operators labelled normal: the guarantee holds only if they labelled "
+    "every image or a random sample, not only flagged images"
 )
 
 
 @dataclass(frozen=True)
 class NewImages:
-    """What the new threshold is set by.
+    """Scores of new images.
 
     Attributes:
-        normal: scores of normal images.
-        anomalies: scores of images that were labelled anomalies; they decide nothing.
-        data: where they come from.
-        unreadable: files or lines that were passed over, each in a line of text.
-        caveat: what must be added to the promise.
+        normal: scores of normal images; they set the threshold.
+        anomalies: scores of images that were labelled anomalies, for the output only.
+        data: the origin of the normal images.
+        skipped: one line of text for each file, or for all lines, that could not be read.
+        caveat: a restriction to add to the promise.
     """
 
     normal: Sequence[float]
     anomalies: Sequence[float]
     data: Data
-    unreadable: Sequence[str]
+    skipped: Sequence[str]
     caveat: str = ""
 
 
 @dataclass(frozen=True)
 class Recalibrated:
-    """The new version beside the old one."""
+    """The manifests of the old and the new version, and the folder of the new one."""
 
     before: Manifest
     after: Manifest
@@ -64,49 +63,51 @@ class Recalibrated:
 
 
 def from_images(bundle: Bundle, folder: Path, groups: str) -> NewImages:
-    """Scores the images of a folder, or of its ``normal/`` where it is laid out for training.
+    """Scores the images of a folder, or of its sub-folder ``normal/`` if it has one, as training folders do.
 
     Args:
-        bundle: decodes and scores them as the service does.
-        folder: normal images, and nothing else.
-        groups: what is one thing: ``folder``, ``none`` or a regular expression.
+        bundle: scores the images.
+        folder: normal images only, or a training folder.
+        groups: how images form groups: ``folder``, ``none`` or a regular expression.
 
     Raises:
-        TrainingError: there is no such folder, or no readable image in it.
+        TrainingError: the folder does not exist or contains no readable image.
     """
     if not folder.is_dir():
-        raise TrainingError(f"there is no folder {folder}")
+        raise TrainingError(f"folder not found: {folder}")
     root = folder / NORMAL if (folder / NORMAL).is_dir() else folder
     files = folders.image_files(root)
     if not files:
-        raise TrainingError(f"{root} holds no images")
-    decoded = folders.decode(files, bundle.spec, cache=None)
-    if not decoded.kept:
-        path, reason = decoded.unreadable[0]
-        raise TrainingError(f"none of the {len(files)} images in {root} can be read; the first, {path.name}: {reason}")
-    alike = hashes(decoded.images)
-    pairs = [pair for pair in near_duplicates(alike, alike) if pair.first < pair.second]
-    things = {folders.group_of(files[index].relative_to(root), groups) for index in decoded.kept}
+        raise TrainingError(f"{root} contains no images")
+    decoded = folders.decode_some(files, bundle.spec, root, cache=None)
+    image_hashes = hashes(decoded.images)
+    pairs = [pair for pair in near_duplicates(image_hashes, image_hashes) if pair.first < pair.second]
+    group_names = {folders.group_of(files[index].relative_to(root), groups) for index in decoded.kept}
     return NewImages(
         normal=score_all(bundle.model, decoded.images).score,
         anomalies=(),
         data=Data(
-            source=folder.resolve().name.encode(errors="replace").decode(),
+            source=folders.name_of(folder),
             normal=NORMAL,
-            fingerprint=hashlib.sha256(np.ascontiguousarray(decoded.images.numpy()).tobytes()).hexdigest(),
-            groups=len(things),
+            fingerprint=fingerprint(decoded.images),
+            groups=len(group_names),
             unreadable=len(decoded.unreadable),
             near_duplicates={_WITHIN: len(pairs)},
         ),
-        unreadable=[f"{path}: {reason}" for path, reason in decoded.unreadable],
+        skipped=[f"{path}: {reason}" for path, reason in decoded.unreadable],
     )
 
 
 def from_labels(store: ModelStore, bundle: Bundle, file: Path) -> NewImages:
-    """Takes the scores of labelled images, given by this version or by another with the same weights.
+    """Takes the scores of labelled images that this version, or another version with the same weights, scored.
+
+    Args:
+        store: contains the other versions.
+        bundle: the version to recalibrate.
+        file: labels, as the service writes them.
 
     Raises:
-        TrainingError: the file cannot be read, or holds no image of this model that was labelled normal.
+        TrainingError: the file cannot be read, or contains no label ``normal`` for these versions.
     """
     manifest = bundle.manifest
     try:
@@ -114,43 +115,48 @@ def from_labels(store: ModelStore, bundle: Bundle, file: Path) -> NewImages:
     except OSError as error:
         raise TrainingError(f"{file} cannot be read: {error.strerror}") from error
     same = _versions_with_same_weights(store, manifest, {label.version for label in found.labels})
-    mine = {label.picture: label for label in found.labels if label.model == manifest.name and label.version in same}
-    normal, anomalies = ([each for each in mine.values() if each.verdict == word] for word in ("normal", "anomaly"))
+    # One label per image, the last one, even if versions with the same weights scored it more than once.
+    by_image = {
+        label.picture: label for label in found.labels if label.model == manifest.name and label.version in same
+    }
+    normal, anomalies = (
+        [label for label in by_image.values() if label.verdict == verdict] for verdict in ("normal", "anomaly")
+    )
     if not normal:
         raise TrainingError(
             f"{file} has no label 'normal' for {manifest.name} {manifest.version} or a version with the same weights; "
-            f"it has {len(found.labels):,} labels in all"
+            f"it has {len(found.labels):,} labels in total"
         )
     return NewImages(
-        normal=[each.score for each in normal],
-        anomalies=[each.score for each in anomalies],
+        normal=[label.score for label in normal],
+        anomalies=[label.score for label in anomalies],
         data=Data(
             source=f"labels in {file.name}",
             normal="labelled normal by operators",
-            fingerprint=_fingerprint(normal),
+            fingerprint=_fingerprint_of_labels(normal),
             groups=len(normal),
             unreadable=found.unreadable,
             near_duplicates=None,
         ),
-        unreadable=[f"{found.unreadable:,} lines of {file} that are no labels"] if found.unreadable else [],
+        skipped=[f"{found.unreadable:,} lines of {file} that are not valid labels"] if found.unreadable else [],
         caveat=_LABELLED,
     )
 
 
 def _versions_with_same_weights(store: ModelStore, manifest: Manifest, versions: set[str]) -> set[str]:
-    """A recalibrated version gives every image the score that its predecessor gave it."""
+    """Those of the versions that have the weights of a manifest, and so give every image the same score."""
     same = {manifest.version}
     for version in versions & set(store.versions(manifest.name)):
         try:
             files = store.manifest(manifest.name, version).files
         except InferenceError:
-            continue  # a broken version vouches for nothing
+            continue  # its files are not verified
         if files.get(MODEL_FILE) == manifest.files[MODEL_FILE]:
             same.add(version)
     return same
 
 
-def _fingerprint(used: Sequence[Label]) -> str:
+def _fingerprint_of_labels(used: Sequence[Label]) -> str:
     lines = sorted(f"{label.version} {label.picture} {label.score!r}\n" for label in used)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -164,11 +170,19 @@ def recalibrate(
     guarantee: Guarantee,
     key: SigningKey | None,
 ) -> Recalibrated:
-    """Publishes the weights of a version with a threshold from new images.
+    """Publishes a version with the weights of another one and a threshold from new images.
+
+    Args:
+        store: where to publish.
+        bundle: the version that the weights come from.
+        new: scores of new images.
+        false_alarm_rate: α of the new threshold.
+        guarantee: the kind of guarantee for α.
+        key: signs the new version; None: it is not signed.
 
     Raises:
-        TrainingError: there are too few images; the text says how many it takes.
-        StoreNotWritable, BundleRejected: publishing failed; the store serves what it served.
+        TrainingError: there are too few images; the text says how many are needed.
+        StoreNotWritable, BundleRejected: publishing failed; the store did not change.
     """
     before, calibration = bundle.manifest, Calibration(new.normal)
     try:
@@ -183,7 +197,7 @@ def recalibrate(
             "false_alarm_rate": false_alarm_rate,
             "guarantee": guarantee,
             "promise": promise(false_alarm_rate, guarantee, len(calibration)) + new.caveat,
-            "evaluation": _still_true(before.evaluation),
+            "evaluation": _without_rates(before.evaluation),
             "recalibration": Recalibration(
                 version=before.version,
                 threshold=before.threshold,
@@ -197,17 +211,17 @@ def recalibrate(
         }
     )
     kept = _files_of(store, before, [MODEL_FILE, *(f"report/{name}.png" for name in report.WITHOUT_THRESHOLD)])
-    images = {PurePath(name).stem: content for name, content in kept.items() if name != MODEL_FILE}
-    files = {MODEL_FILE: kept[MODEL_FILE], **report.write_recalibrated(before, draft, images)}
+    charts = {PurePath(name).stem: content for name, content in kept.items() if name != MODEL_FILE}
+    files = {MODEL_FILE: kept[MODEL_FILE], **report.write_recalibrated(before, draft, charts)}
     after = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
     return Recalibrated(before, after, store.publish(after, files, key))
 
 
-def _still_true(evaluation: Evaluation | None) -> Evaluation | None:
-    """The figures that hang on the scores alone: rates at the old threshold are no rates at the new one."""
+def _without_rates(evaluation: Evaluation | None) -> Evaluation | None:
+    """The figures that do not depend on the threshold."""
     return evaluation and evaluation.model_copy(update={"false_alarm_rate": None, "detection_rate": None, "kinds": {}})
 
 
 def _files_of(store: ModelStore, manifest: Manifest, names: Iterable[str]) -> dict[str, bytes]:
-    """Those of the names that the version has, each verified."""
+    """The contents of the named files, as far as the version has them."""
     return {name: store.file(manifest, name) for name in names if name in manifest.files}

@@ -1,7 +1,4 @@
-"""The report of a training run: what went in, how it went, how it separates, where it errs.
-
-PNG charts, and one self-contained HTML page that shows them with the figures and the settings.
-"""
+"""The report of a training run: PNG charts, and one self-contained HTML page with the charts, figures and settings."""
 
 import base64
 import io
@@ -29,23 +26,23 @@ mpl.use("Agg")
 
 NORMAL_COLOUR: Final = "#2a6f97"
 ANOMALY_COLOUR: Final = "#d1495b"
+_CALIBRATION_COLOUR: Final = "#9aa5ae"
 _SAMPLES: Final = 16
 _WORST: Final = 8
-_WIDE: Final = 10
-_EACH: Final = 2
-_KINDS: Final = 20
-_SHOWN_FIRST: Final = "7"  # the tutorial shows a seven where there is one
+_GALLERY_COLUMNS: Final = 10
+_GALLERY_PER_KIND: Final = 2
+_GALLERY_KINDS: Final = 20
+_PREFERRED_KIND: Final = "7"  # the anomaly that the tutorial shows
 
-
-# A grid of images: its width, and the gaps in widths of an image.
-_INCHES: Final = 9
+# A grid of images: width of the chart, and heights of gaps and labels in image widths.
+_GRID_INCHES: Final = 9
 _GAP: Final = 0.06
 _LABEL: Final = 0.2
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """An image, (C, H, W), in a grid."""
+    """An image, (C, H, W) in [0, 1], with its label."""
 
     image: torch.Tensor
     label: str = ""
@@ -53,17 +50,17 @@ class _Cell:
 
 @dataclass(frozen=True)
 class ReportData:
-    """What the charts are drawn from.
+    """The data for the charts.
 
     Attributes:
-        normal: (N, C, H, W) images that were fitted on.
-        epochs: the training's course.
+        normal: (N, C, H, W), the fit part.
+        epochs: all epochs, in order.
         calibration: scores of the calibration part.
-        threshold: above it an image is an anomaly.
+        threshold: images with a higher score are anomalies.
         false_alarm_rate: α of that threshold.
         test: (M, C, H, W), may be empty.
         test_kinds: M names, ``normal`` or the kind of anomaly.
-        test_scores: what the model made of ``test``.
+        test_scores: reconstructions and scores of ``test``.
     """
 
     normal: torch.Tensor
@@ -77,38 +74,38 @@ class ReportData:
 
 
 WITHOUT_THRESHOLD: Final = ("samples", "loss", "gallery", "precision_recall")
-"""Images that stay true when only the threshold changes."""
+"""The charts that do not depend on the threshold."""
 
-# Section → its charts, each with a text alternative.
+# Section → its charts, each with the text for its alt attribute.
 _SECTIONS: Final = {
-    "How the scores separate": {
+    "Scores": {
         "recalibration": "Histogram of the calibration scores, old and new, with both thresholds",
         "histogram": "Histogram of the scores of calibration and test images with the threshold",
         "roc": "ROC curve on the test images",
         "precision_recall": "Precision-recall curve on the test images",
     },
-    "What was learned": {
+    "Training and reconstructions": {
         "samples": "A sample of the normal images",
         "loss": "Training and validation loss by epoch",
         "reconstruction": "An anomaly, its reconstruction and the error map",
         "gallery": "Test images of each kind above their reconstructions",
     },
-    "Where it errs": {"worst": "The worst false alarms and the worst misses"},
+    "Errors": {"worst": "The worst false alarms and the worst misses"},
 }
 
 
-def write(manifest: Manifest, material: ReportData) -> dict[str, bytes]:
-    """All files of the report by their name in the bundle; charts of test images only where there are any."""
-    return _page(manifest, draw(material))
+def write(manifest: Manifest, data: ReportData) -> dict[str, bytes]:
+    """The files of the report, by their names in the bundle. Charts of test images are drawn if there are any."""
+    return _page(manifest, draw(data))
 
 
 def write_recalibrated(before: Manifest, after: Manifest, kept: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The report of a version that has another's weights.
+    """The files of the report of a recalibrated version, by their names in the bundle.
 
     Args:
         before: the version that the weights come from.
         after: the version that the report is for.
-        kept: PNG files of the old report by name, of ``WITHOUT_THRESHOLD``.
+        kept: the charts of the old report that are in ``WITHOUT_THRESHOLD``: PNG files by name.
     """
     return _page(after, {**kept, "recalibration": _png(_histograms(before, after))})
 
@@ -120,29 +117,29 @@ def _page(manifest: Manifest, charts: Mapping[str, bytes]) -> dict[str, bytes]:
         manifest=manifest,
         figures=evaluation_rows(manifest.evaluation) if manifest.evaluation else [],
         sections=[(title, names) for title, names in sections.items() if names],
-        alternatives={name: text for names in _SECTIONS.values() for name, text in names.items()},
+        alt={name: text for names in _SECTIONS.values() for name, text in names.items()},
         charts={name: base64.b64encode(content).decode() for name, content in charts.items()},
     )
     files = {f"report/{name}.png": content for name, content in charts.items()}
     return {**files, "report/index.html": html.encode()}
 
 
-def draw(material: ReportData) -> dict[str, bytes]:
-    """PNG files by name."""
-    kinds = set(material.test_kinds)
+def draw(data: ReportData) -> dict[str, bytes]:
+    """Draws all charts: PNG files by name."""
+    kinds = set(data.test_kinds)
     figures = {
-        "samples": _samples(material),
-        "loss": _loss(material.epochs),
-        "histogram": _histogram(material),
+        "samples": _samples(data),
+        "loss": _loss(data.epochs),
+        "histogram": _histogram(data),
     }
     if kinds - {NORMAL}:
-        figures["reconstruction"] = _reconstruction(material)
+        figures["reconstruction"] = _reconstruction(data)
     if NORMAL in kinds and len(kinds) > 1:
-        figures["roc"] = _roc(material)
-        figures["precision_recall"] = _precision_recall(material)
+        figures["roc"] = _roc(data)
+        figures["precision_recall"] = _precision_recall(data)
     if kinds:
-        figures["worst"] = _worst(material)
-        figures["gallery"] = _gallery(material)
+        figures["worst"] = _worst(data)
+        figures["gallery"] = _gallery(data)
     return {name: _png(figure) for name, figure in figures.items()}
 
 
@@ -159,14 +156,14 @@ def _show(axes: mpl.axes.Axes, image: torch.Tensor, title: str = "") -> None:
 
 
 def _grid(title: str, cells: Mapping[tuple[int, int], _Cell], columns: int) -> Figure:
-    """Images of one size in rows and columns, by (row, column), the labels above.
+    """Images of one size in rows and columns, with labels above them.
 
-    All of them share one pair of axes: a pair for each would take a hundred times as long to lay out as to draw.
+    They share one ``Axes``: with one for each image, the layout would take a hundred times as long as the drawing.
 
     Args:
-        title: above all.
-        cells: the images.
-        columns: how many columns there are, empty ones included.
+        title: of the chart.
+        cells: the images, by (row, column).
+        columns: number of columns, including empty ones.
     """
     height = max(cell.image.shape[-2] / cell.image.shape[-1] for cell in cells.values())
     figure = Figure(layout="constrained")
@@ -184,14 +181,14 @@ def _grid(title: str, cells: Mapping[tuple[int, int], _Cell], columns: int) -> F
                 axes.imshow(pixels, interpolation="nearest", extent=(column, column + 1 - _GAP, bottom, top))
                 axes.text(column, top + _GAP / 2, cell.label, fontsize=7)
     axes.set(xlim=(0, columns), ylim=(bottom, 0))
-    figure.set_size_inches(_INCHES, _INCHES / columns * -bottom + 0.5)
+    figure.set_size_inches(_GRID_INCHES, _GRID_INCHES / columns * -bottom + 0.5)
     return figure
 
 
-def _samples(material: ReportData) -> Figure:
+def _samples(data: ReportData) -> Figure:
     columns = _SAMPLES // 2
-    cells = {divmod(at, columns): _Cell(image) for at, image in enumerate(material.normal[:_SAMPLES])}
-    return _grid("Normal images, as the model sees them", cells, columns)
+    cells = {divmod(at, columns): _Cell(image) for at, image in enumerate(data.normal[:_SAMPLES])}
+    return _grid("Normal images at the model's input size", cells, columns)
 
 
 def _loss(epochs: Sequence[Epoch]) -> Figure:
@@ -210,44 +207,44 @@ def _loss(epochs: Sequence[Epoch]) -> Figure:
     return figure
 
 
-def _reconstruction(material: ReportData) -> Figure:
-    """One anomaly, what the model makes of it, and where they differ."""
-    anomalies = [index for index, kind in enumerate(material.test_kinds) if kind != NORMAL]
-    index = next((i for i in anomalies if material.test_kinds[i] == _SHOWN_FIRST), anomalies[0])
-    original, rebuilt = material.test[index], material.test_scores.reconstruction[index]
+def _reconstruction(data: ReportData) -> Figure:
+    """One anomaly, its reconstruction, and the error map."""
+    anomalies = [index for index, kind in enumerate(data.test_kinds) if kind != NORMAL]
+    index = next((i for i in anomalies if data.test_kinds[i] == _PREFERRED_KIND), anomalies[0])
+    original, reconstruction = data.test[index], data.test_scores.reconstruction[index]
     figure = Figure(figsize=(7, 3), layout="constrained")
     figure.suptitle(
-        f"An anomaly of kind “{material.test_kinds[index]}”: MSE {material.test_scores.mse[index]:.4f}, "
-        f"score {material.test_scores.score[index]:.4f}, threshold {material.threshold:.4f}",
+        f"An anomaly of kind “{data.test_kinds[index]}”: MSE {data.test_scores.mse[index]:.4f}, "
+        f"score {data.test_scores.score[index]:.4f}, threshold {data.threshold:.4f}",
         fontsize=10,
     )
-    input_axes, rebuilt_axes, error_axes = figure.subplots(1, 3)
+    input_axes, reconstruction_axes, error_axes = figure.subplots(1, 3)
     _show(input_axes, original, "input")
-    _show(rebuilt_axes, rebuilt, "reconstruction")
-    error_axes.imshow(error_map(original, rebuilt), interpolation="nearest")
+    _show(reconstruction_axes, reconstruction, "reconstruction")
+    error_axes.imshow(error_map(original, reconstruction), interpolation="nearest")
     error_axes.set_title("error map", fontsize=8)
     error_axes.axis("off")
     return figure
 
 
-def _histogram(material: ReportData) -> Figure:
+def _histogram(data: ReportData) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    scores = np.array(material.test_scores.score)
-    anomalous = np.array([kind != NORMAL for kind in material.test_kinds], dtype=bool)
-    series = [("calibration (normal)", np.array(material.calibration), "#9aa5ae")]
+    scores = np.array(data.test_scores.score)
+    anomalous = np.array([kind != NORMAL for kind in data.test_kinds], dtype=bool)
+    series = [("calibration (normal)", np.array(data.calibration), _CALIBRATION_COLOUR)]
     series += [("test, normal", scores[~anomalous], NORMAL_COLOUR)] if (~anomalous).any() else []
     series += [("test, anomalies", scores[anomalous], ANOMALY_COLOUR)] if anomalous.any() else []
     top = float(np.quantile(np.concatenate([values for _, values, _ in series]), 0.995))
-    bins = np.linspace(0, max(top, material.threshold * 1.2), 60)
+    bins = np.linspace(0, max(top, data.threshold * 1.2), 60)
     for label, values, colour in series:
         axes.hist(values, bins=list(bins), density=True, alpha=0.55, label=f"{label}, {len(values):,}", color=colour)
     axes.axvline(
-        material.threshold,
+        data.threshold,
         color="black",
         lw=1,
         ls="--",
-        label=f"threshold at α = {material.false_alarm_rate:g}",
+        label=f"threshold at α = {data.false_alarm_rate:g}",
     )
     axes.set(xlabel="score", ylabel="density", title="Scores and the threshold")
     axes.legend(fontsize=8)
@@ -255,27 +252,26 @@ def _histogram(material: ReportData) -> Figure:
 
 
 def _histograms(before: Manifest, after: Manifest) -> Figure:
-    """The calibration scores that set the old threshold and those that set the new one."""
+    """The calibration scores of the old and the new threshold."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    versions = (("old", before, "#9aa5ae"), ("new", after, NORMAL_COLOUR))
+    versions = (("old", before, _CALIBRATION_COLOUR), ("new", after, NORMAL_COLOUR))
     top = max(max(each.threshold * 1.2, each.calibration.scores[-1]) for _, each, _ in versions)
-    for word, each, colour in versions:
-        label = f"{word} calibration, {each.calibration.size:,}"
-        axes.hist(
-            each.calibration.scores, list(np.linspace(0, top, 60)), density=True, alpha=0.55, label=label, color=colour
-        )
-        label = f"{word} threshold, α = {each.false_alarm_rate:g}"
+    bins = list(np.linspace(0, top, 60))
+    for age, each, colour in versions:
+        label = f"{age} calibration, {each.calibration.size:,}"
+        axes.hist(each.calibration.scores, bins, density=True, alpha=0.55, label=label, color=colour)
+        label = f"{age} threshold, α = {each.false_alarm_rate:g}"
         axes.axvline(each.threshold, color=colour, lw=1.5, ls="--", label=label)
     axes.set(xlabel="score", ylabel="density", title="Recalibration: scores and thresholds")
     axes.legend(fontsize=8)
     return figure
 
 
-def _roc(material: ReportData) -> Figure:
-    anomalous = [kind != NORMAL for kind in material.test_kinds]
-    false_alarms, detections, thresholds = roc_curve(anomalous, material.test_scores.score)
-    at = int(np.searchsorted(-thresholds, -material.threshold))
+def _roc(data: ReportData) -> Figure:
+    anomalous = [kind != NORMAL for kind in data.test_kinds]
+    false_alarms, detections, thresholds = roc_curve(anomalous, data.test_scores.score)
+    at = int(np.searchsorted(-thresholds, -data.threshold))
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.plot(false_alarms, detections, color=NORMAL_COLOUR)
@@ -292,9 +288,9 @@ def _roc(material: ReportData) -> Figure:
     return figure
 
 
-def _precision_recall(material: ReportData) -> Figure:
-    anomalous = [kind != NORMAL for kind in material.test_kinds]
-    precision, recall, _ = precision_recall_curve(anomalous, material.test_scores.score)
+def _precision_recall(data: ReportData) -> Figure:
+    anomalous = [kind != NORMAL for kind in data.test_kinds]
+    precision, recall, _ = precision_recall_curve(anomalous, data.test_scores.score)
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.plot(recall, precision, color=NORMAL_COLOUR)
@@ -304,33 +300,35 @@ def _precision_recall(material: ReportData) -> Figure:
     return figure
 
 
-def _with_reconstructions(material: ReportData, indices: Sequence[int], row: int) -> dict[tuple[int, int], _Cell]:
-    """Two rows from ``row`` on: test images with kind and score, and what the model makes of them."""
-    scores = material.test_scores
+def _with_reconstructions(data: ReportData, indices: Sequence[int], row: int) -> dict[tuple[int, int], _Cell]:
+    """Two rows from ``row`` on: test images with kind and score, and their reconstructions."""
+    scores = data.test_scores
     cells = {}
     for column, index in enumerate(indices):
-        label = f"{material.test_kinds[index]}: {scores.score[index]:.4f}"
-        cells[row, column] = _Cell(material.test[index], label)
+        label = f"{data.test_kinds[index]}: {scores.score[index]:.4f}"
+        cells[row, column] = _Cell(data.test[index], label)
         cells[row + 1, column] = _Cell(scores.reconstruction[index])
     return cells
 
 
-def _gallery(material: ReportData) -> Figure:
+def _gallery(data: ReportData) -> Figure:
     """Two test images of each kind, above their reconstructions."""
-    kinds = sorted(set(material.test_kinds))[:_KINDS]
-    shown = [index for kind in kinds for index in [i for i, k in enumerate(material.test_kinds) if k == kind][:_EACH]]
+    kinds = sorted(set(data.test_kinds))[:_GALLERY_KINDS]
+    of_kind = {kind: [i for i, each in enumerate(data.test_kinds) if each == kind] for kind in kinds}
+    shown = [index for indices in of_kind.values() for index in indices[:_GALLERY_PER_KIND]]
     cells: dict[tuple[int, int], _Cell] = {}
-    for start in range(0, len(shown), _WIDE):
-        cells |= _with_reconstructions(material, shown[start : start + _WIDE], 2 * start // _WIDE)
-    return _grid("Test images (above) and reconstructions (below)", cells, _WIDE)
+    for start in range(0, len(shown), _GALLERY_COLUMNS):
+        row = 2 * start // _GALLERY_COLUMNS
+        cells |= _with_reconstructions(data, shown[start : start + _GALLERY_COLUMNS], row)
+    return _grid("Test images (above) and reconstructions (below)", cells, _GALLERY_COLUMNS)
 
 
-def _worst(material: ReportData) -> Figure:
+def _worst(data: ReportData) -> Figure:
     """The highest-scoring normal and the lowest-scoring anomalous test images, each above its reconstruction."""
-    scores = material.test_scores.score
+    scores = data.test_scores.score
     by_score = sorted(range(len(scores)), key=scores.__getitem__)
-    normal = [index for index in reversed(by_score) if material.test_kinds[index] == NORMAL]
-    anomalies = [index for index in by_score if material.test_kinds[index] != NORMAL]
-    cells = _with_reconstructions(material, normal[:_WORST], 0) | _with_reconstructions(material, anomalies[:_WORST], 2)
-    title = f"Worst false alarms (above) and worst misses (below); threshold {material.threshold:.4f}"
+    normal = [index for index in reversed(by_score) if data.test_kinds[index] == NORMAL]
+    anomalies = [index for index in by_score if data.test_kinds[index] != NORMAL]
+    cells = _with_reconstructions(data, normal[:_WORST], 0) | _with_reconstructions(data, anomalies[:_WORST], 2)
+    title = f"Worst false alarms (above) and worst misses (below); threshold {data.threshold:.4f}"
     return _grid(title, cells, _WORST)

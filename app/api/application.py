@@ -1,4 +1,4 @@
-"""The application: settings in, ASGI app out."""
+"""Builds the ASGI application from the settings."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,8 @@ from app.api.http.middleware import Dispatch, RequestTracking, RequireKey
 from app.api.http.shutdown import draining_on_signals
 from app.api.http.uploads import BodyReader
 from app.api.openapi import document
-from app.api.routes import feedback, health, metrics, models, page
+from app.api.routes import feedback, health, models, page
+from app.api.routes import metrics as metrics_route
 from app.api.routes.score import ScoreEndpoint
 from app.api.services import Services
 from app.api.settings import Settings
@@ -34,11 +35,11 @@ from app.inference.serving.registry import ModelRegistry
 if TYPE_CHECKING:
     from app.inference.bundles.signing import TrustedKeys
 
-_MEASURE_S: Final = 2
+_MEASURE_INTERVAL_S: Final = 2
 
 
 def create_app(settings: Settings) -> ASGIApp:
-    """Builds an application. Models are loaded once it starts."""
+    """Builds the application. Models are loaded when it starts."""
     services = _services(settings)
     endpoint = ScoreEndpoint(services)
     app: ASGIApp = Dispatch(endpoint.path, endpoint, _api(services))
@@ -48,22 +49,22 @@ def create_app(settings: Settings) -> ASGIApp:
 
 
 def _services(settings: Settings) -> Services:
-    numbers = Metrics()
-    drift = DriftMonitor(numbers, settings.drift_path)
+    metrics = Metrics()
+    drift = DriftMonitor(metrics, settings.drift_path)
     engine = Engine(
         max_batch=settings.max_batch,
         queue_size=settings.queue_size,
         max_pixels=settings.max_pixels,
-        observe=numbers.count_batch,
+        observe=metrics.count_batch,
     )
-    numbers.watch_queue(lambda: engine.admitted)
+    metrics.watch_queue(lambda: engine.admitted)
     registry = ModelRegistry(
         ModelStore(settings.model_store, _trusted_keys(settings)),
         engine,
         settings.model,
         max_loaded=settings.max_loaded_models,
         preload=settings.preload,
-        on_change=lambda: numbers.show_models(
+        on_change=lambda: metrics.show_models(
             {(each.bundle.manifest.name, each.bundle.manifest.version) for each in registry.served},
             {refused.model for refused in registry.refused},
         ),
@@ -72,8 +73,8 @@ def _services(settings: Settings) -> Services:
         settings=settings,
         engine=engine,
         registry=registry,
-        metrics=numbers,
-        request_log=RequestLog(numbers, drift.add),
+        metrics=metrics,
+        request_log=RequestLog(metrics, drift.add),
         body_reader=BodyReader(settings.max_body_bytes),
         label_reader=BodyReader(LABEL_BODY_BYTES),
         drift=drift,
@@ -83,11 +84,11 @@ def _services(settings: Settings) -> Services:
 
 @asynccontextmanager
 async def _running(services: Services) -> AsyncIterator[None]:
-    """The application's lifetime: background tasks, draining, clean-up."""
+    """The application's lifespan: background tasks, draining, clean-up."""
     settings, registry, drift = services.settings, services.registry, services.drift
     torch.set_num_threads(settings.torch_threads)
     drift.open()
-    if settings.workers > 1:  # the port is shared: until this worker is ready, the others answer
+    if settings.workers > 1:  # they share the port: this one accepts connections only with a loaded model
         await registry.load_default()
     background = (registry.watch(), _measure_periodically(services.metrics), drift.write_periodically())
     tasks = [asyncio.create_task(each) for each in background]
@@ -104,41 +105,41 @@ async def _running(services: Services) -> AsyncIterator[None]:
 
 
 def _api(services: Services) -> FastAPI:
-    """Every route but ``/score``, and the OpenAPI document of all."""
+    """The FastAPI application: all routes except ``/score``, and the OpenAPI document of all routes."""
     api = FastAPI(
         title="Anomaly service",
         version=__version__,
-        description="Decides whether an image is an anomaly, and shows why. "
-        "Errors are problem documents, RFC 9457; under /v2 they follow the Open Inference Protocol.",
+        description="Detects anomalous images. For each image it returns a score, a verdict and the model's "
+        "reconstruction. Errors are problem documents (RFC 9457); under /v2 they follow the Open Inference Protocol.",
         lifespan=lambda _: _running(services),
         exception_handlers=problems.HANDLERS,
-        docs_url=None,  # our own page needs no other host
+        docs_url=None,  # routes.page serves a docs page that needs no other host
         redoc_url=None,
         redirect_slashes=False,
     )
     api.state.services = services
     document.install(api, further_routes=v2_openapi.ROUTES.routes)
-    for group in (health, feedback, models, metrics, page, v2):
-        api.include_router(group.router)
+    for module in (health, feedback, models, metrics_route, page, v2):
+        api.include_router(module.router)
     return api
 
 
 def _trusted_keys(settings: Settings) -> "TrustedKeys | None":
     if not settings.trusted_keys:
         return None
-    from app.inference.bundles.signing import TrustedKeys  # noqa: PLC0415  10 MB, only where signatures are required
+    from app.inference.bundles.signing import TrustedKeys  # noqa: PLC0415  10 MB, only if signatures are required
 
     return TrustedKeys(settings.trusted_keys)
 
 
-async def _measure_periodically(numbers: Metrics) -> None:
+async def _measure_periodically(metrics: Metrics) -> None:
     while True:
-        numbers.measure_process()
-        await asyncio.sleep(_MEASURE_S)
+        metrics.measure_process()
+        await asyncio.sleep(_MEASURE_INTERVAL_S)
 
 
 def from_environment() -> ASGIApp:
-    """The application of a server process: settings from the environment, logging configured."""
+    """The application factory of a server process. Reads the settings from the environment and configures logging."""
     settings = Settings()
     logging.configure(settings.log_format, settings.log_level)
     return create_app(settings)

@@ -1,11 +1,13 @@
-"""What a request itself can get wrong. ``app.api.problems`` maps each error to its status."""
+"""Errors in requests. ``app.api.problems`` maps each to its status."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 
 class RequestError(Exception):
-    """Base class; the text is one sentence for a person."""
+    """Base class. The text is one sentence for the client."""
 
 
 class MalformedMultipart(RequestError):
@@ -45,7 +47,7 @@ class InvalidInference(RequestError):
 
 
 class FeedbackOff(RequestError):
-    """Labels are not kept: no file is configured."""
+    """Labels are not kept, since no label file is configured."""
 
 
 class InvalidLabel(RequestError):
@@ -61,7 +63,7 @@ class RequestTimedOut(RequestError):
 
 
 class ShuttingDown(RequestError):
-    """The process was told to stop; another instance may take the request."""
+    """The process is shutting down. Another instance may accept the request."""
 
 
 @dataclass(frozen=True)
@@ -78,3 +80,16 @@ class AllRejected(RequestError):
     def __init__(self, rejected: Sequence[RejectedFile]) -> None:
         super().__init__(str(rejected[0].reason))
         self.rejected = rejected
+
+
+def validation_reasons(error: ValidationError, whole: str) -> list[str]:
+    """``field: reason`` for each error that Pydantic found.
+
+    Args:
+        error: from validating a body or a query.
+        whole: names the input where the error is not in one field.
+    """
+    return [
+        f"{'.'.join(map(str, each['loc'])) or whole}: {each['msg'].removeprefix('Value error, ')}"
+        for each in error.errors(include_url=False, include_input=False)
+    ]

@@ -1,6 +1,6 @@
-"""The table of error statuses, and error answers.
+"""The HTTP status of each error, and error responses.
 
-Errors are problem documents (RFC 9457); under /v2 they have the shape of the Open Inference Protocol.
+Errors are problem documents (RFC 9457); under /v2 they have the form of the Open Inference Protocol.
 """
 
 import re
@@ -23,12 +23,12 @@ from app.inference import errors as domain
 MEDIA_TYPE: Final = "application/problem+json"
 _RETRY_AFTER_S: Final = "1"
 _INFERENCE_PATH: Final = re.compile(r"/v2(/|$)")
-_CLIENT_CLOSED: Final = 499  # for log and metrics; the client is gone
+_CLIENT_CLOSED: Final = 499  # only for log and metrics: the client has disconnected
 
 
 @dataclass(frozen=True)
 class ProblemType:
-    """A stable identifier, a title for people, a status, and additional headers."""
+    """A stable identifier, a readable title, the status and additional headers."""
 
     slug: str
     title: str
@@ -41,7 +41,7 @@ class ProblemType:
         return f"urn:problem-type:{self.slug}"
 
 
-_RETRY: Final = {"Retry-After": _RETRY_AFTER_S}
+RETRY: Final = {"Retry-After": _RETRY_AFTER_S}
 
 PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     http.MalformedMultipart: ProblemType("malformed-multipart", "Multipart body does not parse", 400),
@@ -56,7 +56,7 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     http.NotAcceptable: ProblemType("not-acceptable", "Accept cannot be served", 406),
     http.BodyTooLarge: ProblemType("body-too-large", "Request body too large", 413),
     http.TooManyFiles: ProblemType("too-many-files", "Too many files", 413),
-    domain.TooManyPixels: ProblemType("too-many-pixels", "ImageFile has too many pixels", 413),
+    domain.TooManyPixels: ProblemType("too-many-pixels", "Image has too many pixels", 413),
     http.UnsupportedMediaType: ProblemType("unsupported-media-type", "Body is neither an image nor multipart", 415),
     domain.UnreadableImage: ProblemType("unreadable-image", "Not a readable image", 422),
     domain.UnsupportedFalseAlarmRate: ProblemType(
@@ -65,11 +65,11 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     http.InvalidParameter: ProblemType("invalid-parameter", "Invalid parameter", 422),
     http.InvalidLabel: ProblemType("invalid-label", "Label cannot be used", 422),
     domain.NonFiniteScore: ProblemType("non-finite-score", "The model gave no usable score", 422),
-    domain.Overloaded: ProblemType("overloaded", "Queue full", 429, _RETRY),
-    domain.ModelUnavailable: ProblemType("model-unavailable", "Model not ready", 503, _RETRY),
-    domain.BundleRejected: ProblemType("model-unavailable", "Model not ready", 503, _RETRY),
+    domain.Overloaded: ProblemType("overloaded", "Queue full", 429, RETRY),
+    domain.ModelUnavailable: ProblemType("model-unavailable", "Model not ready", 503, RETRY),
+    domain.BundleRejected: ProblemType("model-unavailable", "Model not ready", 503, RETRY),
     domain.LabelNotKept: ProblemType("label-not-kept", "Label could not be kept", 503),
-    http.ShuttingDown: ProblemType("shutting-down", "Shutting down", 503, _RETRY),
+    http.ShuttingDown: ProblemType("shutting-down", "Shutting down", 503, RETRY),
     http.RequestTimedOut: ProblemType("timeout", "Request took too long", 504),
 }
 
@@ -79,46 +79,50 @@ _INTERNAL: Final = ProblemType("internal", "Internal error", 500)
 
 
 def describe(error: Exception) -> dict[str, Any]:
-    """``type``, ``title``, ``status`` and ``detail`` of an error in the table."""
-    kind = PROBLEM_TYPES[type(error)]
-    return {"type": kind.type, "title": kind.title, "status": kind.status, "detail": str(error)}
+    """``type``, ``title``, ``status`` and ``detail`` of an error in :data:`PROBLEM_TYPES`."""
+    problem = PROBLEM_TYPES[type(error)]
+    return {"type": problem.type, "title": problem.title, "status": problem.status, "detail": str(error)}
 
 
 def document(
-    request_id: str, kind: ProblemType, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
+    request_id: str, problem: ProblemType, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
 ) -> Response:
-    """A problem document; ``members`` extend it."""
+    """A problem document with optional extension members."""
     body = {
-        "type": kind.type,
-        "title": kind.title,
-        "status": kind.status,
+        "type": problem.type,
+        "title": problem.title,
+        "status": problem.status,
         "detail": detail,
         "instance": request_id,
         **members,
     }
-    return Response(orjson.dumps(body), kind.status, {**(kind.headers or {}), **(headers or {})}, media_type=MEDIA_TYPE)
+    return Response(orjson.dumps(body), problem.status, _headers(problem, headers), media_type=MEDIA_TYPE)
 
 
-def inference_status(kind: ProblemType) -> int:
-    """The status under the Open Inference Protocol, which has 400 for every invalid request."""
-    return HTTPStatus.BAD_REQUEST if kind.status == HTTPStatus.UNPROCESSABLE_ENTITY else kind.status
+def _headers(problem: ProblemType, further: Mapping[str, str] | None) -> dict[str, str]:
+    return {**(problem.headers or {}), **(further or {})}
+
+
+def inference_status(problem: ProblemType) -> int:
+    """The status under the Open Inference Protocol, which uses 400 for every invalid request."""
+    return HTTPStatus.BAD_REQUEST if problem.status == HTTPStatus.UNPROCESSABLE_ENTITY else problem.status
 
 
 def response_for(request: Request, error: Exception) -> Response:
-    """The answer to an error in the table."""
+    """The response to an error in :data:`PROBLEM_TYPES`."""
     return _response(request, PROBLEM_TYPES[type(error)], str(error))
 
 
 def _response(
-    request: Request, kind: ProblemType, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
+    request: Request, problem: ProblemType, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
 ) -> Response:
-    """An error answer in the shape of the request's route."""
+    """An error response in the form that the request's route uses."""
     if not _INFERENCE_PATH.match(request.scope["path"]):
-        return document(request_state(request.scope).request_id, kind, detail, headers=headers, **members)
+        return document(request_state(request.scope).request_id, problem, detail, headers=headers, **members)
     return Response(
         orjson.dumps({"error": detail}),
-        inference_status(kind),
-        {**(kind.headers or {}), **(headers or {})},
+        inference_status(problem),
+        _headers(problem, headers),
         media_type="application/json",
     )
 
@@ -129,27 +133,27 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 async def _on_all_rejected(request: Request, error: Exception) -> Response:
     assert isinstance(error, http.AllRejected)  # noqa: S101  for the type checker
-    kind = PROBLEM_TYPES[type(error.rejected[0].reason)]
+    problem = PROBLEM_TYPES[type(error.rejected[0].reason)]
     files = [{"filename": each.filename, **describe(each.reason)} for each in error.rejected]
-    return _response(request, kind, str(error), errors=files)
+    return _response(request, problem, str(error), errors=files)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    found = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors()]
-    return _response(request, PROBLEM_TYPES[http.InvalidParameter], "; ".join(found))
+    reasons = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors()]
+    return _response(request, PROBLEM_TYPES[http.InvalidParameter], "; ".join(reasons))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     title = HTTPStatus(error.status_code).phrase
-    kind = ProblemType(title.lower().replace(" ", "-"), title, error.status_code)
+    problem = ProblemType(title.lower().replace(" ", "-"), title, error.status_code)
     detail = str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"nothing found at {request.url.path}"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         detail = f"{request.method} is not allowed on {request.url.path}"
-    return _response(request, kind, detail, headers=error.headers)
+    return _response(request, problem, detail, headers=error.headers)
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001
@@ -168,11 +172,11 @@ HANDLERS: Final[dict[Any, Any]] = {
     ClientDisconnect: _on_disconnect,
     Exception: _on_internal_error,
 }
-"""Exception class → handler, as FastAPI takes it."""
+"""Exception class → handler, for FastAPI."""
 
 
 async def respond(request: Request, error: Exception) -> Response:
-    """The answer to any exception of an endpoint outside FastAPI."""
+    """The response to any exception of an endpoint outside FastAPI."""
     handled = next(each for each in type(error).__mro__ if each in HANDLERS)
     if handled is Exception:
         _log.exception("internal error", request_id=request_state(request.scope).request_id)

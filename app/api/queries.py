@@ -1,34 +1,41 @@
-"""The query of ``POST /score``: one model for parsing and for the OpenAPI document."""
+"""The query parameters of ``POST /score``. One model both parses and documents them."""
 
 from functools import lru_cache
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.api.errors import InvalidParameter
+from app.api.errors import InvalidParameter, validation_reasons
 
 Extra = Literal["input", "reconstruction", "error_map"]
 
 EXTRAS: Final[tuple[Extra, ...]] = get_args(Extra)
 
+FalseAlarmRate = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        lt=1,
+        description="accepted share of normal images that are classified as anomalies; "
+        "default: the rate that the model was calibrated for",
+    ),
+]
+
 
 class ScoreQuery(BaseModel):
-    """What a request may choose."""
+    """Query parameters of ``POST /score``."""
 
     model_config = ConfigDict(frozen=True)
 
-    model: str | None = Field(None, description="a name in the store; default: the service's default model")
-    false_alarm_rate: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="share of normal images that may be called anomalies; default: the one calibrated into the model",
+    model: str | None = Field(
+        None, description="name of a model in the store; default: the default model of the service"
     )
+    false_alarm_rate: FalseAlarmRate = None
     include: tuple[Extra, ...] = Field(
         ("reconstruction",),
-        description="comma list of images to return, each as a PNG data URI: `input` (what the model saw), "
-        "`reconstruction`, `error_map`; empty: numbers alone",
+        description="comma-separated images to return for each upload, each as a PNG data URI: `input` (the image as "
+        "the model receives it), `reconstruction`, `error_map`; empty: numbers only",
     )
 
     @field_validator("include", mode="before")
@@ -37,16 +44,16 @@ class ScoreQuery(BaseModel):
         names = tuple(name for part in value for name in map(str.strip, part.split(",")) if name)
         for name in names:
             if name not in EXTRAS:
-                raise ValueError(f"{name[:40]!r} is none of {', '.join(EXTRAS)}")
+                raise ValueError(f"{name[:40]!r} is not one of {', '.join(EXTRAS)}")
         return names
 
 
-@lru_cache(maxsize=256)  # clients repeat themselves
+@lru_cache(maxsize=256)  # most requests repeat one of a few queries
 def parse_score_query(query_string: bytes) -> ScoreQuery:
-    """Reads a query string; of a repeated ``model`` or ``false_alarm_rate`` the last counts.
+    """Parses a query string. The last value of a repeated ``model`` or ``false_alarm_rate`` is used.
 
     Raises:
-        InvalidParameter: a value makes no sense.
+        InvalidParameter: a value is invalid.
     """
     fields: dict[str, Any] = dict(parse_qs(query_string.decode("latin-1"), keep_blank_values=True))
     for name in ("model", "false_alarm_rate"):
@@ -54,9 +61,5 @@ def parse_score_query(query_string: bytes) -> ScoreQuery:
             fields[name] = fields[name][-1]
     try:
         return ScoreQuery.model_validate(fields)
-    except (ValidationError, ValueError) as error:
-        found = error.errors(include_url=False) if isinstance(error, ValidationError) else []
-        reasons = [
-            f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}" for each in found
-        ] or [str(error)]
-        raise InvalidParameter("; ".join(reasons)) from error
+    except ValidationError as error:
+        raise InvalidParameter("; ".join(validation_reasons(error, "query"))) from error

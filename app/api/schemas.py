@@ -1,4 +1,4 @@
-"""The shapes of answers, for the OpenAPI document and for typed clients."""
+"""Response bodies: FastAPI serialises them, and the OpenAPI document describes them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,67 +20,67 @@ from app.inference.decisions.drift_test import (
 from app.inference.images.model_input import InputSpec
 
 _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
-# Ten steps a decade that people know as round numbers.
-_TRIED_RATES = (
+# Ten round numbers per decade.
+_ROUND_RATES = (
     *(float(f"{digits}e-{places}") for places in range(6, 1, -1) for digits in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)),
     *(0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5),
 )
 
 
 _LIMITS: Final = (
-    "Only scores are compared. True anomalies look like a change where they are more than about one image in ten; "
-    "labels would tell the two apart. A change that leaves the scores as they were is not seen."
+    "Only scores are compared. Real anomalies also count as a change if they are more than about one image in ten; "
+    "labels are needed to distinguish the two. A change that does not affect the scores is not detected."
 )
 
 
 class ProblemBody(BaseModel):
-    """What went wrong, without the request's id."""
+    """Type, title, status and detail of an error."""
 
-    type: str = Field(description="stable identifier of the sort of problem, a URI")
+    type: str = Field(description="stable identifier of the problem type, a URI")
     title: str
     status: int
-    detail: str = Field(description="this occurrence, in one sentence")
+    detail: str = Field(description="this occurrence, one sentence")
 
 
 class RejectedFile(ProblemBody):
-    """One file of a request of which none could be scored."""
+    """An uploaded file and why it could not be scored, in a request without any scored image."""
 
     filename: str | None
 
 
 class Problem(ProblemBody):
-    """A problem document, RFC 9457."""
+    """A problem document (RFC 9457)."""
 
-    instance: str = Field(description="the request's id, as in the X-Request-ID header and in the log")
-    errors: list[RejectedFile] | None = Field(None, description="one per file, when every file was refused")
+    instance: str = Field(description="the request id, as in the X-Request-ID header and in the log")
+    errors: list[RejectedFile] | None = Field(None, description="one entry per file if every file was rejected")
 
 
 class ModelVersion(BaseModel):
-    """Which model, in which version."""
+    """Name and version of a model."""
 
     name: str
     version: str
 
 
 class ScoredImage(BaseModel):
-    """One image with its verdict."""
+    """An image that was scored."""
 
     status: Literal["scored"]
     filename: str | None
     mse: float = Field(description="mean squared difference between the model's input and its reconstruction")
-    score: float = Field(description="the error that the verdict is decided on")
-    is_anomaly: bool = Field(description="exactly: score > threshold")
+    score: float = Field(description="the anomaly score, which is compared with the threshold")
+    is_anomaly: bool = Field(description="true exactly if score > threshold")
     verdict: Literal["normal", "anomaly"]
     p_value: float = Field(description="(1 + number of calibration scores ≥ score) / (n + 1)")
-    warnings: list[str] = Field(description="what was done to the image or looks wrong")
-    id: str | None = Field(None, description="for `POST /feedback`, where labels are kept")
-    input: str | None = Field(None, description="what the model saw, PNG as a data URI, if included")
-    reconstruction: str | None = Field(None, description="PNG as a data URI, if included")
-    error_map: str | None = Field(None, description="squared error per pixel, PNG as a data URI, if included")
+    warnings: list[str] = Field(description="conversions of the image, and signs that it does not suit the model")
+    id: str | None = Field(None, description="answer id for `POST /feedback`; only if labels are kept")
+    input: str | None = Field(None, description="the image as the model receives it, a PNG data URI; only if included")
+    reconstruction: str | None = Field(None, description="a PNG data URI; only if included")
+    error_map: str | None = Field(None, description="squared error per pixel, a PNG data URI; only if included")
 
 
 class RejectedImage(BaseModel):
-    """One file that could not be scored."""
+    """A file that could not be scored."""
 
     status: Literal["rejected"]
     filename: str | None
@@ -88,7 +88,7 @@ class RejectedImage(BaseModel):
 
 
 class ScoreAnswer(BaseModel):
-    """One entry per uploaded image, in upload order."""
+    """The results in upload order, one per image."""
 
     model: ModelVersion
     threshold: float
@@ -97,17 +97,17 @@ class ScoreAnswer(BaseModel):
 
 
 class KeptLabel(BaseModel):
-    """A label as it was kept, beside what the service had said."""
+    """A stored label, together with the service's verdict."""
 
     model: ModelVersion
     score: float
     said: Verdict = Field(description="the service's verdict")
-    verdict: Verdict = Field(description="the operator's")
+    verdict: Verdict = Field(description="the operator's verdict")
     labelled_at: datetime
 
     @classmethod
     def of(cls, label: Label) -> Self:
-        """What is told of a label."""
+        """The response for a label."""
         return cls(
             model=ModelVersion(name=label.model, version=label.version),
             score=label.score,
@@ -118,25 +118,27 @@ class KeptLabel(BaseModel):
 
 
 class RefusedModel(BaseModel):
-    """A model whose current version is not the one that serves."""
+    """A model whose current version is not served."""
 
     name: str
     reason: str
 
 
 class Health(BaseModel):
-    """The service as it is now."""
+    """State of the service."""
 
     status: Literal["ok", "starting", "draining", "unavailable"]
-    reason: str | None = Field(None, description="why it is not ok")
-    model: ModelVersion | None = Field(None, description="the default model, unless it is not in memory")
-    models: list[ModelVersion] = Field(description="the models in memory, at most ANOMALY_MAX_LOADED_MODELS")
-    refused: list[RefusedModel] = Field(description="new versions that failed verification, the first 50 by name")
+    reason: str | None = Field(None, description="only if the status is not ok")
+    model: ModelVersion | None = Field(None, description="the default model; absent if it is not loaded")
+    models: list[ModelVersion] = Field(description="the loaded models, at most ANOMALY_MAX_LOADED_MODELS")
+    refused: list[RefusedModel] = Field(
+        description="models whose current version is not served, and why; the first 50 by name"
+    )
     uptime_s: float
 
 
 class Liveness(BaseModel):
-    """The process runs."""
+    """The process is running."""
 
     status: Literal["alive"] = "alive"
 
@@ -149,15 +151,15 @@ class Readiness(BaseModel):
 
 
 class CalibrationSummary(BaseModel):
-    """The calibration scores in short."""
+    """Summary of the calibration scores."""
 
     size: int
-    finest_false_alarm_rate: float = Field(description="what a request may ask for at the least")
-    error_quantiles: dict[str, float] = Field(description="quantile of the calibration scores by its level")
+    finest_false_alarm_rate: float = Field(description="the smallest rate that a request may choose")
+    error_quantiles: dict[str, float] = Field(description="quantiles of the calibration scores, by level")
 
 
 class TrainingSummary(BaseModel):
-    """How the weights came to be."""
+    """How the weights were trained."""
 
     recipe: dict[str, str | bool | int | float | tuple[int, ...]]
     parameters: int
@@ -170,7 +172,7 @@ class TrainingSummary(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """All that is known of a version, without the bulk."""
+    """Model card: the manifest of a version without its long lists."""
 
     name: str
     version: str
@@ -187,15 +189,15 @@ class ModelCard(BaseModel):
     data: Data
     recalibration: Recalibration | None = Field(
         None,
-        description="where the threshold was set anew: by what, and what it was; `training` and `data` tell of the "
-        "weights, and rates at the old threshold are gone from `evaluation`",
+        description="only if the threshold was recalibrated: from which data, and the previous threshold. `training` "
+        "and `data` still describe the weights; `evaluation` no longer has the rates at the previous threshold",
     )
-    files: dict[str, FileRecord] = Field(description="size and SHA-256 of every file of the version")
-    libraries: dict[str, str] = Field(description="versions that made it")
+    files: dict[str, FileRecord] = Field(description="size and SHA-256 of each file of the version")
+    libraries: dict[str, str] = Field(description="library versions that trained the model")
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
-        """The card of a manifest."""
+        """The model card for a manifest."""
         scores = Calibration(manifest.calibration.scores).scores
         training = manifest.training
         return cls(
@@ -232,29 +234,29 @@ class ModelCard(BaseModel):
 
 
 class Stop(BaseModel):
-    """One setting of the sensitivity."""
+    """A false-alarm rate and its threshold."""
 
-    false_alarm_rate: float = Field(description="as `/score` takes it")
-    threshold: float = Field(description="above it an image is an anomaly at that rate")
+    false_alarm_rate: float = Field(description="as in the query of `POST /score`")
+    threshold: float = Field(description="at this rate, images with a higher score are anomalies")
 
 
 class CalibrationScores(BaseModel):
-    """What decides: enough to draw the histogram and to decide anew at another sensitivity without scoring again."""
+    """Calibration scores and thresholds. With them a client can change the false-alarm rate without scoring again."""
 
     name: str
     version: str
     guarantee: Guarantee
-    scores: tuple[float, ...] = Field(description="of the calibration images, ascending")
-    stops: list[Stop] = Field(description="from the finest rate that the scores support to a half, ascending")
+    scores: tuple[float, ...] = Field(description="scores of the calibration images, ascending")
+    stops: list[Stop] = Field(description="from the smallest supported rate to 0.5, ascending")
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
-        """The calibration of a manifest, with the threshold of each rate that people may want to try."""
+        """The calibration scores of a manifest, and thresholds for round false-alarm rates."""
         calibration = Calibration(manifest.calibration.scores)
         finest = finest_false_alarm_rate(len(calibration), manifest.guarantee)
-        tried = (manifest.false_alarm_rate, finest, *(rate for rate in _TRIED_RATES if rate > finest))
+        rates = (manifest.false_alarm_rate, finest, *(rate for rate in _ROUND_RATES if rate > finest))
         by_threshold: dict[float, float] = {}
-        for rate in tried:  # of rates that give the same threshold the first stays: the calibrated one, or the finest
+        for rate in rates:  # several rates can share a threshold: the calibrated and the finest one take precedence
             by_threshold.setdefault(calibration.threshold_for(rate, manifest.guarantee), rate)
         return cls(
             name=manifest.name,
@@ -269,41 +271,47 @@ class CalibrationScores(BaseModel):
 
 
 class LastWindow(BaseModel):
-    """The window that was compared last."""
+    """The window that was compared most recently."""
 
     at: datetime
-    statistic: float = Field(description="largest log-likelihood ratio of window against calibration, from 0")
-    limit: float = Field(description="from here on a window counts as changed")
-    p_value: float = Field(
-        description=f"how likely so large a statistic is without a change; at least {SMALLEST_P_VALUE:g}"
+    statistic: float = Field(
+        description="largest log-likelihood ratio of the window against the calibration scores, at least 0"
     )
-    mean_p_value: float = Field(description="of its images; about 0.5 while nothing changes, less: higher scores")
+    limit: float = Field(description="a window with at least this statistic counts as changed")
+    p_value: float = Field(
+        description=f"probability of a statistic this large without a change; at least {SMALLEST_P_VALUE:g}"
+    )
+    mean_p_value: float = Field(
+        description="mean p-value of the images: about 0.5 without a change, less if their scores are higher"
+    )
 
 
 class DriftAnswer(BaseModel):
-    """Whether images still look like the calibration images, by their scores."""
+    """Whether the scores of recent images are distributed like those of the calibration images."""
 
     name: str
     version: str
-    verdict: Literal["too few pictures yet", "no change seen", "changed"] = Field(description="of the last window")
-    scores: Literal["higher", "lower"] | None = Field(description="what has become of them, if they have changed")
-    since: datetime | None = Field(description="the first of the changed windows, if the last is one")
-    window: int = Field(description="images that are compared at a time")
-    false_alarm_probability: float = Field(
-        description="that a window counts as changed while nothing changes: at most this, over the draw of the "
-        "calibration images and of the window"
+    verdict: Literal["too few pictures yet", "no change seen", "changed"] = Field(
+        description="the result for the last window"
     )
-    pictures: int = Field(description="scored since the last window, by all workers")
-    windows: int = Field(description="compared since this version began to serve")
-    alarms: int = Field(description="of them counted as changed")
+    scores: Literal["higher", "lower"] | None = Field(description="direction of the change, if any")
+    since: datetime | None = Field(description="time of the first window in the current series of changed windows")
+    window: int = Field(description="number of images in a window")
+    false_alarm_probability: float = Field(
+        description="upper bound on the probability that a window counts as changed without a change, over the draw of "
+        "the calibration images and of the window"
+    )
+    pictures: int = Field(description="images scored since the last window, by all workers")
+    windows: int = Field(description="windows compared since this version was first served")
+    alarms: int = Field(description="windows that counted as changed")
     last: LastWindow | None
-    limits: str = Field(description="what cannot be known from scores")
+    limits: str = Field(description="what this comparison cannot detect")
 
     @classmethod
     def of(cls, manifest: Manifest, states: Sequence[DriftState]) -> Self:
-        """What the workers have seen of a version, as one. Blocks."""
-        judged = [(state.last, state.since) for state in states if state.last is not None]
-        last, since = max(judged, key=lambda window: window[0].at, default=(None, None))
+        """Combines the states of all workers for a version. Blocking."""
+        compared = [(state.last, state.since) for state in states if state.last is not None]
+        last, since = max(compared, key=lambda window: window[0].at, default=(None, None))
         size = manifest.calibration.size
         return cls(
             name=manifest.name,
@@ -330,10 +338,10 @@ class DriftAnswer(BaseModel):
 
 
 class Models(BaseModel):
-    """A page of the store."""
+    """A page of the models in the store."""
 
     default: str
     models: list[ModelCard]
     refused: list[RefusedModel] = Field(description="models whose current version failed verification")
-    total: int = Field(description="names in the store, on all pages")
-    next: str | None = Field(description="what `after` must be for the next page; null on the last")
+    total: int = Field(description="number of models in the store, over all pages")
+    next: str | None = Field(description="value of `after` for the next page; null on the last page")

@@ -1,6 +1,6 @@
-"""The scoring use case for HTTP: admission, cancellation and the request log around the inference one.
+"""The scoring use case over HTTP: adds admission, cancellation and the request log to the inference use case.
 
-``/score`` and ``/v2`` parse a request, call :func:`answer`, and differ in how they render the results.
+``/score`` and ``/v2`` parse a request, call :func:`answer` and render the results in their own formats.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ def require_running(services: Services) -> None:
     """Refuses new work during shutdown.
 
     Raises:
-        ShuttingDown: the process was told to stop.
+        ShuttingDown: the process is shutting down.
     """
     if services.draining.begun:
         raise ShuttingDown("the service is shutting down")
@@ -46,17 +46,17 @@ async def answer(
 
     Args:
         services: of the application.
-        scope: of the request; its state gets the summary for the log.
-        model: scores them.
+        scope: of the request. The summary for the request log is stored in its state.
+        model: scores the images.
         images: image files, or decoded images of the model's input size.
-        point: what decides.
-        render: results → answer. Runs in a thread where there are many pixels.
+        point: decides the verdicts.
+        render: results → response. Runs in a thread if there are many pixels.
         encode: as in :func:`app.inference.serving.scoring.score`.
         diagnose: likewise.
 
     Raises:
         Overloaded: the queue is full.
-        ClientDisconnect: the client is gone.
+        ClientDisconnect: the client has disconnected.
     """
     engine = services.engine
     with engine.admit(model, len(images)):

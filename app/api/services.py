@@ -1,4 +1,4 @@
-"""The parts of one running application, on the application's state."""
+"""The services of a running application, which routes receive as a parameter."""
 
 import time
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from app.inference.serving.registry import ModelRegistry
 
 @dataclass(frozen=True)
 class Services:
-    """What the routes share."""
+    """The objects that all routes share."""
 
     settings: Settings
     engine: Engine
@@ -39,4 +39,4 @@ async def _services_of(request: Request) -> Services:
 
 
 RequestServices: TypeAlias = Annotated[Services, Depends(_services_of)]
-"""The type of a route's parameter that receives the services of the application."""
+"""Type of a route parameter that receives the services of the application."""

@@ -1,4 +1,4 @@
-"""Settings, from environment variables ``ANOMALY_*`` or options of ``python -m app``. Validation creates no files."""
+"""Settings from environment variables ``ANOMALY_*`` and options of ``python -m app``. Validation creates no files."""
 
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -13,15 +13,15 @@ from app.inference.errors import LabelNotKept, UnusableKey
 PREFIX: Final = "ANOMALY_"
 
 SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable with the folder where workers share their metrics, set by the process that starts them."""
+"""Names the folder in which workers share their metrics. Set by the process that starts them."""
 
 
 class BadSettings(Exception):
-    """A setting cannot be used; the text is one line that names the variable."""
+    """A setting is invalid. The text is one line that names the variable."""
 
 
 class Settings(BaseSettings):
-    """How the service runs. ``ANOMALY_PORT=9000`` and ``--port 9000`` say the same; the option wins."""
+    """Settings of the service. ANOMALY_PORT=9000 and --port 9000 are equivalent; options take precedence."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -35,47 +35,50 @@ class Settings(BaseSettings):
     model_store: Path = Field(Path("model_store"), description="folder of the model store")
     model: str = Field("mnist-5", pattern=NAME_PATTERN, description="default model")
     max_loaded_models: int = Field(
-        16, ge=2, description="most models in memory; the least recently used one is unloaded"
+        16, ge=2, description="most models in memory; beyond it, the least recently used one is unloaded"
     )
     preload: Annotated[tuple[Annotated[str, Field(pattern=NAME_PATTERN)], ...], NoDecode] = Field(
-        (), description="comma list of models to load at the start; others are loaded on first use"
+        (), description="comma-separated models to load at startup; others are loaded on first use"
     )
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free port")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="comma list of API keys, or a file with one per line; empty: no key is required"
+        (), description="comma-separated API keys, or a file with one per line; empty: no key is required"
     )
     trusted_keys: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="comma list of public keys, or a file with them; only versions signed with one are loaded"
+        (),
+        description="comma-separated public keys, or a file with them: only versions signed with one are loaded; "
+        "empty: no signature is required",
     )
-    max_body_bytes: int = Field(16 * 2**20, ge=1, description="largest request body, in bytes")
-    max_pixels: int = Field(25_000_000, ge=1, description="largest image, in width × height")
+    max_body_bytes: int = Field(16 * 2**20, ge=1, description="largest request body in bytes")
+    max_pixels: int = Field(25_000_000, ge=1, description="largest image in pixels (width × height)")
     max_files: int = Field(64, ge=1, description="most image files in one request")
     max_batch: int = Field(
         0, ge=0, le=1024,
-        description="most images in one forward pass; 0: 64 of up to 4,096 values (64 × 64, grey), 32 of larger ones",
+        description="most images per forward pass; 0: 64 for inputs of up to 4,096 values (64 × 64 grey), else 32",
     )  # fmt: skip
-    queue_size: int = Field(256, ge=1, description="most images in progress, then 429")
+    queue_size: int = Field(256, ge=1, description="most images in progress; further requests get 429")
     request_timeout_s: float = Field(
-        30, gt=0, le=86_400, description="seconds that a request may take, upload included, then 504"
+        30, gt=0, le=86_400, description="most seconds per request, upload included; then 504"
     )
-    drain_s: float = Field(1, ge=0, le=300, description="seconds to keep listening after SIGTERM, reporting not ready")
-    torch_threads: int = Field(1, ge=1, le=1024, description="threads of one forward pass, per worker")
+    drain_s: float = Field(
+        1, ge=0, le=300, description="seconds to keep listening after SIGTERM while reporting not ready"
+    )
+    torch_threads: int = Field(1, ge=1, le=1024, description="threads per forward pass in each worker")
     drift_path: Path | None = Field(
-        None, description="folder for the drift state, to survive a restart; empty: not kept"
+        None, description="folder that keeps the drift state across restarts; empty: not kept"
     )
-    log_format: Literal["json", "console"] = Field("json", description="json: JSON lines; console: text for people")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
-    feedback_path: str = Field("", description="file for operators' labels; empty: not kept")
-    workers: int = Field(1, ge=1, le=256, description="server processes")
+    log_format: Literal["json", "console"] = Field("json", description="json: JSON lines; console: readable text")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level to log")
+    feedback_path: str = Field("", description="file for operators' labels; empty: labels are not kept")
+    workers: int = Field(1, ge=1, le=256, description="number of server processes")
 
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        listed = _keys_in(_text_of(value)) if _names_a_file(value) else value
-        keys = tuple(key.strip() for key in listed.split(",") if key.strip())
+        keys = _split(_keys_in(_text_of(value)) if _names_a_file(value) else value)
         if value.strip() and not keys:
             raise ValueError("it contains no key; unset it to serve without keys")
         return keys
@@ -85,7 +88,7 @@ class Settings(BaseSettings):
     def _read_public_keys(cls, value: Any) -> Any:
         if not isinstance(value, str) or not value:
             return value or ()
-        from app.inference.bundles.signing import parse_public_keys  # noqa: PLC0415  10 MB, only where signatures are required
+        from app.inference.bundles.signing import parse_public_keys  # noqa: PLC0415  10 MB, only if signatures are required
 
         try:
             keys = parse_public_keys(_text_of(value))
@@ -108,7 +111,7 @@ class Settings(BaseSettings):
     @field_validator("preload", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
-        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+        return _split(value) if isinstance(value, str) else value
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -137,12 +140,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _preloaded_stay(self) -> Self:
+    def _preloaded_models_fit(self) -> Self:
         wanted = len({self.model, *self.preload})
         if wanted > self.max_loaded_models:
             raise ValueError(
-                f"{PREFIX}PRELOAD makes {wanted} models with the default one, more than the "
-                f"{self.max_loaded_models} of {PREFIX}MAX_LOADED_MODELS"
+                f"{PREFIX}PRELOAD and the default model are {wanted} models, "
+                f"more than the {self.max_loaded_models} that {PREFIX}MAX_LOADED_MODELS allows"
             )
         return self
 
@@ -154,6 +157,10 @@ class Settings(BaseSettings):
         }
 
 
+def _split(listed: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, listed.split(","))))
+
+
 def _plain(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
@@ -163,22 +170,22 @@ def _plain(value: object) -> str:
 def _names_a_file(value: str) -> bool:
     try:
         return value.startswith("@") or Path(value).is_file()
-    except (OSError, ValueError):  # longer than a name may be
+    except (OSError, ValueError):  # not a valid path, for example too long
         return False
 
 
 def _text_of(value: str) -> str:
-    """The text of the file that a setting names, or the setting itself."""
+    """The content of the file that a setting names, or the setting itself."""
     if not _names_a_file(value):
         return value
     try:
         return Path(value.removeprefix("@")).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"its file cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}") from error
+        raise ValueError(f"the file cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
 
 
 def _keys_in(text: str) -> str:
-    """The keys of a file as a comma list; a # begins a comment."""
+    """The lines of a key file, separated by commas and without comments, which begin with #."""
     return ",".join(line.partition("#")[0] for line in text.splitlines())
 
 
@@ -186,16 +193,17 @@ def read_settings(arguments: list[str] | None = None) -> Settings:
     """Reads the environment and, if given, the command line.
 
     Raises:
-        BadSettings: a value is out of range or of the wrong type; keys are not quoted.
+        BadSettings: a value is invalid. The text never contains keys.
     """
     try:
         return Settings(_cli_parse_args=arguments)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        reason = first["msg"].removeprefix("Value error, ")
         if not first["loc"]:
-            raise BadSettings(first["msg"].removeprefix("Value error, ")) from error
+            raise BadSettings(reason) from error
         name = str(first["loc"][0])
-        value = "" if name.endswith("_keys") else f" (it is {first['input']!r})"
-        raise BadSettings(f"{PREFIX}{name.upper()}: {first['msg']}{value}") from error
+        value = "" if name.endswith("_keys") else f" (got {first['input']!r})"
+        raise BadSettings(f"{PREFIX}{name.upper()}: {reason}{value}") from error
     except SettingsError as error:
         raise BadSettings(str(error)) from error

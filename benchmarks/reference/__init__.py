@@ -1,1 +1,1 @@
-"""What our service is measured against: nothing at all, and the obvious way to write it."""
+"""Applications that the service is compared with: a minimal one, and a naive implementation."""

@@ -1,4 +1,4 @@
-"""The least that an HTTP service can do: read the body, answer a constant as large as a real answer."""
+"""A minimal HTTP service: reads the body and sends a constant answer, as large as a real answer."""
 
 import os
 

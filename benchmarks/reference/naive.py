@@ -1,4 +1,4 @@
-"""The obvious way: a FastAPI endpoint that decodes, runs the model and encodes in line. The same model and answer."""
+"""A naive implementation with the same model and answer: a FastAPI endpoint decodes, runs the model and encodes."""
 
 import base64
 import bisect
@@ -25,13 +25,13 @@ app = FastAPI()
 
 @app.post("/score")
 async def score(request: Request) -> dict[str, Any]:
-    """Scores the image that is the body."""
+    """Scores the image in the body."""
     image = Image.open(io.BytesIO(await request.body())).convert("L").resize(_size)
     tensor = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None, None]
     with torch.no_grad():
         reconstruction, mse, score = _model(tensor)
-    rebuilt = io.BytesIO()
-    Image.fromarray((reconstruction[0, 0].clamp(0, 1) * 255).round().byte().numpy()).save(rebuilt, "PNG")
+    encoded = io.BytesIO()
+    Image.fromarray((reconstruction[0, 0].clamp(0, 1) * 255).round().byte().numpy()).save(encoded, "PNG")
     is_anomaly = score.item() > _manifest["threshold"]
     at_least = len(_scores) - bisect.bisect_left(_scores, score.item())
     return {
@@ -48,7 +48,7 @@ async def score(request: Request) -> dict[str, Any]:
                 "verdict": "anomaly" if is_anomaly else "normal",
                 "p_value": (1 + at_least) / (len(_scores) + 1),
                 "warnings": [],
-                "reconstruction": "data:image/png;base64," + base64.b64encode(rebuilt.getvalue()).decode(),
+                "reconstruction": "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode(),
             }
         ],
     }

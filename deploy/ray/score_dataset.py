@@ -1,4 +1,4 @@
-"""Scores millions of stored images on a Ray cluster, or on all cores of one machine. ``--help`` says how."""
+"""Scores stored images on a Ray cluster, or on all cores of one machine. See ``--help``."""
 
 import argparse
 import logging
@@ -26,30 +26,30 @@ from bulk.storage import find_images, first_line
 
 ROOT: Final = Path(app.__file__).resolve().parents[1]
 
-_BLOCK: Final = 1024  # images that go to an actor together: a tenth of a second of work at least, a minute at most
+_BLOCK: Final = 1024  # images per task of an actor: between a tenth of a second and a minute of work
 
 _DESCRIPTION: Final = """\
-Scores stored images with Ray: each once, with the decoding, the model and the verdicts of the service.
+Scores stored images with Ray: each image once, with the decoding, the model and the verdicts of the service.
 
   score_dataset.py photos/ --output scores/                      all cores of this machine
   score_dataset.py s3://bucket/photos --output s3://bucket/scores
   score_dataset.py paths.parquet --output scores/                the paths or URLs in its column `path`
-  RAY_ADDRESS=auto score_dataset.py photos/ --output scores/     a cluster; every node must see the same photos/
+  RAY_ADDRESS=auto score_dataset.py photos/ --output scores/     a cluster; photos/ must exist on every node
 """
 
 _EPILOG: Final = """\
 The output is a folder of Parquet files with one row per image: path, status (scored, rejected), verdict (normal,
-anomaly), score, threshold, p_value, mse, false_alarm_rate, model, version, warnings, error. An image that cannot be
-read is a row that says why. The same command goes on where an earlier run of it broke off, however it ended: let only
-one run at a time write to an output. Buckets are opened with what the environment holds (AWS_ENDPOINT_URL, …).
+anomaly), score, threshold, p_value, mse, false_alarm_rate, model, version, warnings, error. The row of an image that
+cannot be read contains the reason. The same command resumes an interrupted run. Start only one run at a time per
+output. Credentials and endpoints of buckets come from the environment (AWS_ENDPOINT_URL, …).
 
-exit status: 0 done, 1 the cluster or the output failed in the middle, 2 could not begin, 130 Ctrl-C
+exit status: 0 completed, 1 the cluster or the output failed, 2 the job could not start, 130 Ctrl-C
 """
 
 
 @dataclass
 class Tally:
-    """What has come of this run's images, and how fast."""
+    """Counts the results of this run and measures the rate."""
 
     images: int = 0
     anomalies: int = 0
@@ -58,19 +58,19 @@ class Tally:
     first: tuple[int, float] | None = None
 
     def count(self, rows: pa.Table) -> None:
-        """Takes finished rows."""
+        """Adds finished rows."""
         self.images += len(rows)
         self.anomalies += pc.sum(pc.equal(rows["verdict"], "anomaly")).as_py() or 0
         self.rejected += pc.sum(pc.equal(rows["status"], "rejected")).as_py() or 0
         self.first = self.first or (self.images, time.perf_counter())
 
-    def closing(self) -> str:
-        """The figures in a line. Workers take seconds to start, so the rate counts from the first rows on."""
+    def summary(self) -> str:
+        """The figures as one line. The rate starts with the first rows, because workers take seconds to start."""
         now = time.perf_counter()
-        ready, since = self.first or (0, self.began)
+        count, since = self.first or (0, self.began)
         return (
             f"{self.images:,} images in {now - self.began:.1f} s "
-            f"({(self.images - ready) / (now - since):,.0f}/s once workers were ready): "
+            f"({(self.images - count) / (now - since):,.0f} images/s after the workers were ready): "
             f"{self.images - self.anomalies - self.rejected:,} normal, {self.anomalies:,} anomalies, "
             f"{self.rejected:,} rejected"
         )
@@ -91,19 +91,19 @@ def main() -> int:
     except (InferenceError, CannotRun, OSError) as error:
         print(f"error: {first_line(error)}", file=sys.stderr)
         return 2
-    left = images.filter(pc.invert(pc.is_in(images, earlier)))
-    print(f"{len(left):,} images to score, {len(images) - len(left):,} were scored before", file=sys.stderr)
-    if not len(left):
+    remaining = images.filter(pc.invert(pc.is_in(images, earlier)))
+    print(f"{len(remaining):,} images to score, {len(images) - len(remaining):,} already scored", file=sys.stderr)
+    if not len(remaining):
         return 0
     try:
-        tally = _run(options, snapshot, left, results)
+        tally = _run(options, snapshot, remaining, results)
     except (ray.exceptions.RayError, OSError) as error:
-        print(f"error: {_cause(error)}; the same command goes on from here", file=sys.stderr)
+        print(f"error: {_cause(error)}; run the same command again to resume", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
-    print(f"{tally.closing()} → {options.output}")
+    print(f"{tally.summary()} → {options.output}")
     return 0
 
 
@@ -111,8 +111,8 @@ def _run(options: argparse.Namespace, snapshot: ModelSnapshot, images: pa.Chunke
     tally = Tally()
     _connect()
     blocks = list(_blocks(images))
-    useful = max(1, min(len(blocks), int(ray.cluster_resources().get("CPU", 1))))
-    least, most = options.actors or (useful, useful)
+    default = max(1, min(len(blocks), int(ray.cluster_resources().get("CPU", 1))))
+    min_actors, max_actors = options.actors or (default, default)
     scored = ray.data.from_arrow(blocks).map_batches(
         ScoringActor,
         fn_constructor_kwargs={
@@ -121,9 +121,9 @@ def _run(options: argparse.Namespace, snapshot: ModelSnapshot, images: pa.Chunke
             "max_pixels": options.max_pixels,
             "base": os.getcwd(),  # noqa: PTH109
         },
-        batch_size=None,  # a block at a time; the actor makes batches of it
+        batch_size=None,  # one block at a time; the actor splits it into batches
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=least, max_size=most),
+        compute=ActorPoolStrategy(min_size=min_actors, max_size=max_actors),
         num_cpus=1,
     )
     try:
@@ -136,7 +136,7 @@ def _run(options: argparse.Namespace, snapshot: ModelSnapshot, images: pa.Chunke
 
 
 def _connect() -> None:
-    """Joins the cluster of ``RAY_ADDRESS`` or starts one on this machine, and ships our code to it."""
+    """Connects to the cluster at ``RAY_ADDRESS``, or starts one on this machine, and sends our code to it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     code = {"py_modules": [str(ROOT / "app"), str(Path(__file__).with_name("bulk"))]}
     if os.environ.get("RAY_ADDRESS"):
@@ -158,7 +158,7 @@ def _blocks(images: pa.ChunkedArray) -> Iterator[pa.Table]:
 
 
 def _cause(error: Exception) -> str:
-    """The line in which Ray says what it was: the last one of a traceback that may have come from far away."""
+    """The cause of an error: the last line of the traceback that Ray returns from a worker."""
     return first_line(error) if isinstance(error, OSError) else str(error).strip().splitlines()[-1].strip()
 
 
@@ -170,56 +170,58 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=27, width=118),
     )
     add = parser.add_argument
-    add("source", help="a folder, a bucket's URL, or Parquet (its name ends in .parquet) that lists paths or URLs")
-    add("--output", required=True, metavar="FOLDER", help="folder or bucket for the Parquet files of results")
+    add(
+        "source", help="a folder, the URL of a bucket, or a Parquet file or folder (*.parquet) that lists paths or URLs"
+    )
+    add("--output", required=True, metavar="FOLDER", help="folder or bucket for the results, as Parquet files")
     add(
         "--rows-per-file",
         type=_whole,
         default=100_000,
         metavar="N",
-        help="about as many; fewer where more than 30 s would pass (default: %(default)s)",
+        help="approximate number; fewer if they take more than 30 s (default: %(default)s)",
     )
     add(
         "--path-column",
         default="path",
         metavar="NAME",
-        help="column of a Parquet source that has the paths (default: %(default)s)",
+        help="column of a Parquet source with the paths (default: %(default)s)",
     )
     add(
         "--model-store",
         type=Path,
         default=ROOT / "model_store",
         metavar="FOLDER",
-        help="only this machine must see it (default: that of the checkout)",
+        help="folder of the model store, needed on this machine only (default: that of the checkout)",
     )
     add("--trusted-keys", type=Path, metavar="FILE", help="public keys: refuse a version that none of them has signed")
-    add("--model", default="mnist-5", metavar="NAME", help="which of its models (default: %(default)s)")
-    add("--version", help="which version (default: the one that is served)")
+    add("--model", default="mnist-5", metavar="NAME", help="a model in the store (default: %(default)s)")
+    add("--version", help="one of its versions (default: the current one)")
     add(
         "--false-alarm-rate",
         type=float,
         metavar="RATE",
-        help="between 0 and 1 (default: the one calibrated into the model)",
+        help="between 0 and 1 (default: that of the model)",
     )
-    add("--batch-size", type=_whole, default=32, metavar="N", help="images in one forward pass (default: %(default)s)")
+    add("--batch-size", type=_whole, default=32, metavar="N", help="images per forward pass (default: %(default)s)")
     add(
         "--actors",
         type=_range,
         metavar="MIN,MAX",
-        help="scoring processes, one core each (default: as many as the cluster has cores)",
+        help="number of scoring processes, one core each (default: the cores of the cluster)",
     )
     add(
         "--max-pixels",
         type=_whole,
         default=25_000_000,
         metavar="N",
-        help="largest image, in width × height (default: %(default)s)",
+        help="largest accepted width × height (default: %(default)s)",
     )
-    add("--retry-rejected", action="store_true", help="score again what could not be read before")
+    add("--retry-rejected", action="store_true", help="score images again that could not be read before")
     add(
         "--mixed",
         action="store_true",
-        help="add to results of another model, version or rate; every row says whose it is",
+        help="accept an output with results of another model, version or false-alarm rate",
     )
     return parser
 

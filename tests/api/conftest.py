@@ -1,4 +1,4 @@
-"""A real browser for the page. What is opened in it must break nothing and ask nothing of another host."""
+"""A real browser for the pages, which must cause no errors and load nothing from other hosts."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ def browser() -> Iterator[Browser]:
     if executable is None:
         pytest.skip(f"none of the browsers {', '.join(BROWSERS)} is installed")
     with sync_playwright() as playwright:
-        # No name resolves: even an attempt to reach another host is seen, and fails.
+        # No host name resolves, so every request to another host fails, and the test sees it.
         arguments = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
         with playwright.chromium.launch(executable_path=executable, args=arguments) as running:
             yield running
@@ -29,32 +29,32 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser, server: Server) -> Iterator[Visit]:
-    """Opens a path of a server, `server` by default, in a fresh profile; checks at the end that all went well."""
+    """Opens a path of a server in a new browser profile. Fails at the end if there were errors or other hosts."""
     contexts: list[BrowserContext] = []
-    asked: list[str] = []
-    complaints: list[str] = []
+    requested: list[str] = []
+    errors: list[str] = []
 
-    def hear(message: ConsoleMessage) -> None:
-        if message.type == "error" and "Failed to load resource" not in message.text:  # the page puts it in words
-            complaints.append(message.text)
+    def add_error(message: ConsoleMessage) -> None:
+        if message.type == "error" and "Failed to load resource" not in message.text:  # the page shows these itself
+            errors.append(message.text)
 
-    def note(request: Request) -> None:
-        asked.append(request.url)
+    def add_request(request: Request) -> None:
+        requested.append(request.url)
 
     def open_page(path: str = "/", *, of: Server = server, **options: Any) -> Page:
         context = browser.new_context(**options)
         context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", hear)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", note)
+        page.on("console", add_error)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", add_request)
         page.goto(f"http://127.0.0.1:{of.port}{path}")
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-    assert complaints == []
-    foreign = [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))]
+    assert errors == []
+    foreign = [url for url in requested if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))]
     assert foreign == []

@@ -1,4 +1,4 @@
-"""A store with many models behind one service: memory, fairness, pages, over HTTP."""
+"""A service with many models: memory limit, fairness and paging, over HTTP."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.api.routes.models import _survey
+from app.api.routes.models import _page_of
 from app.api.schemas import Health, Models
 from app.inference.bundles.manifest import Manifest
 from app.inference.bundles.store import ModelStore
@@ -23,7 +23,7 @@ NAMES = [f"m{number:02}" for number in range(12)]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve models, one of them broken, and a slow one."""
+    """A store with twelve models, one of them damaged, and a slow model."""
     store = ModelStore(tmp_path_factory.mktemp("store"))
     for seed, name in enumerate(NAMES):
         store.publish(*make_bundle(name, seed=seed))
@@ -47,17 +47,17 @@ def score(server: Server, model: str, **options: object) -> int:
 
 
 def loaded(server: Server) -> set[str]:
-    """Of the metrics: what operators see."""
+    """The loaded models according to the metrics."""
     lines = server.client.get("/metrics").text.splitlines()
-    shown = [line for line in lines if line.startswith("anomaly_model_info{") and line.endswith(" 1.0")]
-    return {line.split('"')[1] for line in shown}
+    served = [line for line in lines if line.startswith("anomaly_model_info{") and line.endswith(" 1.0")]
+    return {line.split('"')[1] for line in served}
 
 
 def health(server: Server) -> Health:
     return Health.model_validate(server.client.get("/health").json())
 
 
-def test_what_is_to_be_preloaded_is_and_what_is_broken_among_it_is_reported(service: Server) -> None:
+def test_preload_loads_models_and_reports_damaged_ones(service: Server) -> None:
     deadline = time.monotonic() + 20
     while not health(service).refused:
         assert time.monotonic() < deadline
@@ -70,7 +70,7 @@ def test_what_is_to_be_preloaded_is_and_what_is_broken_among_it_is_reported(serv
     assert "model.pt has" in reason
 
 
-def test_all_answer_and_few_are_in_memory(service: Server) -> None:
+def test_max_loaded_models_limits_memory_while_all_models_score(service: Server) -> None:
     good = [name for name in NAMES if name != "m07"]
     for name in good * 2:
         assert score(service, name) == 200
@@ -86,27 +86,26 @@ def test_all_answer_and_few_are_in_memory(service: Server) -> None:
     assert {"m03", "m00"} <= loaded(service)
 
 
-def test_many_first_uses_at_once_are_all_answered(service: Server) -> None:
+def test_simultaneous_first_uses_all_succeed(service: Server) -> None:
     wanted = [name for name in NAMES if name != "m07"] * 3
     with ThreadPoolExecutor(11) as pool:
         assert set(pool.map(lambda name: score(service, name), wanted)) == {200}
     assert len(loaded(service)) <= 4
 
 
-def test_a_flood_on_one_model_leaves_room_for_another(service: Server) -> None:
+def test_overloaded_model_does_not_block_another(service: Server) -> None:
     async def scenario() -> None:
-        flood = asyncio.create_task(
+        overload = asyncio.create_task(
             crowd(service.port, [post(PNG, path="/score?include=&model=slow")], connections=100, seconds=4)
         )
         await asyncio.sleep(1)
         quiet = await crowd(
             service.port, [post(PNG, path="/score?include=&model=m01")], connections=2, seconds=2, rate=20
         )
-        flooded = (await flood).statuses()
-        assert set(flooded) == {200, 429}
+        assert set((await overload).statuses()) == {200, 429}
         assert len(quiet.replies) > 10
         assert quiet.statuses().keys() == {200}
-        # An image waits for one batch of the other model at most, not for its queue.
+        # An image waits for at most one batch of the other model, not for its queue.
         assert quiet.latency(0.5) < 0.5
 
     assert score(service, "slow") == 200
@@ -114,8 +113,8 @@ def test_a_flood_on_one_model_leaves_room_for_another(service: Server) -> None:
     asyncio.run(scenario())
 
 
-def test_pages_of_the_store(service: Server) -> None:
-    everything = sorted([*NAMES, "slow"])
+def test_models_are_listed_in_pages(service: Server) -> None:
+    all_names = sorted([*NAMES, "slow"])
     seen: list[str] = []
     after, pages = "", 0
     while True:
@@ -124,37 +123,37 @@ def test_pages_of_the_store(service: Server) -> None:
         )
         names = sorted({*(card.name for card in page.models), *(each.name for each in page.refused)})
         assert len(names) <= 5
-        assert page.total == len(everything)
+        assert page.total == len(all_names)
         seen, pages = seen + names, pages + 1
         if page.next is None:
             break
         assert page.next == names[-1]
         after = page.next
-    assert (seen, pages) == (everything, 3)
+    assert (seen, pages) == (all_names, 3)
     whole = Models.model_validate(service.client.get("/models").json())
     assert (whole.next, len(whole.models), [each.name for each in whole.refused]) == (None, 13, ["m07"])
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=many", f"after={'x' * 65}"])
-def test_pages_that_there_are_not(service: Server, query: str) -> None:
+def test_invalid_paging_is_422_and_a_page_after_the_last_is_empty(service: Server, query: str) -> None:
     response = service.client.get(f"/models?{query}")
     assert response.status_code == 422
     assert response.headers["content-type"] == "application/problem+json"
-    behind = Models.model_validate(service.client.get("/models?after=zzz").json())
-    assert (behind.models, behind.next, behind.total) == ([], None, 13)
+    empty = Models.model_validate(service.client.get("/models?after=zzz").json())
+    assert (empty.models, empty.next, empty.total) == ([], None, 13)
 
 
-def test_a_page_reads_no_manifest_beyond_it(root: Path) -> None:
+def test_a_page_reads_only_its_own_manifests(root: Path) -> None:
     read: list[str] = []
 
-    class NotingStore(ModelStore):
+    class RecordingStore(ModelStore):
         def manifest(self, name: str, version: str | None = None) -> Manifest:
             read.append(name)
             return super().manifest(name, version)
 
     engine = Engine(max_batch=1, queue_size=1, max_pixels=1)
-    registry = ModelRegistry(NotingStore(root), engine, "m00", max_loaded=2)
-    page = _survey(registry, {}, 3, "m04")
+    registry = ModelRegistry(RecordingStore(root), engine, "m00", max_loaded=2)
+    page = _page_of(registry, {}, 3, "m04")
     engine.close()
     assert read == [card.name for card in page.models] == ["m05", "m06", "m07"]
     assert page.next == "m07"

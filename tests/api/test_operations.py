@@ -1,4 +1,4 @@
-"""Health, models, metrics, keys, limits under load, timeouts, and the store changing under a running service."""
+"""Health, models, metrics, API keys, overload, timeouts, and changes of the store while the service runs."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from app.inference.bundles.store import ModelStore
 from tests.support import Server, encode, gradient, make_bundle, running_server
 from training.pipeline import Published
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # coverage is measured in the server process
 
 PNG = encode(gradient())
 
@@ -63,7 +63,7 @@ class TestModels:
         assert (body.total, body.next) == (2, None)
 
 
-def test_metrics_tell_what_happened(server: Server, trained: Published) -> None:
+def test_metrics_count_requests_and_images(server: Server, trained: Published) -> None:
     def value(line: str) -> float:
         for found in server.client.get("/metrics").text.splitlines():
             if found.startswith(line + " "):
@@ -80,13 +80,13 @@ def test_metrics_tell_what_happened(server: Server, trained: Published) -> None:
     )
     assert value(f'anomaly_model_info{{model="digits-5",version="{trained.manifest.version}"}}') == 1
     assert value("anomaly_queue_depth") == 0
-    server.client.get("/some/path/nobody/has")
+    server.client.get("/some/unknown/path")
     text = server.client.get("/metrics")
     assert text.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert "nobody" not in text.text
+    assert "unknown/path" not in text.text
 
 
-def test_keys_close_everything_but_health(store: Path, tmp_path: Path) -> None:
+def test_api_keys_are_required_except_for_health(store: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running_server(store, log, model="digits-5", api_keys="alpha,beta-secret", log_format="json") as server:
         for path in ("/models", "/metrics", "/docs", "/openapi.json", "/healthy"):
@@ -97,22 +97,22 @@ def test_keys_close_everything_but_health(store: Path, tmp_path: Path) -> None:
         assert refused.status_code == 401
         assert refused.headers["WWW-Authenticate"] == "Bearer"
         assert refused.headers["content-type"] == "application/problem+json"
-        wrong: list[dict[str, str]] = [
+        invalid: list[dict[str, str]] = [
             {"X-API-Key": "beta"}, {"X-API-Key": ""}, {"Authorization": "Bearer alphaa"},
             {"Authorization": "Basic alpha"}, {"Authorization": "alpha"},
         ]  # fmt: skip
-        right: list[dict[str, str]] = [
+        valid: list[dict[str, str]] = [
             {"X-API-Key": "beta-secret"}, {"Authorization": "Bearer alpha"}, {"Authorization": "bearer alpha"},
-            {"Authorization": "Bearer of news", "X-API-Key": "alpha"},
+            {"Authorization": "Bearer something else", "X-API-Key": "alpha"},
         ]  # fmt: skip
-        assert [score(server, headers=headers) for headers in wrong] == [401] * len(wrong)
-        assert [score(server, headers=headers) for headers in right] == [200] * len(right)
+        assert [score(server, headers=headers) for headers in invalid] == [401] * len(invalid)
+        assert [score(server, headers=headers) for headers in valid] == [200] * len(valid)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert any(line["event"] == "request" and line.get("model") == "digits-5" for line in lines)
     assert "beta-secret" not in log.read_text()
 
 
-def test_a_full_queue_answers_429(store: Path, tmp_path: Path) -> None:
+def test_full_queue_is_429(store: Path, tmp_path: Path) -> None:
     large = encode(gradient(3000, 3000))
     with (
         running_server(store, tmp_path / "log", model="digits-5", max_files=4, queue_size=4) as server,
@@ -129,7 +129,7 @@ def test_a_full_queue_answers_429(store: Path, tmp_path: Path) -> None:
         assert score(server) == 200
 
 
-def test_a_slow_upload_is_cut_off_with_504(store: Path, tmp_path: Path) -> None:
+def test_slow_upload_is_504(store: Path, tmp_path: Path) -> None:
     with running_server(store, tmp_path / "log", model="digits-5", request_timeout_s=0.5) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
             connection.sendall(
@@ -139,7 +139,7 @@ def test_a_slow_upload_is_cut_off_with_504(store: Path, tmp_path: Path) -> None:
         assert score(server) == 200
 
 
-def test_a_client_that_hangs_up_harms_nobody(store: Path, tmp_path: Path) -> None:
+def test_client_that_disconnects_during_upload_causes_no_error(store: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running_server(store, log, model="digits-5", log_format="json") as server:
         for _ in range(20):
@@ -151,7 +151,7 @@ def test_a_client_that_hangs_up_harms_nobody(store: Path, tmp_path: Path) -> Non
     assert "Traceback" not in log.read_text()
 
 
-class TestTheStoreUnderARunningService:
+class TestStoreChanges:
     @pytest.fixture
     def own_store(self, tmp_path: Path) -> ModelStore:
         store = ModelStore(tmp_path / "store")
@@ -162,11 +162,11 @@ class TestTheStoreUnderARunningService:
     def wait_for_version(server: Server, version: str) -> None:
         deadline = time.monotonic() + 15
         while server.client.get("/health").json()["model"]["version"] != version:
-            assert time.monotonic() < deadline, "the service did not pick up the new version"
+            assert time.monotonic() < deadline, "the service did not load the new version"
             assert score(server) == 200
             time.sleep(0.05)
 
-    def test_a_new_version_is_picked_up_and_rolled_back(self, own_store: ModelStore, tmp_path: Path) -> None:
+    def test_new_version_is_loaded_and_rolled_back(self, own_store: ModelStore, tmp_path: Path) -> None:
         first = own_store.current("m")
         with running_server(own_store.root, tmp_path / "log", model="m") as server:
             manifest, files = make_bundle("m", seed=2)
@@ -175,7 +175,7 @@ class TestTheStoreUnderARunningService:
             (own_store.root / "m" / "CURRENT").write_text(first)
             self.wait_for_version(server, first)
 
-    def test_a_broken_new_version_is_refused_and_the_old_one_goes_on(
+    def test_damaged_new_version_is_refused_and_the_old_one_still_serves(
         self, own_store: ModelStore, tmp_path: Path
     ) -> None:
         first = own_store.current("m")
@@ -184,7 +184,9 @@ class TestTheStoreUnderARunningService:
             shutil.copytree(own_store.root / "m" / first, broken)
             (broken / "model.pt").write_bytes(b"oops")
             (broken.parent / "next").write_text("broken")
-            (broken.parent / "next").replace(broken.parent / "CURRENT")  # half written it would be refused too
+            (broken.parent / "next").replace(
+                broken.parent / "CURRENT"
+            )  # atomic: a partly written CURRENT would be refused too
             deadline = time.monotonic() + 15
             while not (refused := server.client.get("/health").json()["refused"]):
                 assert time.monotonic() < deadline
@@ -201,7 +203,9 @@ class TestTheStoreUnderARunningService:
                 time.sleep(0.05)
             assert 'anomaly_model_refused{model="m"} 0.0' in server.client.get("/metrics").text
 
-    def test_a_start_on_a_broken_store_says_why_and_mends_itself(self, own_store: ModelStore, tmp_path: Path) -> None:
+    def test_start_with_a_damaged_model_is_unavailable_until_repaired(
+        self, own_store: ModelStore, tmp_path: Path
+    ) -> None:
         model = own_store.root / "m" / own_store.current("m") / "model.pt"
         good = model.read_bytes()
         model.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
@@ -222,7 +226,7 @@ class TestTheStoreUnderARunningService:
             server.wait_for("/health/ready", 200)
             assert score(server) == 200
 
-    def test_an_empty_store_is_unavailable_until_a_model_comes(self, tmp_path: Path) -> None:
+    def test_start_with_an_empty_store_is_unavailable_until_published(self, tmp_path: Path) -> None:
         with running_server(tmp_path / "nothing", tmp_path / "log", ready=False, model="m") as server:
             assert "no model named 'm'" in server.wait_for("/health", 503).json()["reason"]
             assert score(server) == 503
@@ -231,7 +235,7 @@ class TestTheStoreUnderARunningService:
             ModelStore(tmp_path / "nothing").publish(*make_bundle("m"))
             server.wait_for("/health/ready", 200)
 
-    def test_a_model_that_leaves_the_store_still_serves(self, own_store: ModelStore, tmp_path: Path) -> None:
+    def test_model_removed_from_the_store_still_serves(self, own_store: ModelStore, tmp_path: Path) -> None:
         with running_server(own_store.root, tmp_path / "log", model="m") as server:
             shutil.rmtree(own_store.root / "m")
             deadline = time.monotonic() + 15

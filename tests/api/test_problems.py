@@ -1,4 +1,4 @@
-"""Every error is a problem document with the contract's status, whatever the client sends."""
+"""Every error is a problem document with the documented status."""
 
 import socket
 import uuid
@@ -37,55 +37,55 @@ class TestBadRequests:
         [
             ("multipart/form-data", b"--x\r\n"),
             ("multipart/form-data; boundary=", b"--x\r\n"),
-            ("multipart/form-data; boundary=x", b"no boundary in sight"),
+            ("multipart/form-data; boundary=x", b"no boundary"),
             ("multipart/form-data; boundary=x", b"--x\r\nbroken header\r\n\r\n\r\n--x--\r\n"),
             ("multipart/form-data; boundary=x", b""),
             ("multipart/form-data; boundary=" + "x" * 5000, b"--"),
         ],
     )
-    def test_multipart_that_does_not_parse(self, server: Server, content_type: str, body: bytes) -> None:
+    def test_malformed_multipart_is_400(self, server: Server, content_type: str, body: bytes) -> None:
         check(server.client.post("/score", content=body, headers={"Content-Type": content_type}), 400)
 
-    def test_multipart_cut_short(self, server: Server) -> None:
+    def test_truncated_multipart_is_400(self, server: Server) -> None:
         request = form(('name="file"; filename="a.png"', PNG), close=False)
         assert "closing boundary" in check(server.client.post("/score", **request), 400).detail  # type: ignore[arg-type]
 
-    def test_no_image_in_the_form(self, server: Server) -> None:
+    def test_form_without_image_is_400(self, server: Server) -> None:
         detail = check(server.client.post("/score", files={"image": ("a.png", PNG)}), 400).detail
         assert "file or files" in detail
         assert "'image'" in detail
 
-    def test_an_empty_file_input_is_no_image(self, server: Server) -> None:
+    def test_empty_file_input_is_400(self, server: Server) -> None:
         check(server.client.post("/score", **form(('name="file"; filename=""', b""))), 400)  # type: ignore[arg-type]
 
-    def test_an_empty_raw_body(self, server: Server) -> None:
+    def test_empty_raw_body_is_400(self, server: Server) -> None:
         check(server.client.post("/score", headers={"Content-Type": "image/png"}), 400)
 
-    def test_no_body_at_all(self, server: Server) -> None:
+    def test_missing_body_is_400(self, server: Server) -> None:
         check(server.client.post("/score"), 400)
 
 
 class TestNotFound:
-    def test_unknown_model(self, server: Server) -> None:
+    def test_unknown_model_is_404(self, server: Server) -> None:
         for name in ("nothing", "..%2f..%2fetc", "CURRENT"):
             check(server.client.post(f"/score?model={name}", files={"file": PNG}), 404)
         assert "'nothing'" in check(server.client.get("/models/nothing"), 404).detail
 
-    def test_unknown_route(self, server: Server) -> None:
+    def test_unknown_route_is_404(self, server: Server) -> None:
         assert "/nothing/here" in check(server.client.get("/nothing/here"), 404).detail
 
-    def test_wrong_method(self, server: Server) -> None:
+    def test_wrong_method_is_405(self, server: Server) -> None:
         response = server.client.get("/score")
         check(response, 405)
         assert response.headers["allow"] == "POST"
 
 
-def test_accept_that_cannot_be_served(server: Server) -> None:
+def test_unacceptable_accept_is_406(server: Server) -> None:
     response = server.client.post("/score", files={"file": PNG}, headers={"Accept": "text/html"})
     assert "application/json or image/png" in check(response, 406).detail
 
 
-def test_several_accept_lines_are_one_list(server: Server) -> None:
+def test_several_accept_headers_are_combined(server: Server) -> None:
     headers = [("Accept", "text/html"), ("Accept", "image/png"), ("Content-Type", "image/png")]
     request = httpx.Request("POST", f"http://127.0.0.1:{server.port}/score", content=PNG, headers=headers)
     assert server.client.send(request).headers["content-type"] == "image/png"
@@ -97,64 +97,64 @@ def test_paths_are_exact_and_logged_without_control_characters(server: Server) -
     assert "\0" not in server.log.read_text()
 
 
-def test_one_image_cannot_show_two(server: Server) -> None:
+def test_two_images_with_accept_png_is_406(server: Server) -> None:
     response = server.client.post("/score", files=[("file", PNG), ("file", PNG)], headers={"Accept": "image/png"})
     check(response, 406)
 
 
 class TestTooLarge:
-    LIMIT = 2**20  # as the server fixture sets it
+    LIMIT = 2**20  # max_body_bytes of the server fixture
 
-    def test_announced(self, server: Server) -> None:
+    def test_content_length_above_the_limit_is_413(self, server: Server) -> None:
         response = server.client.post("/score", content=b"x" * (self.LIMIT + 1), headers={"Content-Type": "image/png"})
         check(response, 413)
 
-    def test_chunked_with_no_length(self, server: Server) -> None:
+    def test_chunked_body_above_the_limit_is_413(self, server: Server) -> None:
         def chunks() -> Iterator[bytes]:
             for _ in range(self.LIMIT // 2**16 + 1):
                 yield b"x" * 2**16
 
         check(server.client.post("/score", content=chunks(), headers={"Content-Type": "image/png"}), 413)
 
-    def test_the_limit_is_exact(self, server: Server) -> None:
-        padded = PNG + b"\0" * (self.LIMIT - len(PNG))  # readers stop at the PNG's end
+    def test_body_limit_is_exact(self, server: Server) -> None:
+        padded = PNG + b"\0" * (self.LIMIT - len(PNG))  # decoders stop at the end of the PNG
         response = server.client.post("/score", content=padded, headers={"Content-Type": "image/png"})
         assert response.status_code == 200
         check(server.client.post("/score", content=padded + b"\0", headers={"Content-Type": "image/png"}), 413)
 
-    def test_files(self, server: Server) -> None:
+    def test_too_many_files_is_413(self, server: Server) -> None:
         assert server.client.post("/score", files=[("file", PNG)] * 8).status_code == 200
         assert "8 files" in check(server.client.post("/score", files=[("file", PNG)] * 9), 413).detail
 
-    def test_form_parts(self, server: Server) -> None:
+    def test_too_many_form_parts_is_413(self, server: Server) -> None:
         parts = [('name="comment"', b"x")] * 500
         check(server.client.post("/score", **form(*parts)), 413)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "text/plain", "application/octet-stream", "video/mp4"])
-def test_a_body_that_is_neither_image_nor_form(server: Server, media_type: str) -> None:
+def test_unsupported_media_type_is_415(server: Server, media_type: str) -> None:
     response = server.client.post("/score", content=PNG, headers={"Content-Type": media_type})
     assert media_type in check(response, 415).detail
 
 
-def test_a_body_without_a_type(server: Server) -> None:
+def test_missing_content_type_is_415(server: Server) -> None:
     request = server.client.build_request("POST", "/score", content=PNG)
     assert "content-type" not in request.headers
     check(server.client.send(request), 415)
 
 
 class TestRequestId:
-    def test_a_decent_one_is_kept(self, server: Server) -> None:
+    def test_valid_request_id_is_kept(self, server: Server) -> None:
         response = server.client.get("/nothing", headers={"X-Request-ID": "job-7:a"})
         assert check(response, 404).instance == "job-7:a"
 
     @pytest.mark.parametrize("sent", ["", "a b", "x" * 129, '"quoted"', "<script>"])
-    def test_any_other_is_replaced(self, server: Server, sent: str) -> None:
-        answered = server.client.get("/health", headers={"X-Request-ID": sent}).headers["X-Request-ID"]
-        assert uuid.UUID(hex=answered)
+    def test_invalid_request_id_is_replaced(self, server: Server, sent: str) -> None:
+        returned = server.client.get("/health", headers={"X-Request-ID": sent}).headers["X-Request-ID"]
+        assert uuid.UUID(hex=returned)
 
 
-def test_odd_bytes_on_the_wire_leave_the_service_standing(server: Server) -> None:
+def test_garbage_on_the_connection_does_not_stop_the_service(server: Server) -> None:
     for garbage in (
         b"\0\1\2\r\n\r\n",
         b"GET\r\n\r\n",
@@ -169,7 +169,7 @@ def test_odd_bytes_on_the_wire_leave_the_service_standing(server: Server) -> Non
     assert server.client.get("/health").status_code == 200
 
 
-def test_filenames_come_back_as_they_were_sent(server: Server) -> None:
+def test_filenames_are_returned_unchanged(server: Server) -> None:
     for name in ("größe 5.png", "../../etc/passwd", 'a"b.png', "x" * 300):
         response = server.client.post("/score", files={"file": (name, PNG)})
         assert response.status_code == 200

@@ -1,3 +1,6 @@
+"""Settings from the environment and the command line."""
+
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +14,17 @@ from tests.support import ROOT
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for name in list(os.environ):
         if name.startswith("ANOMALY_"):
             monkeypatch.delenv(name)
 
 
-def test_defaults_are_those_of_the_contract() -> None:
+def start_app(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_documented_defaults() -> None:
     settings = read_settings()
     assert (settings.max_body_bytes, settings.max_pixels, settings.max_files) == (16 * 2**20, 25_000_000, 64)
     assert (settings.host, settings.port, settings.model) == ("127.0.0.1", 8000, "mnist-5")
@@ -26,14 +32,14 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert settings.api_keys == ()
 
 
-def test_environment_and_options_say_the_same_and_the_option_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_take_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANOMALY_PORT", "9000")
     monkeypatch.setenv("ANOMALY_MAX_FILES", "7")
     settings = read_settings(["--port", "9001"])
     assert (settings.port, settings.max_files) == (9001, 7)
 
 
-def test_keys_are_a_comma_list_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_api_keys_are_comma_separated_and_hidden_in_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANOMALY_API_KEYS", " alpha, beta ,")
     settings = read_settings()
     assert [key.get_secret_value() for key in settings.api_keys] == ["alpha", "beta"]
@@ -41,27 +47,25 @@ def test_keys_are_a_comma_list_and_never_shown(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("prefix", ["", "@"])
-def test_keys_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefix: str) -> None:
+def test_api_keys_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefix: str) -> None:
     file = tmp_path / "keys"
-    file.write_text("# of the line\nalpha  # gate 1\n\nbeta,gamma\n")
+    file.write_text("# comment\nalpha  # gate 1\n\nbeta,gamma\n")
     monkeypatch.setenv("ANOMALY_API_KEYS", f"{prefix}{file}")
     assert [key.get_secret_value() for key in read_settings().api_keys] == ["alpha", "beta", "gamma"]
 
 
-def test_a_file_of_keys_that_is_missing_or_empty_stops_the_start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("ANOMALY_API_KEYS", f"@{tmp_path}/none")
+def test_missing_or_empty_api_key_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ANOMALY_API_KEYS", f"@{tmp_path}/missing")
     with pytest.raises(BadSettings, match=r"^ANOMALY_API_KEYS.*cannot be read"):
         read_settings()
-    (tmp_path / "empty").write_text("# nothing\n")
+    (tmp_path / "empty").write_text("# no key\n")
     monkeypatch.setenv("ANOMALY_API_KEYS", f"@{tmp_path}/empty")
-    with pytest.raises(BadSettings, match=r"^ANOMALY_API_KEYS.*names no key"):
+    with pytest.raises(BadSettings, match=r"^ANOMALY_API_KEYS.*contains no key"):
         read_settings()
 
 
 @pytest.mark.parametrize(("name", "value"), [("API_KEYS", " , "), ("MODEL_STORE", "")])
-def test_what_was_set_to_nothing_is_no_wish_for_the_default(
+def test_empty_value_is_refused_instead_of_using_the_default(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(f"ANOMALY_{name}", value)
@@ -69,7 +73,7 @@ def test_what_was_set_to_nothing_is_no_wish_for_the_default(
         read_settings()
 
 
-def test_trusted_keys_are_a_list_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_trusted_keys_from_a_list_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     keys = [SigningKey.generate() for _ in range(2)]
     publics = tuple(key.public for key in keys)
     monkeypatch.setenv("ANOMALY_TRUSTED_KEYS", ", ".join(publics))
@@ -83,12 +87,10 @@ def test_trusted_keys_are_a_list_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_
     assert Settings().trusted_keys == publics
 
 
-def test_what_cannot_be_trusted_stops_the_start_and_is_not_quoted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_invalid_trusted_keys_are_refused_without_quoting_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.write_bytes(SigningKey.generate().to_pem())
-    for value in (f"{tmp_path}/none", f"@{tmp_path}/none", "nonsense", ",", str(private), private.read_text()):
+    for value in (f"{tmp_path}/missing", f"@{tmp_path}/missing", "nonsense", ",", str(private), private.read_text()):
         monkeypatch.setenv("ANOMALY_TRUSTED_KEYS", value)
         with pytest.raises(BadSettings, match=r"^ANOMALY_TRUSTED_KEYS: ") as caught:
             read_settings()
@@ -96,18 +98,54 @@ def test_what_cannot_be_trusted_stops_the_start_and_is_not_quoted(
         assert private.read_text().splitlines()[1] not in str(caught.value)
 
 
-def test_a_place_where_labels_cannot_be_kept_stops_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ANOMALY_FEEDBACK_PATH", str(tmp_path))
-    with pytest.raises(BadSettings, match=r"^ANOMALY_FEEDBACK_PATH: .*Is a directory"):
+def test_validating_feedback_path_creates_no_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "labels.jsonl", tmp_path / "new folder" / "labels.jsonl"):
+        assert Settings(feedback_path=str(path)).feedback_path == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def ordinary_user_access(path: str | Path, mode: int) -> bool:
+    """``os.access`` for the owner without the rights of root, whom permission bits do not stop."""
+    return Path(path).stat().st_mode & (mode << 6) == mode << 6
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        (".", "Is a directory"),
+        ("file/labels.jsonl", "Not a directory"),
+        ("read-only/labels.jsonl", "Permission denied"),
+        ("read-only/new folder/labels.jsonl", "Permission denied"),
+    ],
+)
+def test_unusable_feedback_path_is_one_line_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str, reason: str
+) -> None:
+    monkeypatch.setattr(os, "access", ordinary_user_access)
+    (tmp_path / "file").touch()
+    (tmp_path / "read-only").mkdir(mode=0o500)
+    monkeypatch.setenv("ANOMALY_FEEDBACK_PATH", str(tmp_path / path))
+    with pytest.raises(BadSettings, match=f"^ANOMALY_FEEDBACK_PATH: .*{reason}") as caught:
         read_settings()
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "read-only").iterdir()) == []
 
 
-def test_log_levels_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_secret_of_the_wrong_size_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "labels.key").write_bytes(b"too short")
+    done = start_app("--feedback-path", str(tmp_path / "labels"), "--port", "0")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ANOMALY_FEEDBACK_PATH: ")
+    assert "must hold a secret of 32 bytes" in line
+
+
+def test_log_level_in_upper_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANOMALY_LOG_LEVEL", "WARNING")
     assert read_settings().log_level == "warning"
 
 
-def test_worker_processes_read_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_of_worker_processes_has_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read_settings(
         ["--port", "9001", "--api-keys", "a,b", "--model-store", "x y", "--request-timeout-s", "2.5"]
     )
@@ -124,7 +162,7 @@ def test_worker_processes_read_the_same_settings(monkeypatch: pytest.MonkeyPatch
         ("REQUEST_TIMEOUT_S", "inf"), ("TORCH_THREADS", "99999999999"),
     ],
 )  # fmt: skip
-def test_a_bad_value_is_one_line_that_names_the_variable(
+def test_invalid_value_is_one_line_that_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(f"ANOMALY_{name}", value)
@@ -133,18 +171,17 @@ def test_a_bad_value_is_one_line_that_names_the_variable(
     assert "\n" not in str(caught.value)
 
 
-def test_a_bad_value_stops_the_start() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "app", "--port", "ninety"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def test_invalid_option_stops_the_start() -> None:
+    done = start_app("--port", "ninety")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "error: ANOMALY_PORT: Input should be a valid integer, unable to parse string as an integer (it is 'ninety')"
+        "error: ANOMALY_PORT: Input should be a valid integer, unable to parse string as an integer (got 'ninety')"
     ]
 
 
-def test_help_shows_every_option_with_its_default() -> None:
-    done = subprocess.run([sys.executable, "-m", "app", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+def test_help_lists_every_option_with_its_default() -> None:
+    done = start_app("--help")
+    assert done.returncode == 0
     text = " ".join(done.stdout.split())
     for name, field in Settings.model_fields.items():
         assert f"--{name.replace('_', '-')} " in text

@@ -1,4 +1,4 @@
-"""The service under too much load and among bad clients, in the short form of ``make soak``."""
+"""The service under overload and with misbehaving clients: short versions of ``make soak``."""
 
 import asyncio
 import contextlib
@@ -20,18 +20,20 @@ from benchmarks.clients import Tally, crowd, get, post
 from benchmarks.reliability import Service, bad_clients, drained, image, overload, swapped
 from tests.support import SlowAutoencoder, make_bundle, running_server
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # coverage is measured in the server process
 
 Start = Callable[..., contextlib.AbstractContextManager[Service]]
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Start:
-    """Starts a service over a store."""
+    """A function that starts a service for a store."""
 
     @contextlib.contextmanager
     def start(store: Path, **settings: Any) -> Iterator[Service]:
-        with running_server(store, tmp_path / "log", counted=False, **{"log_level": "error", **settings}) as server:
+        with running_server(
+            store, tmp_path / "log", measure_coverage=False, **{"log_level": "error", **settings}
+        ) as server:
             yield Service(server.process, server.port)
 
     return start
@@ -39,33 +41,33 @@ def service(tmp_path: Path) -> Start:
 
 @pytest.fixture(scope="module")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One model ``m`` in two versions that score differently."""
+    """A store with two versions of the model ``m``, which give different scores."""
     store = ModelStore(tmp_path_factory.mktemp("store"))
     for seed in (1, 2):
         store.publish(*make_bundle("m", seed=seed))
     return store.root
 
 
-def test_four_times_the_load_does_not_stop_the_good_answers(service: Start, small_store: Path) -> None:
+def test_fourfold_overload_does_not_stop_successful_responses(service: Start, small_store: Path) -> None:
     with service(small_store, model="m", queue_size=64) as running:
         seen = asyncio.run(overload(running, seconds=2))
     assert seen.busy_share > 0.2
-    # Far below what `make soak` holds: here the clients share the cores with the service and with other tests.
+    # Far below what `make soak` requires: here the clients and other tests share the cores with the service.
     assert seen.share_of_peak > 0.2
     assert seen.memory_growth < 0.5
     assert seen.health_slowest_s < 1
 
 
-def test_a_full_queue_refuses_before_it_reads_a_body(service: Start, small_store: Path) -> None:
+def test_full_queue_is_429_before_the_body_is_read(service: Start, small_store: Path) -> None:
     with service(small_store, model="m", queue_size=1, max_files=1) as running:
         tally = asyncio.run(crowd(running.port, [post(image(2000))], connections=8, seconds=2))
     assert set(tally.statuses()) == {200, 429}
-    busy = next(reply for reply in tally.replies if reply.status == 429)
-    assert busy.headers["retry-after"] == "1"
-    assert busy.headers["content-type"] == "application/problem+json"
+    refused = next(reply for reply in tally.replies if reply.status == 429)
+    assert refused.headers["retry-after"] == "1"
+    assert refused.headers["content-type"] == "application/problem+json"
 
 
-def test_slow_idle_and_vanishing_clients_disturb_nobody(service: Start, small_store: Path) -> None:
+def test_slow_idle_and_disconnecting_clients_do_not_affect_others(service: Start, small_store: Path) -> None:
     with service(small_store, model="m", request_timeout_s=2) as running:
         seen = asyncio.run(bad_clients(running, clients=400, idle=200, seconds=2))
     assert seen.failed == 0
@@ -73,9 +75,9 @@ def test_slow_idle_and_vanishing_clients_disturb_nobody(service: Start, small_st
     assert seen.memory_growth < 0.1
 
 
-def test_uploads_that_come_in_together_are_bounded_in_memory(service: Start, small_store: Path) -> None:
-    async def flood(port: int) -> list[bytes]:
-        """Sixty clients send nine tenths of a megabyte each and wait: sixteen megabytes are the limit."""
+def test_simultaneous_uploads_have_a_memory_limit(service: Start, small_store: Path) -> None:
+    async def upload_partly(port: int) -> list[bytes]:
+        """Sixty clients send 0.9 MB each and wait. The limit is 16 MB."""
         streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(60)]
         for _, writer in streams:
             writer.write(post(bytes(2**20))[: 900 * 1024])
@@ -88,7 +90,7 @@ def test_uploads_that_come_in_together_are_bounded_in_memory(service: Start, sma
         return [task.result() for task in done]
 
     with service(small_store, model="m", max_body_bytes=2**20) as running:
-        answers = asyncio.run(flood(running.port))
+        answers = asyncio.run(upload_partly(running.port))
         assert answers
         assert all(answer.startswith(b"HTTP/1.1 429 ") for answer in answers)
         assert asyncio.run(crowd(running.port, [post(image(28))], connections=1, seconds=0.5)).statuses().keys() == {
@@ -96,7 +98,7 @@ def test_uploads_that_come_in_together_are_bounded_in_memory(service: Start, sma
         }
 
 
-def test_work_that_is_too_late_leaves_the_queue(service: Start, tmp_path: Path) -> None:
+def test_timed_out_requests_leave_the_queue(service: Start, tmp_path: Path) -> None:
     ModelStore(tmp_path).publish(*make_bundle("slow", network=SlowAutoencoder(1200)))
     with service(tmp_path, model="slow", request_timeout_s=0.3, max_batch=1) as running:
         tally = asyncio.run(crowd(running.port, [post(image(8))], connections=120, seconds=1.5))
@@ -105,14 +107,14 @@ def test_work_that_is_too_late_leaves_the_queue(service: Start, tmp_path: Path) 
         assert after.statuses().keys() == {200}
         metrics = asyncio.run(crowd(running.port, [get("/metrics")], connections=1, seconds=0.1)).replies[-1].body
         scored = _metric(metrics, 'anomaly_batch_size_sum{model="slow"}')
-        late = tally.statuses()[504]
-        good = tally.statuses()[200] + after.statuses()[200]
-        # A late image that was already in its forward pass is computed, and anomalies are computed twice.
-        assert scored < 2 * good + late / 2
+        timed_out = tally.statuses()[504]
+        successful = tally.statuses()[200] + after.statuses()[200]
+        # An image whose forward pass has begun is still computed, and anomalies are computed twice.
+        assert scored < 2 * successful + timed_out / 2
 
 
 @pytest.mark.parametrize("route", ["score", "v2"])
-def test_who_goes_away_leaves_the_queue(service: Start, tmp_path: Path, route: str) -> None:
+def test_requests_of_disconnected_clients_leave_the_queue(service: Start, tmp_path: Path, route: str) -> None:
     body = {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": [0.5] * 64}]}
     request = {
         "score": post(image(8)),
@@ -120,27 +122,25 @@ def test_who_goes_away_leaves_the_queue(service: Start, tmp_path: Path, route: s
     }[route]
     ModelStore(tmp_path).publish(*make_bundle("slow", network=SlowAutoencoder(1200)))
 
-    async def wait_and_leave(port: int) -> None:
+    async def wait_and_disconnect(port: int) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request)
         await asyncio.sleep(0.3)
         writer.transport.abort()
 
-    async def crowd_and_then_one(port: int) -> Tally:
-        await asyncio.gather(*(wait_and_leave(port) for _ in range(200)))
+    async def many_then_one(port: int) -> Tally:
+        await asyncio.gather(*(wait_and_disconnect(port) for _ in range(200)))
         await asyncio.sleep(0.1)
         return await crowd(port, [request], connections=1, seconds=0.3)
 
     with service(tmp_path, model="slow", max_batch=1, queue_size=200) as running:
-        tally = asyncio.run(crowd_and_then_one(running.port))
+        tally = asyncio.run(many_then_one(running.port))
     assert tally.statuses().keys() == {200}
-    assert tally.replies[0].seconds < 1.5  # not behind two hundred images that nobody waits for
+    assert tally.replies[0].seconds < 1.5  # not after the two hundred images of disconnected clients
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_told_to_end_under_full_load_it_answers_what_it_has_accepted(
-    service: Start, small_store: Path, attempt: int
-) -> None:
+def test_shutdown_under_full_load_finishes_accepted_requests(service: Start, small_store: Path, attempt: int) -> None:
     with service(small_store, model="m", drain_s=1) as running:
         seen = asyncio.run(drained(running))
     assert seen.answered > 10
@@ -150,7 +150,7 @@ def test_told_to_end_under_full_load_it_answers_what_it_has_accepted(
     assert seen.seconds_to_exit < 10
 
 
-def test_while_it_drains_it_says_so(service: Start, small_store: Path) -> None:
+def test_draining_service_is_not_ready_and_refuses_images(service: Start, small_store: Path) -> None:
     with service(small_store, model="m", drain_s=3) as running:
         with httpx.Client(base_url=f"http://127.0.0.1:{running.port}", trust_env=False) as client:
             running.process.send_signal(signal.SIGTERM)
@@ -162,20 +162,20 @@ def test_while_it_drains_it_says_so(service: Start, small_store: Path) -> None:
             refused = client.post("/score", content=image(28), headers={"Content-Type": "image/png"})
             assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
             assert refused.json()["title"] == "Shutting down"
-        running.process.send_signal(signal.SIGTERM)  # a second signal cuts it short
+        running.process.send_signal(signal.SIGTERM)  # a second signal ends draining
         began = time.monotonic()
         assert running.process.wait(10) == 0
         assert time.monotonic() - began < 2
 
 
-def test_versions_are_swapped_without_a_failed_or_mislabelled_answer(service: Start, small_store: Path) -> None:
+def test_version_swaps_cause_no_failed_or_mislabelled_responses(service: Start, small_store: Path) -> None:
     with service(small_store, model="m") as running:
         seen = asyncio.run(swapped(running, small_store / "m", swaps=4))
     assert seen.answered > 100
     assert (seen.failed, seen.mislabelled) == (0, 0)
 
 
-def test_a_image_scores_the_same_alone_and_in_a_batch(store: Path) -> None:
+def test_score_is_the_same_alone_and_in_a_batch(store: Path) -> None:
     bundle = load_bundle(store / "digits-5" / ModelStore(store).current("digits-5"))
     images = torch.rand(64, *bundle.spec.shape, generator=torch.Generator().manual_seed(0))
     together = bundle.score_batch(images)
@@ -185,7 +185,7 @@ def test_a_image_scores_the_same_alone_and_in_a_batch(store: Path) -> None:
         assert alone.mse[0] == pytest.approx(together.mse[index], rel=1e-5)
 
 
-def test_workers_sum_their_metrics_and_a_killed_one_comes_back(service: Start, small_store: Path) -> None:
+def test_workers_sum_their_metrics_and_a_killed_worker_is_replaced(service: Start, small_store: Path) -> None:
     with (
         service(small_store, model="m", workers=2) as running,
         httpx.Client(base_url=f"http://127.0.0.1:{running.port}", trust_env=False, timeout=30) as client,
@@ -195,19 +195,21 @@ def test_workers_sum_their_metrics_and_a_killed_one_comes_back(service: Start, s
             return client.request(method, path, headers={"Connection": "close"}, **options)  # type: ignore[arg-type]
 
         scored, until = 0, time.monotonic() + 3
-        while time.monotonic() < until:  # the second worker is still starting: it takes no image before it is ready
+        while time.monotonic() < until:  # the second worker is starting; it accepts no request before it is ready
             assert new_connection("POST", "/score", files={"file": image(28)}).status_code == 200
             scored += 1
-        _wait(lambda: _images(new_connection("GET", "/metrics").content) == scored)  # each tells a moment later
+        _wait(lambda: _images(new_connection("GET", "/metrics").content) == scored)  # metrics are written with a delay
         for _ in range(5):
             assert _images(new_connection("GET", "/metrics").content) == scored
-        victim, *_ = _workers(running.process.pid)
-        os.kill(victim, signal.SIGKILL)
-        _wait(lambda: len(_workers(running.process.pid)) == 2 and victim not in _workers(running.process.pid))
+        killed, *_ = _workers(running.process.pid)
+        os.kill(killed, signal.SIGKILL)
+        _wait(lambda: len(_workers(running.process.pid)) == 2 and killed not in _workers(running.process.pid))
         until = time.monotonic() + 3
         while time.monotonic() < until:
             assert _status(client) == 200
-        assert _images(new_connection("GET", "/metrics").content) == scored  # what it had counted is not lost
+        assert (
+            _images(new_connection("GET", "/metrics").content) == scored
+        )  # the counters of the killed worker are kept
         assert _metric(new_connection("GET", "/metrics").content, "anomaly_queue_depth") == 0
 
 
@@ -219,7 +221,7 @@ def _status(client: httpx.Client) -> int:
 
 
 def _workers(parent: int) -> list[int]:
-    """The server processes: children of the parent that are neither its resource tracker nor dead."""
+    """The running server processes: the children of the parent without its resource tracker."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     commands = {int(child): Path(f"/proc/{child}/cmdline").read_text() for child in children}
     return [child for child, command in commands.items() if "spawn_main" in command]
@@ -241,7 +243,7 @@ def _wait(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def test_the_access_line_tells_of_queue_and_compute_time(service: Start, small_store: Path, tmp_path: Path) -> None:
+def test_request_log_has_queue_and_compute_time(service: Start, small_store: Path, tmp_path: Path) -> None:
     with service(small_store, model="m", log_level="info", log_format="json") as running:
         asyncio.run(crowd(running.port, [post(image(28))], connections=1, seconds=0.2))
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]

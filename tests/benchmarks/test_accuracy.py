@@ -1,4 +1,4 @@
-"""The benchmarks run on small real files and their figures are what they say."""
+"""The accuracy benchmark with small data sets."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from PIL import Image
 from app.inference.images.model_input import InputSpec
 from benchmarks.accuracy import judge, main
 from tests.support import encode
-from tests.training.data.test_datasets import TestMnistFiles
+from tests.training.data.test_datasets import write_mnist_files
 from training.data.datasets import Dataset
 from training.data.splitting import Partition
 from training.model.scoring_rules import SCORING_RULES
 
 
-def test_figures_of_a_score_that_is_known() -> None:
+def test_figures_of_a_known_score() -> None:
     normal = torch.arange(100.0).reshape(100, 1, 1, 1)
     data = Dataset(
         source="numbers",
@@ -36,7 +36,7 @@ def test_figures_of_a_score_that_is_known() -> None:
 
 
 def test_mnist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    TestMnistFiles.place(tmp_path / "MNIST" / "raw", compressed=False, count=1500)
+    write_mnist_files(tmp_path / "MNIST" / "raw", count=1500)
     options = [
         "--data-dir",
         str(tmp_path),
@@ -51,14 +51,14 @@ def test_mnist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert main(["mnist", *options]) == 0
     printed = capsys.readouterr().out
-    assert "score mse, mean ± sd over seeds" in printed
-    assert "score smoothed-extent" in printed
+    assert "scoring rule mse, mean ± sd over seeds" in printed
+    assert "scoring rule smoothed-extent" in printed
     assert "4 models" in printed
     assert all(rule in printed for rule in SCORING_RULES)
     assert "Deep SVDD" in printed
 
 
-def test_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     random = np.random.default_rng(0)
     for name, count, level in (("normal", 80, 60), ("test/normal", 20, 60), ("test/anomaly/bright", 10, 190)):
         (tmp_path / "parts" / name).mkdir(parents=True)
@@ -80,9 +80,16 @@ def test_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert word in printed
 
 
-def test_a_folder_without_anomalies_cannot_be_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_anomalies_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "normal").mkdir()
     for i in range(60):
         (tmp_path / "normal" / f"{i}.png").write_bytes(encode(Image.new("L", (9, 9), i)))
     assert main(["folder", str(tmp_path), "--data-dir", str(tmp_path / "cache")]) == 1
-    assert "needs images in test/normal/" in capsys.readouterr().err
+    assert "needs test images in test/normal/" in capsys.readouterr().err
+
+
+def test_unknown_hyperparameter_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["mnist", "--set", "jiter=0"])
+    assert stop.value.code == 2
+    assert "unknown hyperparameter 'jiter'" in capsys.readouterr().err

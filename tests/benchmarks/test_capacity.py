@@ -1,4 +1,4 @@
-"""The scaling law, and the page that shows it."""
+"""The capacity formula, and its results in deploy/SCALING.md."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from app.api.settings import Settings
 from benchmarks.capacity import Figures, Plan, measure_model_mb, measured, plan, report
 from tests.support import ROOT
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # coverage is measured in the server process only
 
 DEPLOY = ROOT / "deploy"
 FIGURES = Figures(requests_per_core=1000, worker_mb=300, model_mb=10, utilisation=0.5, spare_pods=1)
@@ -21,25 +21,25 @@ FIGURES = Figures(requests_per_core=1000, worker_mb=300, model_mb=10, utilisatio
     ("requests_per_s", "models", "expected"),
     [(1, 1, Plan(2, 0.6)), (500, 1, Plan(2, 0.6)), (501, 1, Plan(3, 0.9)), (50_000, 11, Plan(101, 40.4))],
 )
-def test_the_law(requests_per_s: float, models: int, expected: Plan) -> None:
+def test_plan(requests_per_s: float, models: int, expected: Plan) -> None:
     planned = plan(requests_per_s, models, FIGURES)
     assert planned.pods == expected.pods
     assert planned.memory_gb == pytest.approx(expected.memory_gb)
 
 
 @pytest.mark.parametrize("figures", [(0, 300, 10, 0.5), (1000, 300, 10, 0), (1000, 300, 10, 1.1)])
-def test_no_capacity_is_refused(figures: tuple[float, float, float, float]) -> None:
+def test_figures_without_capacity_are_rejected(figures: tuple[float, float, float, float]) -> None:
     with pytest.raises(ValueError, match="no capacity"):
         Figures(*figures)
 
 
-def test_the_page_shows_what_the_command_prints() -> None:
-    """After another benchmark run: put the output of ``python -m benchmarks.capacity`` into deploy/SCALING.md."""
+def test_scaling_page_has_the_current_figures() -> None:
+    """If this fails after a benchmark, copy the output of ``python -m benchmarks.capacity`` to deploy/SCALING.md."""
     figures = measured(json.loads((ROOT / "benchmarks" / "results.json").read_text()))
     assert report(figures) in (DEPLOY / "SCALING.md").read_text()
 
 
-def test_the_manifests_are_sized_by_it() -> None:
+def test_kubernetes_resources_match_the_figures() -> None:
     base = DEPLOY / "kubernetes" / "base"
     figures = measured(json.loads((ROOT / "benchmarks" / "results.json").read_text()))
     (cores,) = yaml.safe_load((base / "autoscaler.yaml").read_text())["spec"]["metrics"]
@@ -50,11 +50,11 @@ def test_the_manifests_are_sized_by_it() -> None:
         for kind in ("requests", "limits")
     )
     assert figures.worker_mb < request < 2 * figures.worker_mb + 100
-    decoding, bodies = 2 * 400, 16 * Settings.model_fields["max_body_bytes"].default / 1e6  # as the README says
+    decoding, bodies = 2 * 400, 16 * Settings.model_fields["max_body_bytes"].default / 1e6  # MB, see deploy/SCALING.md
     assert figures.worker_mb + decoding + bodies < limit
 
 
 @pytest.mark.skipif(shutil.which("taskset") is None or not Path("/proc/self/smaps").exists(), reason="Linux only")
-def test_a_further_model_takes_some_memory() -> None:
-    """Measured on the real service; a model of 3.4 MB cannot take less than that, nor a hundred times as much."""
+def test_measured_memory_of_a_further_model_is_plausible() -> None:
+    """The file of the model has 3.4 MB."""
     assert 3 < measure_model_mb(3) < 300

@@ -1,4 +1,4 @@
-"""The benchmark of the shortcuts for speed."""
+"""The benchmark of the code for speed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The manifests hold to Kubernetes' published schemas, and to what the service really is and does."""
+"""The Kubernetes manifests match the published schemas and the service."""
 
 import os
 import re
@@ -23,8 +23,12 @@ from tests.support import ROOT, Server, make_bundle, running_server
 
 HERE = ROOT / "deploy" / "kubernetes"
 VERSIONS = ("1.30", "1.37")  # preStop's sleep is on by default since 1.30
-CUSTOM = {"ServiceMonitor", "ServingRuntime", "InferenceService"}  # kinds that do not come with Kubernetes
-NO_RESOURCES = {"adapter.yaml", "fill.yaml"}  # for Helm; for `kubectl create`, when somebody wants it
+CUSTOM = {
+    "ServiceMonitor",
+    "ServingRuntime",
+    "InferenceService",
+}  # custom resources, which Kubernetes has no schemas for
+NO_RESOURCES = {"adapter.yaml", "fill.yaml"}  # values for Helm; a Job to create by hand
 KUSTOMIZATIONS = sorted(HERE.rglob("kustomization.yaml"))
 TOP = [HERE / "base", HERE / "overlays" / "production", HERE / "kserve"]
 
@@ -59,7 +63,7 @@ def name_of(path: Path) -> str:
 
 
 def kustomize(folder: Path) -> list[Document]:
-    """What a real kustomize makes of a folder."""
+    """The output of kustomize for a folder."""
     if shutil.which("kustomize"):
         arguments = ["kustomize", "build"]
     elif shutil.which("kubectl"):
@@ -78,34 +82,33 @@ def validate(document: Document) -> None:
 
 class TestSchemas:
     @pytest.mark.parametrize("path", [path for path in WHOLE if WHOLE[path]["kind"] not in CUSTOM], ids=name_of)
-    def test_each_file_holds_to_the_published_schema(self, path: Path) -> None:
+    def test_files_match_the_schemas(self, path: Path) -> None:
         validate(WHOLE[path])
 
     @pytest.mark.parametrize("folder", TOP, ids=name_of)
-    def test_what_kustomize_makes_holds_to_it_too(self, folder: Path) -> None:
-        made = kustomize(folder)
-        assert len(made) >= 2
-        for document in made:
+    def test_kustomize_output_matches_the_schemas(self, folder: Path) -> None:
+        documents = kustomize(folder)
+        assert len(documents) >= 2
+        for document in documents:
             if document["kind"] not in CUSTOM:
                 validate(document)
 
-    def test_a_word_that_kubernetes_does_not_know_is_found(self) -> None:
+    def test_unknown_field_is_detected(self) -> None:
         wrong = {**DEPLOYMENT, "spec": {**DEPLOYMENT["spec"], "replica": 3}}
         with pytest.raises(kubernetes_validate.ValidationError):
             validate(wrong)
 
-    def test_the_pod_in_the_inference_service_is_a_pod(self) -> None:
-        """KServe takes a pod's own fields beside its own; what is left without those must be Kubernetes'."""
-        kserves = {"model", "minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"}
-        spec = {key: value for key, value in IN_POD.items() if key not in kserves}
+    def test_pod_fields_of_the_inference_service_match_the_schema(self) -> None:
+        kserve_fields = {"model", "minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"}
+        spec = {key: value for key, value in IN_POD.items() if key not in kserve_fields}
         spec["volumes"] = RUNTIME["volumes"]
         validate({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "m"}, "spec": spec})
 
     @pytest.mark.parametrize("kind", ["InferenceService", "ServingRuntime"])
-    def test_kserves_own_models_know_every_field(self, kind: str) -> None:
+    def test_kserve_sdk_has_every_field(self, kind: str) -> None:
         python = os.environ.get("KSERVE_PYTHON")
         if python is None:
-            pytest.skip("no kserve here; KSERVE_PYTHON can name the interpreter of an environment that has it")
+            pytest.skip("needs KSERVE_PYTHON, the interpreter of an environment with the package kserve")
         (path,) = [path for path, document in WHOLE.items() if document["kind"] == kind]
         done = subprocess.run(
             [python, Path(__file__).with_name("kserve_models.py"), path],
@@ -116,23 +119,23 @@ class TestSchemas:
 
 class TestKustomizations:
     @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=name_of)
-    def test_every_file_that_is_named_exists(self, path: Path) -> None:
+    def test_listed_files_exist(self, path: Path) -> None:
         document = load(path)
         for target in [*document.get("resources", []), *document.get("components", [])]:
             assert (path.parent / target).exists(), target
         for patch in document.get("patches", []):
             assert (path.parent / patch["path"]).is_file()
 
-    def test_every_file_is_named(self) -> None:
-        named = {
+    def test_all_files_are_listed(self) -> None:
+        listed = {
             (path.parent / target).resolve()
             for path in KUSTOMIZATIONS
             for target in [*load(path).get("resources", []), *(each["path"] for each in load(path).get("patches", []))]
         }
-        assert {path for path in RESOURCES if path.name not in NO_RESOURCES} <= named
+        assert {path for path in RESOURCES if path.name not in NO_RESOURCES} <= listed
 
     @pytest.mark.parametrize("path", PATCHES, ids=name_of)
-    def test_patches_change_what_the_base_has(self, path: Path) -> None:
+    def test_patches_apply_to_resources_of_the_base(self, path: Path) -> None:
         patch = RESOURCES[path]
         (changed,) = [
             document
@@ -144,53 +147,53 @@ class TestKustomizations:
             assert container["name"] == CONTAINER["name"]
 
     @pytest.mark.parametrize("store", ["store-image", "store-volume"])
-    def test_either_store_can_be_chosen(self, store: str, tmp_path: Path) -> None:
+    def test_both_store_components_work(self, store: str, tmp_path: Path) -> None:
         shutil.copytree(HERE, tmp_path / "kubernetes")
         overlay = tmp_path / "kubernetes" / "overlays" / "production"
         file = overlay / "kustomization.yaml"
-        chosen, count = re.subn(r"components/store-\w+", f"components/{store}", file.read_text(), count=1)
+        changed, count = re.subn(r"components/store-\w+", f"components/{store}", file.read_text(), count=1)
         assert count
-        file.write_text(chosen)
-        made = kustomize(overlay)
-        (pod,) = [document["spec"]["template"]["spec"] for document in made if document["kind"] == "Deployment"]
-        for document in made:
+        file.write_text(changed)
+        documents = kustomize(overlay)
+        (pod,) = [document["spec"]["template"]["spec"] for document in documents if document["kind"] == "Deployment"]
+        for document in documents:
             if document["kind"] not in CUSTOM:
                 validate(document)
         assert_hardened(pod)
         (container,) = pod["containers"]
-        where = {variable["name"]: variable["value"] for variable in container["env"]}[f"{PREFIX}MODEL_STORE"]
+        store_path = {variable["name"]: variable["value"] for variable in container["env"]}[f"{PREFIX}MODEL_STORE"]
         mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
-        assert mounts[where]["readOnly"]
-        assert set(mounts) == {where, "/tmp"}
+        assert mounts[store_path]["readOnly"]
+        assert set(mounts) == {store_path, "/tmp"}
         assert {mount["name"] for mount in mounts.values()} == {volume["name"] for volume in pod["volumes"]}
 
-    def test_the_overlay_keeps_what_it_does_not_change(self) -> None:
-        made = {document["kind"]: document for document in kustomize(HERE / "overlays" / "production")}
-        scaled = made["HorizontalPodAutoscaler"]["spec"]
+    def test_overlay_keeps_the_rest_of_the_base(self) -> None:
+        documents = {document["kind"]: document for document in kustomize(HERE / "overlays" / "production")}
+        scaled = documents["HorizontalPodAutoscaler"]["spec"]
         assert scaled["behavior"] == RESOURCES[BASE / "autoscaler.yaml"]["spec"]["behavior"]
         assert [metric["type"] for metric in scaled["metrics"]] == ["Resource", "Pods"]
-        assert made["ConfigMap"]["data"].keys() == {"ANOMALY_LOG_LEVEL", "ANOMALY_MODEL"}
-        assert {document["metadata"].get("namespace") for kind, document in made.items() if kind != "Namespace"} == {
-            made["Namespace"]["metadata"]["name"]
-        }
+        assert documents["ConfigMap"]["data"].keys() == {"ANOMALY_LOG_LEVEL", "ANOMALY_MODEL"}
+        assert {
+            document["metadata"].get("namespace") for kind, document in documents.items() if kind != "Namespace"
+        } == {documents["Namespace"]["metadata"]["name"]}
 
 
-def test_the_image_of_the_store_is_unpacked_as_it_was(tmp_path: Path) -> None:
-    """The init container's own command, from where store.Dockerfile puts the store."""
+def test_init_container_copies_the_store(tmp_path: Path) -> None:
+    """Runs the command of the init container with local paths."""
     part = HERE / "components" / "store-image"
     assert "\nCOPY model_store /model_store\n" in (part / "store.Dockerfile").read_text()
-    (unpack,) = RESOURCES[part / "deployment.yaml"]["spec"]["template"]["spec"]["initContainers"]
-    places = {"/model_store/.": f"{ROOT}/model_store/.", unpack["volumeMounts"][0]["mountPath"]: str(tmp_path)}
-    subprocess.run([places.get(word, word) for word in unpack["command"]], check=True)
+    (init,) = RESOURCES[part / "deployment.yaml"]["spec"]["template"]["spec"]["initContainers"]
+    local = {"/model_store/.": f"{ROOT}/model_store/.", init["volumeMounts"][0]["mountPath"]: str(tmp_path)}
+    subprocess.run([local.get(word, word) for word in init["command"]], check=True)
     store, ours = ModelStore(tmp_path), ModelStore(ROOT / "model_store")
     assert store.current("mnist-5") == ours.current("mnist-5")
     store.load("mnist-5", store.current("mnist-5"))
 
 
 def assert_hardened(pod: Document) -> None:
-    """As docker-compose.yml has it, and what the restricted Pod Security Standard asks for."""
+    """Checks the restrictions of docker-compose.yml and of the restricted Pod Security Standard."""
     assert pod["automountServiceAccountToken"] is False
-    assert pod["enableServiceLinks"] is False  # ANOMALY_PORT would be tcp://…
+    assert pod["enableServiceLinks"] is False  # they would set ANOMALY_PORT to tcp://…
     context = pod["securityContext"]
     assert context["runAsNonRoot"] is True
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -210,11 +213,11 @@ FILL = RESOURCES[HERE / "components" / "store-volume" / "fill.yaml"]["spec"]["te
 
 
 @pytest.mark.parametrize("pod", [POD, IN_POD, FILL], ids=["deployment", "kserve", "fill"])
-def test_pods_are_as_closed_as_the_containers_of_compose(pod: Document) -> None:
+def test_pods_are_hardened(pod: Document) -> None:
     assert_hardened(pod)
 
 
-def test_one_label_binds_everything() -> None:
+def test_label_is_the_same_everywhere() -> None:
     labels = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]
     monitor = RESOURCES[HERE / "components" / "prometheus" / "service-monitor.yaml"]["spec"]
     assert DEPLOYMENT["spec"]["selector"]["matchLabels"] == labels
@@ -223,11 +226,11 @@ def test_one_label_binds_everything() -> None:
     assert RESOURCES[BASE / "network-policy.yaml"]["spec"]["podSelector"]["matchLabels"] == labels
     assert {spread["labelSelector"]["matchLabels"].items() == labels.items() for spread in
             POD["topologySpreadConstraints"]} == {True}  # fmt: skip
-    assert load(BASE / "kustomization.yaml")["labels"] == [{"pairs": labels}]  # the Service's own labels, too
+    assert load(BASE / "kustomization.yaml")["labels"] == [{"pairs": labels}]  # also sets the labels of the Service
     assert monitor["selector"]["matchLabels"] == labels
 
 
-def test_the_port_is_one_everywhere() -> None:
+def test_port_is_the_same_everywhere() -> None:
     (port,) = CONTAINER["ports"]
     (service,) = RESOURCES[BASE / "service.yaml"]["spec"]["ports"]
     (rule,) = RESOURCES[BASE / "network-policy.yaml"]["spec"]["ingress"]
@@ -237,7 +240,7 @@ def test_the_port_is_one_everywhere() -> None:
     assert rule["ports"] == [{"protocol": "TCP", "port": port["name"]}]
 
 
-def test_nothing_goes_out() -> None:
+def test_network_policy_allows_no_egress() -> None:
     policy = RESOURCES[BASE / "network-policy.yaml"]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert policy["egress"] == []
@@ -246,10 +249,12 @@ def test_nothing_goes_out() -> None:
 
 
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=name_of)
-def test_settings_are_the_services(path: Path) -> None:
-    """As the service reads them: a name it does not know would be silently without effect, a bad value stops it."""
+def test_settings_are_valid(path: Path) -> None:
+    """The service would ignore unknown names and not start with invalid values."""
     values = dict(
-        literal.split("=", 1) for made in load(path).get("configMapGenerator", []) for literal in made["literals"]
+        literal.split("=", 1)
+        for generator in load(path).get("configMapGenerator", [])
+        for literal in generator["literals"]
     )
     names = {name.removeprefix(PREFIX).lower(): value for name, value in values.items()}
     assert set(names) <= set(Settings.model_fields)
@@ -258,7 +263,7 @@ def test_settings_are_the_services(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that drains long enough to be looked at."""
+    """A server that drains long enough for the probes."""
     directory = tmp_path_factory.mktemp("probed")
     ModelStore(directory / "store").publish(*make_bundle("m"))
     with running_server(directory / "store", directory / "log", model="m", drain_s=2) as server:
@@ -266,7 +271,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def statuses(server: Server, container: Document) -> dict[str, int]:
-    """What each probe gets to see, asked as the kubelet asks, on connections of its own."""
+    """The status that each probe gets; like the kubelet, with a new connection for each."""
     url = f"http://127.0.0.1:{server.port}"
     return {
         kind: httpx.get(url + container[f"{kind}Probe"]["httpGet"]["path"], trust_env=False).status_code
@@ -275,24 +280,24 @@ def statuses(server: Server, container: Document) -> dict[str, int]:
 
 
 class TestProbes:
-    """In this order: the last one ends the server."""
+    """The order matters: the last test ends the server."""
 
     CONTAINERS = (CONTAINER, RUNTIME["containers"][0])
 
-    def test_a_server_that_has_started_passes_all(self, probed: Server) -> None:
+    def test_started_server_passes_all_probes(self, probed: Server) -> None:
         probed.wait_for(CONTAINER["startupProbe"]["httpGet"]["path"], 200)
         for container in self.CONTAINERS:
             assert set(statuses(probed, container).values()) == {200}
         (endpoint,) = RESOURCES[HERE / "components" / "prometheus" / "service-monitor.yaml"]["spec"]["endpoints"]
         assert "anomaly_" in probed.client.get(endpoint["path"]).text
 
-    def test_without_a_model_it_is_alive_and_not_ready(self, tmp_path: Path) -> None:
+    def test_server_without_model_is_alive_but_not_ready(self, tmp_path: Path) -> None:
         (tmp_path / "store").mkdir()
         with running_server(tmp_path / "store", tmp_path / "log", ready=False) as server:
             for container in self.CONTAINERS:
                 assert statuses(server, container) == {"startup": 503, "liveness": 200, "readiness": 503}
 
-    def test_a_draining_server_is_taken_out_and_not_killed(self, probed: Server) -> None:
+    def test_draining_server_is_alive_but_not_ready(self, probed: Server) -> None:
         probed.process.terminate()
         probed.wait_for(CONTAINER["readinessProbe"]["httpGet"]["path"], 503)
         for container in self.CONTAINERS:
@@ -300,31 +305,31 @@ class TestProbes:
             assert (seen["liveness"], seen["readiness"]) == (200, 503)
 
 
-def test_a_pod_has_time_to_end() -> None:
-    """preStop, then SIGTERM: draining, then what accepted requests get; SIGKILL comes later than all of that."""
+def test_grace_period_covers_draining() -> None:
+    """preStop, then SIGTERM with draining and the time for accepted requests; SIGKILL must come later."""
     needed = Settings.model_fields["drain_s"].default + command._GRACE_S
     for pod in (POD, IN_POD):
         (container,) = pod["containers"]
-        unannounced = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        assert unannounced + needed < pod["terminationGracePeriodSeconds"] <= unannounced + needed + 10
-        # Whoever goes by readiness would have noticed within preStop as well.
+        pre_stop = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert pre_stop + needed < pod["terminationGracePeriodSeconds"] <= pre_stop + needed + 10
+        # Load balancers that use the readiness probe must notice during preStop as well.
         probe = container["readinessProbe"]
-        assert probe["failureThreshold"] * probe["periodSeconds"] < unannounced
+        assert probe["failureThreshold"] * probe["periodSeconds"] < pre_stop
 
 
-def test_updates_replace_ready_pods_only() -> None:
+def test_rollout_keeps_ready_pods() -> None:
     strategy = DEPLOYMENT["spec"]["strategy"]["rollingUpdate"]
     assert strategy["maxUnavailable"] == 0
     assert RESOURCES[BASE / "disruption-budget.yaml"]["spec"]["maxUnavailable"] == 1
     assert RESOURCES[BASE / "autoscaler.yaml"]["spec"]["minReplicas"] > 1
 
 
-def test_kserve_starts_the_model_of_the_inference_services_name() -> None:
+def test_kserve_runtime_serves_the_model_of_the_inference_service() -> None:
     (container,) = RUNTIME["containers"]
     name = INFERENCE["metadata"]["name"]
     settings = read_settings([argument.replace("{{.Name}}", name) for argument in container["args"]])
     assert settings.model == name
-    assert str(settings.model_store) == "/mnt/models"  # where KServe puts what storageUri names
+    assert str(settings.model_store) == "/mnt/models"  # where KServe mounts storageUri
     (port,) = container["ports"]
     probed = {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "liveness", "readiness")}
     assert (
@@ -342,23 +347,23 @@ class TestAutoscaler:
     TARGET = float(next(each["pods"]["target"]["averageValue"] for each in METRICS if each["type"] == "Pods"))
     SERIES = RULE["seriesQuery"].partition("{")[0]
 
-    def test_it_asks_for_what_the_adapter_offers(self) -> None:
-        (asked,) = [metric["pods"]["metric"]["name"] for metric in self.METRICS if metric["type"] == "Pods"]
-        assert asked == self.RULE["name"]["as"]
+    def test_autoscaler_uses_the_metric_of_the_adapter(self) -> None:
+        (name,) = [metric["pods"]["metric"]["name"] for metric in self.METRICS if metric["type"] == "Pods"]
+        assert name == self.RULE["name"]["as"]
 
-    def test_the_service_exports_it(self) -> None:
+    def test_service_exports_the_metric(self) -> None:
         exposition = Metrics().exposition().decode()
         kinds = {family.name: family.type for family in text_string_to_metric_families(exposition)}
         assert kinds[self.SERIES] == "gauge"
         assert self.SERIES in self.RULE["metricsQuery"]
 
-    def test_it_acts_before_requests_are_refused(self) -> None:
+    def test_target_is_below_the_queue_size(self) -> None:
         assert self.TARGET <= LARGE_BATCH
         assert Settings.model_fields["queue_size"].default >= 4 * self.TARGET
 
     @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-    def test_the_adapters_query_is_each_pods_mean(self, tmp_path: Path) -> None:
-        """As the adapter fills it in for two pods; Prometheus itself computes."""
+    def test_adapter_query_is_the_mean_of_each_pod(self, tmp_path: Path) -> None:
+        """With the placeholders filled in for two pods, and evaluated by promtool."""
         matchers = 'namespace="anomaly",pod=~"a|b"'
         query = self.RULE["metricsQuery"].replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", matchers)
         other = '{namespace="elsewhere",pod="a"}'

@@ -1,4 +1,4 @@
-"""Three real instances behind a real nginx: instances die and restart under load, and every image is answered."""
+"""Three instances of the service behind nginx: no request fails when instances are killed or restarted."""
 
 import contextlib
 import getpass
@@ -25,19 +25,19 @@ from app.inference.bundles.store import ModelStore
 from tests import warm
 from tests.support import ROOT, encode, free_port, gradient, make_bundle
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # coverage is measured in the server processes only
 
 CONFIGURATION = (ROOT / "deploy" / "nginx" / "anomaly.conf").read_text()
 QUEUE = 8
 CLIENTS = 4
-LEFT_ALONE_S = float(re.findall(r"fail_timeout=(\d+)s", CONFIGURATION)[0])
+FAIL_TIMEOUT_S = float(re.findall(r"fail_timeout=(\d+)s", CONFIGURATION)[0])
 
 needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 
 
 @dataclass
 class Instance:
-    """One server process at an address that stays the same."""
+    """A server process on a fixed port."""
 
     store: Path
     log: Path
@@ -49,7 +49,7 @@ class Instance:
             "ANOMALY_MODEL_STORE": str(self.store), "ANOMALY_MODEL": "m", "ANOMALY_PORT": str(self.port),
             "ANOMALY_DRAIN_S": "0.5", "ANOMALY_QUEUE_SIZE": str(QUEUE), "ANOMALY_MAX_FILES": str(QUEUE),
         }  # fmt: skip
-        self.process = warm.Process("app", cwd=ROOT, env=variables, log=self.log, counted=False)
+        self.process = warm.Process("app", cwd=ROOT, env=variables, log=self.log, measure_coverage=False)
 
     def wait(self) -> None:
         deadline = time.monotonic() + 60
@@ -87,7 +87,7 @@ def instances(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Instanc
 
 @contextlib.contextmanager
 def running_nginx(directory: Path, ports: list[int]) -> Iterator[str]:
-    """The configuration as it is shipped, but for its addresses, under a main file like Debian's."""
+    """The shipped configuration with other addresses, included by a main file like Debian's."""
     listen = free_port()
     site = CONFIGURATION.replace("listen 8000;", f"listen 127.0.0.1:{listen};")
     for shipped, port in zip((8001, 8002, 8003), ports, strict=True):
@@ -128,7 +128,7 @@ def url(instances: list[Instance], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 class Load:
-    """Clients that each send one image after the other and never ask twice."""
+    """Clients that send images in a loop, without retries."""
 
     def __init__(self, url: str, image: bytes, clients: int, *, pause_s: float) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -158,7 +158,7 @@ class Load:
                 time.sleep(self._pause_s)
 
     def wait_for_more(self, answers: int) -> None:
-        """Returns once this many more have been answered: the load goes on."""
+        """Waits until this many further requests are answered."""
         goal, deadline = self.outcomes.total() + answers, time.monotonic() + 60
         while self.outcomes.total() < goal:
             assert time.monotonic() < deadline, self.outcomes
@@ -167,24 +167,24 @@ class Load:
 
 @needs_nginx
 class TestNginx:
-    def test_no_image_is_lost_when_an_instance_is_killed(self, instances: list[Instance], url: str) -> None:
-        """The victim is paused first, so that it dies with images it has taken and not answered."""
-        victim = instances[0]
+    def test_no_request_fails_when_an_instance_is_killed(self, instances: list[Instance], url: str) -> None:
+        """The instance is paused before it is killed, so that it has unanswered requests."""
+        killed = instances[0]
         with Load(url, encode(gradient(64, 64)), CLIENTS, pause_s=0.01) as load:
             load.wait_for_more(50)
-            victim.process.send_signal(signal.SIGSTOP)
-            time.sleep(0.7)  # the next image for it, within some milliseconds, waits
-            victim.process.kill()
-            victim.process.wait()
+            killed.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.7)  # within milliseconds, it receives a request
+            killed.process.kill()
+            killed.process.wait()
             load.wait_for_more(100)
-        victim.start()
-        victim.wait()
+        killed.start()
+        killed.wait()
         assert set(load.outcomes) == {"scored"}, load.outcomes
 
-    def test_no_request_fails_while_they_are_restarted_in_turn(self, instances: list[Instance], url: str) -> None:
+    def test_no_request_fails_during_a_rolling_restart(self, instances: list[Instance], url: str) -> None:
         with Load(url, encode(gradient(64, 64)), 2, pause_s=0.02) as load:
             for instance in instances[1:]:
-                time.sleep(LEFT_ALONE_S)  # the one before has just come back
+                time.sleep(FAIL_TIMEOUT_S)  # the previous instance has just become ready
                 load.wait_for_more(20)
                 instance.stop()
                 instance.start()
@@ -192,8 +192,8 @@ class TestNginx:
             load.wait_for_more(20)
         assert set(load.outcomes) == {"scored"}, load.outcomes
 
-    def test_a_full_queue_is_the_clients_business(self, instances: list[Instance], tmp_path: Path) -> None:
-        """429 and its Retry-After go through, and no other instance is asked: here all three addresses are one."""
+    def test_429_is_not_retried(self, instances: list[Instance], tmp_path: Path) -> None:
+        """The client gets 429 with Retry-After. All three addresses are the same instance here."""
         with (
             running_nginx(tmp_path, [instances[0].port] * 3) as address,
             Load(address, encode(gradient(2000, 2000)), 2 * QUEUE, pause_s=0) as load,
@@ -204,8 +204,8 @@ class TestNginx:
         assert {"scored", *refused} == set(load.outcomes), load.outcomes
         assert all("'retry-after': '1'" in outcome and "application/problem+json" in outcome for outcome in refused)
 
-    def test_the_largest_body_is_the_services(self, url: str) -> None:
-        """At the limit the service answers; one byte more and nginx does, in the same words."""
+    def test_body_limit_equals_that_of_the_service(self, url: str) -> None:
+        """At the limit the service answers; with one more byte, nginx answers with the same problem type."""
         largest = Settings.model_fields["max_body_bytes"].default
         headers = {"Content-Type": "image/png", "X-Request-ID": "one-too-many"}
         with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
@@ -215,10 +215,10 @@ class TestNginx:
         assert refusal.headers["content-type"] == "application/problem+json"
         assert refusal.json()["instance"] == "one-too-many"
 
-    def test_metrics_are_not_for_clients(self, url: str) -> None:
+    def test_metrics_are_not_public(self, url: str) -> None:
         assert httpx.get(url + "/metrics", trust_env=False).status_code == 404
 
-    def test_nobody_there_is_a_problem_document(self, tmp_path: Path) -> None:
+    def test_no_instance_is_a_502_problem_document(self, tmp_path: Path) -> None:
         with running_nginx(tmp_path, [free_port() for _ in range(3)]) as address:
             answer = httpx.get(address + "/health", trust_env=False)
         assert answer.status_code == 502
@@ -227,29 +227,29 @@ class TestNginx:
 
 
 def directive(name: str) -> int:
-    """The directive's number, in seconds or MiB."""
+    """The value of a directive, in seconds or MiB."""
     found = re.search(rf"^ *{name} (\d+)[sm];", CONFIGURATION, re.MULTILINE)
     assert found, name
     return int(found[1])
 
 
-def test_the_limits_are_those_of_the_service() -> None:
+def test_limits_match_the_service() -> None:
     assert directive("client_max_body_size") * 2**20 == Settings.model_fields["max_body_bytes"].default
     timeout = Settings.model_fields["request_timeout_s"].default
     for direction in ("read", "send"):
         assert timeout < directive(f"proxy_{direction}_timeout") <= timeout + 10
 
 
-def test_connections_are_closed_here_before_they_are_there() -> None:
-    """nginx keeps idle ones 60 s unless told otherwise; the server must not be the first to close."""
-    said = re.search(r"^ *keepalive_timeout (\d+)s;", CONFIGURATION, re.MULTILINE)
-    assert (int(said[1]) if said else 60) < command._KEEP_ALIVE_S
+def test_nginx_closes_idle_connections_first() -> None:
+    """nginx closes them after 60 s by default. If the service closed one first, a request could fail."""
+    setting = re.search(r"^ *keepalive_timeout (\d+)s;", CONFIGURATION, re.MULTILINE)
+    assert (int(setting[1]) if setting else 60) < command._KEEP_ALIVE_S
 
 
-def test_its_problem_documents_are_worded_as_ours() -> None:
+def test_problem_documents_match_the_service() -> None:
     documents = [json.loads(text) for text in re.findall(r"return \d+ '(\{.*\})';", CONFIGURATION)]
     assert {document["status"] for document in documents} == {413, 502, 504}
-    ours = {(kind.type, kind.title, kind.status) for kind in PROBLEM_TYPES.values()}
+    of_service = {(kind.type, kind.title, kind.status) for kind in PROBLEM_TYPES.values()}
     for document in documents:
-        if document["status"] != 502:  # of which the service has none
-            assert (document["type"], document["title"], document["status"]) in ours
+        if document["status"] != 502:  # the service itself never answers 502
+            assert (document["type"], document["title"], document["status"]) in of_service

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts speak of metrics that exist, in queries that a real Prometheus answers."""
+"""The queries of the dashboard and the alerts use existing metrics, and a real Prometheus evaluates them."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.inference.bundles.store import ModelStore
 from tests.support import ROOT, Server, encode, free_port, gradient, make_bundle, running_server
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # coverage is measured in the server process only
 
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
@@ -32,7 +32,7 @@ needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason
 
 
 def send_traffic(server: Server) -> None:
-    """Answers of several sorts, good and bad images."""
+    """Requests with several statuses, with readable and unreadable images."""
     for _ in range(5):
         files = [("file", PNG), ("file", b"nothing")]
         assert server.client.post("/score", files=files).status_code == 200
@@ -42,15 +42,15 @@ def send_traffic(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with two models, one of which refuses its newest version."""
+    """A server with two models; it refuses the newest version of one of them."""
     directory = tmp_path_factory.mktemp("watched")
     store = ModelStore(directory / "store")
     store.publish(*make_bundle("m"))
-    store.publish(*make_bundle("worn"))
+    store.publish(*make_bundle("other"))
     with running_server(directory / "store", directory / "log", model="m") as server:
-        assert server.client.post("/score?model=worn", files={"file": PNG}).status_code == 200
-        shutil.copytree(store.root / "worn" / store.current("worn"), store.root / "worn" / "broken")
-        (store.root / "worn" / "CURRENT").write_text("broken")
+        assert server.client.post("/score?model=other", files={"file": PNG}).status_code == 200
+        shutil.copytree(store.root / "other" / store.current("other"), store.root / "other" / "broken")
+        (store.root / "other" / "CURRENT").write_text("broken")
         deadline = time.monotonic() + 15
         while not server.client.get("/health").json()["refused"]:
             assert time.monotonic() < deadline
@@ -64,22 +64,22 @@ def named_metrics(expression: str) -> set[str]:
 
 
 def rule_expressions() -> str:
-    """The rules as text without their prose: what is not a query names no metric."""
+    """The queries of the rules, as text without names, labels, descriptions and comments."""
     return re.sub(r"^ *(- alert|summary|description|labels|#).*$", "", RULES.read_text(), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("where", ["dashboard", "rules"])
-def test_every_metric_that_is_named_exists(watched: Server, where: str) -> None:
+def test_metrics_exist(watched: Server, where: str) -> None:
     scrape = watched.client.get("/metrics").text
     families = list(text_string_to_metric_families(scrape))
-    exist = {sample.name for family in families for sample in family.samples} | {family.name for family in families}
+    existing = {sample.name for family in families for sample in family.samples} | {family.name for family in families}
     named = named_metrics(" ".join(QUERIES.values()) if where == "dashboard" else rule_expressions())
     assert len(named) > 5
-    assert named <= exist
+    assert named <= existing
 
 
-def test_the_dashboard_can_be_imported() -> None:
-    """What Grafana asks of a file, and that every panel follows the data source chosen on top."""
+def test_dashboard_can_be_imported() -> None:
+    """Checks what Grafana requires of a file, and that every panel uses the selected data source."""
     assert DASHBOARD["schemaVersion"] >= 39
     assert "id" not in DASHBOARD
     numbers = [panel["id"] for panel in DASHBOARD["panels"]]
@@ -114,25 +114,25 @@ class TestPromtool:
     def test_rules_are_valid(self) -> None:
         promtool("check", "rules", RULES.name)
 
-    def test_rules_fire_when_they_should_and_not_otherwise(self) -> None:
+    def test_rules_pass_their_unit_tests(self) -> None:
         promtool("test", "rules", "alerts_test.yml")
 
-    def test_every_rule_is_tested_both_ways(self) -> None:
+    def test_every_rule_has_a_test_that_fires_and_one_that_does_not(self) -> None:
         tests = (RULES.parent / "alerts_test.yml").read_text()
         for alert in re.findall(r"- alert: (\w+)", RULES.read_text()):
-            assert re.search(rf"alertname: {alert}, exp_alerts: \[\]", tests), f"{alert} is never shown to keep silent"
-            assert re.search(rf"alertname: {alert}\n +exp_alerts:\n", tests), f"{alert} is never shown to fire"
+            assert re.search(rf"alertname: {alert}, exp_alerts: \[\]", tests), f"no test in which {alert} does not fire"
+            assert re.search(rf"alertname: {alert}\n +exp_alerts:\n", tests), f"no test in which {alert} fires"
 
-    def test_the_sample_configuration_is_valid(self) -> None:
+    def test_sample_configuration_is_valid(self) -> None:
         promtool("check", "config", "prometheus.yml")
 
-    def test_the_exposition_follows_the_conventions(self, watched: Server) -> None:
+    def test_metrics_follow_the_conventions(self, watched: Server) -> None:
         promtool("check", "metrics", given=watched.client.get("/metrics").text)
 
 
 @pytest.fixture(scope="module")
 def prometheus(watched: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A real Prometheus that has scraped the real service for some seconds, traffic in between."""
+    """A Prometheus that has scraped the service for some seconds, under load."""
     directory = tmp_path_factory.mktemp("prometheus")
     configuration = {
         "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "1s"},
@@ -151,20 +151,20 @@ def prometheus(watched: Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
         )  # fmt: skip
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=20, trust_env=False) as client:
-            wait_until(lambda: bool(ask(client, 'up{job="anomaly"} == 1')), directory / "log")
+            wait_until(lambda: bool(evaluate(client, 'up{job="anomaly"} == 1')), directory / "log")
             for _ in range(3):
                 send_traffic(watched)
                 time.sleep(0.7)
-            wait_until(lambda: bool(ask(client, "increase(anomaly_p_value_count[1m]) > 0")), directory / "log")
+            wait_until(lambda: bool(evaluate(client, "increase(anomaly_p_value_count[1m]) > 0")), directory / "log")
             yield client
     finally:
         process.terminate()
         process.wait(20)
 
 
-def ask(client: httpx.Client, query: str) -> list[Any]:
+def evaluate(client: httpx.Client, query: str) -> list[Any]:
     response = client.get("/query", params={"query": query})
-    response.raise_for_status()  # while it starts, it says in plain text that it is not available
+    response.raise_for_status()  # while Prometheus starts, the status is 503
     answer = response.json()
     assert answer["status"] == "success", answer
     return list(answer["data"]["result"])
@@ -185,21 +185,21 @@ def wait_until(condition: Any, log: Path) -> None:
 @needs_prometheus
 class TestPrometheus:
     @pytest.mark.parametrize("panel", QUERIES)
-    def test_every_query_of_the_dashboard_has_an_answer(self, prometheus: httpx.Client, panel: str) -> None:
+    def test_dashboard_queries_return_data(self, prometheus: httpx.Client, panel: str) -> None:
         query = QUERIES[panel]
         values = {"job": ".*", "model": ".*", "false_alarm_rate": "0.01", "queue_size": "256"}
         for name, value in {**values, "__rate_interval": "1m", "__range": "1m"}.items():
             query = query.replace(f"${name}", value)
-        assert ask(prometheus, query), query
+        assert evaluate(prometheus, query), query
 
-    def test_the_lists_of_the_variables_have_entries(self, prometheus: httpx.Client) -> None:
+    def test_dashboard_variables_have_values(self, prometheus: httpx.Client) -> None:
         lists = [variable for variable in DASHBOARD["templating"]["list"] if variable["type"] == "query"]
         for variable in lists:
             series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["definition"]).groups()  # type: ignore[union-attr]
             found = prometheus.get(f"/label/{label}/values", params={"match[]": series.replace("$job", ".*")}).json()
             assert found["data"], variable["name"]
 
-    def test_every_rule_is_evaluated(self, prometheus: httpx.Client) -> None:
+    def test_rules_are_evaluated(self, prometheus: httpx.Client) -> None:
         def rules() -> list[dict[str, Any]]:
             groups = prometheus.get("/rules").json()["data"]["groups"]
             return [rule for group in groups for rule in group["rules"]]
@@ -215,5 +215,5 @@ class TestPrometheus:
         assert states.pop("AnomalyShareHigh") in {
             "inactive",
             "pending",
-        }  # an untrained network knows no normal images
+        }  # the network is untrained, so its p-values are arbitrary
         assert set(states.values()) == {"inactive"}

@@ -1,4 +1,4 @@
-"""deploy/ray: a real cluster of three nodes scores each image once, whatever dies, and says what the service says."""
+"""deploy/ray: each image is scored once, as by the service, even if processes of the cluster are killed."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ from bulk.storage import find_images
 from tests.support import ROOT, Server, encode, gradient
 
 SCRIPT = ROOT / "deploy" / "ray" / "score_dataset.py"
-COPIES = 5  # of each digit: work for some seconds
+COPIES = 5  # of each digit, for some seconds of work
 
 
 def command(*arguments: object) -> list[str]:
@@ -36,19 +36,19 @@ def command(*arguments: object) -> list[str]:
 
 
 def table(folder: Path) -> dict[str, dict[str, Any]]:
-    """The rows by path, each of which stands there once."""
+    """The rows by path, after a check that each path has one row."""
     rows = [row for part in folder.glob("*.parquet") for row in pq.read_table(part).to_pylist()]
     by_path = {row["path"]: row for row in rows}
     assert len(rows) == len(by_path)
     return by_path
 
 
-def ask(server: Server, files: list[bytes]) -> list[dict[str, Any]]:
-    """What the service says of images that it is sent together."""
-    server_limit = 8
+def score_with(server: Server, files: list[bytes]) -> list[dict[str, Any]]:
+    """The results of the service, in requests with several images."""
+    max_files = 8
     results = []
-    for at in range(0, len(files), server_limit):
-        parts = [("file", (f"{number}", data)) for number, data in enumerate(files[at : at + server_limit])]
+    for at in range(0, len(files), max_files):
+        parts = [("file", (f"{number}", data)) for number, data in enumerate(files[at : at + max_files])]
         results += server.client.post("/score?include=", files=parts).json()["results"]
     return results
 
@@ -60,7 +60,7 @@ def snapshot(store: Path) -> ModelSnapshot:
 
 @pytest.fixture(scope="module")
 def images(digit_files: dict[int, list[bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every digit several times over, and files that are no images."""
+    """Several copies of every digit, and two unreadable files."""
     root = tmp_path_factory.mktemp("images")
     for digit, files in digit_files.items():
         first = root / f"{digit}-0"
@@ -102,20 +102,25 @@ def wait_for_parts(output: Path, more_than: int, process: subprocess.Popen[str])
         time.sleep(0.02)
 
 
-def scores_on(raylet: int) -> bool:
-    """Whether one of a node's processes is an actor of ours."""
+def has_actor(raylet: int) -> bool:
+    """Whether one of the processes of a node is an actor of the job."""
     children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
     return any(Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::MapWorker") for child in children)
 
 
 @pytest.mark.cluster
 @pytest.mark.skipif(" " in sys.executable, reason="Ray starts no workers with an interpreter whose path has a space")
-def test_a_killed_job_goes_on_and_a_killed_node_is_made_up_for(
+def test_job_resumes_after_kill_and_survives_the_loss_of_a_node(
     cluster: Cluster, images: Path, store: Path, server: Server, tmp_path: Path
 ) -> None:
     output = tmp_path / "scores"
     job = command(images, "--output", output, "--model-store", store, "--model", "digits-5")
-    job += ["--rows-per-file", "1000", "--batch-size", "4"]  # many files, slowly: there is a middle to be killed in
+    job += [
+        "--rows-per-file",
+        "1000",
+        "--batch-size",
+        "4",
+    ]  # small files and batches, so that the job can be killed halfway
     environment = {**os.environ, "RAY_ADDRESS": cluster.address}
     total = 1797 * COPIES + 2
 
@@ -124,31 +129,31 @@ def test_a_killed_job_goes_on_and_a_killed_node_is_made_up_for(
         first.kill()
     before = table(output)
     assert 0 < len(before) < total
-    (output / ".part-torn.parquet.incoming").write_bytes(b"PAR1 and then the machine was gone")
+    (output / ".part-incomplete.parquet.incoming").write_bytes(b"PAR1 incomplete")
 
     files = len(list(output.glob("*.parquet")))
     with subprocess.Popen(job, env=environment, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as second:
         wait_for_parts(output, files, second)
         node = next(iter(cluster.worker_nodes))
-        assert scores_on(node.all_processes["raylet"][0].process.pid)
+        assert has_actor(node.all_processes["raylet"][0].process.pid)
         cluster.remove_node(node, allow_graceful=False)
         assert len(table(output)) < total
-        said, log = second.communicate(timeout=300)
+        summary, log = second.communicate(timeout=300)
         assert second.returncode == 0, log
 
     rows = table(output)
     assert len(rows) == total
-    assert f"{len(before):,} were scored before" in log
-    assert f"{total - len(before):,} images in" in said
+    assert f"{len(before):,} already scored" in log
+    assert f"{total - len(before):,} images in" in summary
     assert {path: rows[path] for path in before} == before
 
     singles = sorted(images.glob("*-0/*.png"))
-    for file, answer in zip(singles, ask(server, [file.read_bytes() for file in singles]), strict=True):
+    for file, answer in zip(singles, score_with(server, [file.read_bytes() for file in singles]), strict=True):
         for copy in range(COPIES):
             row = rows[str(file).replace("-0/", f"-{copy}/")]
             assert row["score"] == pytest.approx(answer["score"], rel=1e-5)
             assert row["mse"] == pytest.approx(answer["mse"], rel=1e-5)
-            assert row["p_value"] == pytest.approx(answer["p_value"], abs=0.011)  # a rank may move by one
+            assert row["p_value"] == pytest.approx(answer["p_value"], abs=0.011)  # the rank may differ by one
             assert row["status"] == "scored"
     for name in ("empty.png", "cut.png"):
         row = rows[str(images / name)]
@@ -156,7 +161,7 @@ def test_a_killed_job_goes_on_and_a_killed_node_is_made_up_for(
         assert row["error"]
 
 
-def test_an_actor_gives_the_service_s_numbers_to_the_last_bit(
+def test_actor_returns_exactly_the_numbers_of_the_service(
     snapshot: ModelSnapshot, digit_files: dict[int, list[bytes]], server: Server, tmp_path: Path
 ) -> None:
     files = [file for digit in (5, 3) for file in digit_files[digit][:4]]
@@ -166,15 +171,15 @@ def test_an_actor_gives_the_service_s_numbers_to_the_last_bit(
         paths.append(f"{number}.png")
     scorer = ScoringActor(snapshot, batch_size=8, max_pixels=10**6, base=str(tmp_path))
     rows = scorer(pa.table({"path": paths})).to_pylist()
-    for row, answer in zip(rows, ask(server, files), strict=True):
+    for row, answer in zip(rows, score_with(server, files), strict=True):
         for name in ("mse", "score", "p_value", "verdict", "warnings", "status"):
             assert row[name] == answer[name]
 
 
-def test_whatever_is_wrong_with_a_image_stands_in_its_row(snapshot: ModelSnapshot, tmp_path: Path) -> None:
+def test_rows_of_rejected_images_contain_the_reason(snapshot: ModelSnapshot, tmp_path: Path) -> None:
     (tmp_path / "fine.png").write_bytes(encode(gradient()))
     (tmp_path / "wide.png").write_bytes(encode(gradient(101, 100)))
-    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "folder.png").mkdir()
     with (tmp_path / "huge.png").open("wb") as sparse:
         sparse.truncate(2**28 + 1)
@@ -189,7 +194,7 @@ def test_whatever_is_wrong_with_a_image_stands_in_its_row(snapshot: ModelSnapsho
         "nothing://there/fine.png": "nothing://",
         "100% sure? #1.png": None,
         f"file://{tmp_path}/100% sure? #1.png": None,
-        f"local://{tmp_path}/fine.png": None,  # through fsspec, read ahead as from a network
+        f"local://{tmp_path}/fine.png": None,  # read through fsspec in the background, as from a network
         f"local://{tmp_path}/missing.png": "missing.png",
         "nul\0.png": "",
     }
@@ -206,19 +211,21 @@ def test_whatever_is_wrong_with_a_image_stands_in_its_row(snapshot: ModelSnapsho
     assert len({rows[path]["score"] for path, reason in expected.items() if reason is None}) == 1
 
 
-def test_a_judge_is_what_the_store_has_verified(store: Path, snapshot: ModelSnapshot, tmp_path: Path) -> None:
+def test_snapshot_is_verified(store: Path, snapshot: ModelSnapshot, tmp_path: Path) -> None:
     manifest = ModelStore(store).manifest("digits-5")
     assert (snapshot.version, snapshot.threshold) == (manifest.version, manifest.threshold)
-    finer = ModelSnapshot.take(ModelStore(store), "digits-5", manifest.version, 0.2)
-    assert finer.threshold < snapshot.threshold
+    other_rate = ModelSnapshot.take(ModelStore(store), "digits-5", manifest.version, 0.2)
+    assert other_rate.threshold < snapshot.threshold
     with pytest.raises(UnsupportedFalseAlarmRate):
         ModelSnapshot.take(ModelStore(store), "digits-5", None, 1e-6)
-    forged = ModelSnapshot(**{**vars(snapshot), "files": {**snapshot.files, "model.pt": snapshot.files["model.pt"] + b"x"}})
+    forged = ModelSnapshot(
+        **{**vars(snapshot), "files": {**snapshot.files, "model.pt": snapshot.files["model.pt"] + b"x"}}
+    )
     with pytest.raises(BundleRejected):
         ScoringActor(forged, batch_size=8, max_pixels=10_000, base=str(tmp_path))
 
 
-def test_images_are_found_each_once(tmp_path: Path) -> None:
+def test_find_images(tmp_path: Path) -> None:
     for name in ("b.PNG", "a/c.jpeg", "a/d/e.tif", "a/notes.txt", ".hidden.png", ".cache/f.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -232,10 +239,10 @@ def test_images_are_found_each_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "column", "complaint"),
+    ("source", "column", "message"),
     [
         ("nowhere", "path", "nowhere cannot be read"),
-        ("bare", "path", "bare holds no images"),
+        ("bare", "path", "bare contains no images"),
         ("listed.parquet", "url", "has no column 'url', only path, size"),
         ("listed.parquet", "size", "is int64, not text"),
         ("damaged.parquet", "path", "damaged.parquet cannot be read"),
@@ -243,18 +250,18 @@ def test_images_are_found_each_once(tmp_path: Path) -> None:
         ("nothing://bucket", "path", "nothing:// cannot be read"),
     ],
 )
-def test_a_source_that_leads_nowhere_is_refused_in_a_line(
-    source: str, column: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_unusable_source_is_an_error(
+    source: str, column: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bare").mkdir()
     pq.write_table(pa.table({"path": ["x.png"], "size": [1]}), "listed.parquet")
     pq.write_table(pa.table({"path": pa.array([], pa.string())}), "empty.parquet")
     Path("damaged.parquet").write_bytes(b"PAR1")
-    with pytest.raises(CannotRun) as refusal:
+    with pytest.raises(CannotRun) as caught:
         find_images(source, column)
-    assert complaint in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def outcomes(*paths: str, status: str = "scored") -> pa.Table:
@@ -267,7 +274,7 @@ def results(snapshot: ModelSnapshot, tmp_path: Path) -> Results:
     return Results(str(tmp_path / "out"), snapshot, rows_per_file=4)
 
 
-def test_results_are_whole_files_with_the_columns_of_the_client(results: Results, snapshot: ModelSnapshot) -> None:
+def test_results_have_the_columns_of_the_client(results: Results, snapshot: ModelSnapshot) -> None:
     assert results.earlier().to_pylist() == []
     results.add(outcomes("a", "b"))
     assert not Path(results.folder).exists()
@@ -283,7 +290,7 @@ def test_results_are_whole_files_with_the_columns_of_the_client(results: Results
     assert not list(Path(results.folder).glob(".*"))
 
 
-def test_rejected_images_can_be_tried_again(results: Results) -> None:
+def test_rejected_images_can_be_scored_again(results: Results) -> None:
     results.add(outcomes("a"))
     results.add(outcomes("b", status="rejected"))
     results.flush()
@@ -292,29 +299,29 @@ def test_rejected_images_can_be_tried_again(results: Results) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
-        ({"version": "1999"}, "of the version"),
-        ({"model": "digits-7"}, "of the model digits-5, this run would add some of digits-7"),
+        ({"version": "1999"}, "has rows with version"),
+        ({"model": "digits-7"}, "has rows with model digits-5, this run has model digits-7"),
         ({"false_alarm_rate": 0.2}, "--false-alarm-rate, or --mixed"),
     ],
 )
-def test_models_versions_and_rates_are_not_mixed_unasked(
-    results: Results, snapshot: ModelSnapshot, change: dict[str, Any], complaint: str
+def test_other_models_versions_and_rates_need_mixed(
+    results: Results, snapshot: ModelSnapshot, change: dict[str, Any], message: str
 ) -> None:
     results.add(outcomes("a"))
     results.flush()
     other = Results(results.folder, ModelSnapshot(**{**vars(snapshot), **change}), rows_per_file=4)
-    with pytest.raises(CannotRun, match=complaint):
+    with pytest.raises(CannotRun, match=message):
         other.earlier()
     assert other.earlier(mixed=True).to_pylist() == ["a"]
 
 
-def test_what_others_wrote_or_damaged_is_refused(results: Results) -> None:
+def test_foreign_and_damaged_results_are_errors(results: Results) -> None:
     Path(results.folder).mkdir()
     part = Path(results.folder, "part.parquet")
     pq.write_table(pa.table({"name": ["x"]}), part)
-    with pytest.raises(CannotRun, match="was written by something else"):
+    with pytest.raises(CannotRun, match="was written by another program"):
         results.earlier()
     part.write_bytes(b"PAR1 cut short")
     with pytest.raises(CannotRun, match=r"part\.parquet is damaged"):
@@ -324,7 +331,7 @@ def test_what_others_wrote_or_damaged_is_refused(results: Results) -> None:
     assert not list(Path(results.folder).iterdir())
 
 
-def test_a_store_that_does_not_verify_stops_the_job_in_a_line(store: Path, tmp_path: Path) -> None:
+def test_version_that_fails_verification_stops_the_job(store: Path, tmp_path: Path) -> None:
     shutil.copytree(store, tmp_path / "store")
     model = next((tmp_path / "store" / "digits-5").glob("*/model.pt"))
     model.write_bytes(model.read_bytes()[:-1] + b"x")
@@ -338,7 +345,7 @@ def test_a_store_that_does_not_verify_stops_the_job_in_a_line(store: Path, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_where_keys_are_trusted_an_unsigned_version_stops_the_job(store: Path, tmp_path: Path) -> None:
+def test_unsigned_version_stops_the_job_with_trusted_keys(store: Path, tmp_path: Path) -> None:
     (tmp_path / "keys.pub").write_bytes(SigningKey.generate().public_pem())
     job = command(tmp_path, "--output", tmp_path / "out", "--model-store", store, "--model", "digits-5")
     done = subprocess.run([*job, "--trusted-keys", tmp_path / "keys.pub"], capture_output=True, text=True, check=False)

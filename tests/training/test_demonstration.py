@@ -1,4 +1,4 @@
-"""A model per digit in one command, and nothing twice."""
+"""``training.demonstration``: ten models with one command."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.support import make_bundle
 from training import demonstration
 
 
-def test_a_model_per_digit_and_what_is_there_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trains_missing_models_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = ModelStore(tmp_path / "store")
     for label in range(8):
         store.publish(*make_bundle(f"digits-{label}"))
@@ -22,17 +22,17 @@ def test_a_model_per_digit_and_what_is_there_stays(tmp_path: Path, capsys: pytes
         assert store.manifest(f"digits-{label}").data.normal == str(label)
     capsys.readouterr()
     assert demonstration.main(words) == 0
-    assert capsys.readouterr().out.splitlines() == [f"digits-{label} is there already" for label in range(10)]
+    assert capsys.readouterr().out.splitlines() == [f"digits-{label} already exists" for label in range(10)]
 
 
-def test_the_first_failure_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "file").write_text("in the way")
+def test_first_failure_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("not a folder")
     assert demonstration.main(["--data", "digits", "--store", str(tmp_path / "file"), "--epochs", "1"]) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 
 @pytest.mark.parametrize("words", [["--data", "mnits"], ["--more"]])
-def test_mistakes_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         demonstration.main(words)
     assert ended.value.code == 2

@@ -1,4 +1,4 @@
-"""Whole runs on real handwriting, in this process and through the command line."""
+"""Complete training runs with scikit-learn's digits, in this process and through the command line."""
 
 import dataclasses
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 from app.inference.bundles.store import ModelStore
 from app.inference.decisions.conformal import Calibration
 from tests.conftest import digits_run
-from tests.support import NOT_COUNTED, ROOT, encode, gradient
+from tests.support import ROOT, WITHOUT_COVERAGE, encode, gradient
 from training.__main__ import main
 from training.data.datasets import Source, load
 from training.data.splitting import split
@@ -24,7 +24,7 @@ from training.model.scoring_rules import SCORING_RULES
 from training.pipeline import Published, train
 
 
-def test_the_published_version_says_how_it_came_to_be(trained: Published) -> None:
+def test_manifest_describes_the_training(trained: Published) -> None:
     manifest = trained.manifest
     assert manifest.training.recipe["name"] == "default"
     assert manifest.training.recipe["hidden"] == (512,)
@@ -33,8 +33,7 @@ def test_the_published_version_says_how_it_came_to_be(trained: Published) -> Non
     assert {"torch", "torchvision", "python"} <= set(manifest.libraries)
 
 
-def test_the_recorded_split_is_the_one_that_was_used(trained: Published, store: Path) -> None:
-    """From manifest and data alone the threshold can be computed again."""
+def test_threshold_can_be_recomputed_from_manifest_and_data(trained: Published, store: Path) -> None:
     manifest = trained.manifest
     run = digits_run(store)
     data = load(run.source)
@@ -49,14 +48,14 @@ def test_the_recorded_split_is_the_one_that_was_used(trained: Published, store: 
     assert Calibration(manifest.calibration.scores).threshold_for(0.05) == manifest.threshold
 
 
-def test_it_tells_fives_from_other_digits(trained: Published) -> None:
+def test_auroc_of_fives_against_other_digits(trained: Published) -> None:
     assert trained.manifest.evaluation is not None
     assert trained.manifest.evaluation.auroc is not None
     assert trained.manifest.evaluation.auroc > 0.93
     assert set(trained.manifest.evaluation.kinds) == {"normal", *"012346789"}
 
 
-def test_the_report_has_every_image(trained: Published) -> None:
+def test_report_has_all_charts(trained: Published) -> None:
     names = {path.stem for path in (trained.directory / "report").iterdir()}
     assert names == {
         "samples",
@@ -73,10 +72,10 @@ def test_the_report_has_every_image(trained: Published) -> None:
         with Image.open(path) as image:
             assert image.format == "PNG"
             assert min(image.size) > 150
-            assert len(image.convert("RGB").getcolors(10**6) or []) > 20  # something is drawn
+            assert len(image.convert("RGB").getcolors(10**6) or []) > 20  # not empty
 
 
-def test_no_path_of_the_training_machine_is_left(trained: Published) -> None:
+def test_bundle_contains_no_path_of_this_machine(trained: Published) -> None:
     needles = [str(ROOT).encode(), sys.prefix.encode(), str(Path(torch.__file__).parent).encode(), b"site-packages"]
     for path in trained.directory.rglob("*"):
         if path.is_file():
@@ -88,7 +87,7 @@ def test_no_path_of_the_training_machine_is_left(trained: Published) -> None:
                 assert needle not in content, (path.name, needle)
 
 
-def test_the_same_seed_gives_the_same_model_and_threshold(trained: Published, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_model_and_threshold(trained: Published, tmp_path: Path) -> None:
     again = train(digits_run(tmp_path))
     assert again.manifest.threshold == trained.manifest.threshold
     assert again.manifest.files["model.pt"] == trained.manifest.files["model.pt"]
@@ -96,12 +95,12 @@ def test_the_same_seed_gives_the_same_model_and_threshold(trained: Published, tm
     assert other.manifest.files["model.pt"] != trained.manifest.files["model.pt"]
 
 
-def test_the_tutorial_recipe_runs(tmp_path: Path) -> None:
+def test_tutorial_recipe(tmp_path: Path) -> None:
     published = train(dataclasses.replace(digits_run(tmp_path), recipe=dataclasses.replace(TUTORIAL, epochs=2)))
     assert published.manifest.training.recipe["name"] == "tutorial"
 
 
-def test_an_image_folder_without_test_images_gets_a_model(tmp_path: Path) -> None:
+def test_folder_without_test_images(tmp_path: Path) -> None:
     (tmp_path / "parts" / "normal").mkdir(parents=True)
     for i in range(60):
         (tmp_path / "parts" / "normal" / f"{i}.png").write_bytes(encode(gradient(20 + i % 7, 20)))
@@ -117,8 +116,10 @@ def test_an_image_folder_without_test_images_gets_a_model(tmp_path: Path) -> Non
     }
 
 
-@pytest.mark.parametrize(("recipe", "rule"), [(CONV, "local"), (LINEAR, "local-relative"), (DEFAULT, "relative")])
-def test_coloured_images_of_any_size_with_every_recipe(tmp_path: Path, recipe: Recipe, rule: str) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "rule"), [(CONV, "local"), (LINEAR, "local-relative"), (DEFAULT, "smoothed-relative")]
+)
+def test_folder_of_colour_images_with_every_network(tmp_path: Path, recipe: Recipe, rule: str) -> None:
     for name, count, hue in (("normal/a", 30, 0), ("normal/b", 20, 0), ("normal", 30, 0), ("test/anomaly/dyed", 9, 90)):
         folder = tmp_path / "parts" / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,12 +143,12 @@ def test_coloured_images_of_any_size_with_every_recipe(tmp_path: Path, recipe: R
     assert "95% confidence" in manifest.promise
     assert manifest.data.groups == 32
     assert manifest.data.near_duplicates is not None
-    assert manifest.data.near_duplicates["fit and calibration"] > 0  # they all look alike, and that is told
+    assert manifest.data.near_duplicates["fit and calibration"] > 0  # all of them look alike
     bundle = ModelStore(tmp_path / "store").load("parts", manifest.version)
     assert bundle.score_batch(torch.rand(2, 3, 33, 20)).reconstruction.shape == (2, 3, 33, 20)
 
 
-def test_the_report_is_one_page_that_needs_nothing_else(trained: Published) -> None:
+def test_report_page_is_self_contained(trained: Published) -> None:
     page = (trained.directory / "report" / "index.html").read_text()
     assert page.count("data:image/png;base64,") == 8
     assert "http" not in page
@@ -171,12 +172,12 @@ def test_evaluation_figures() -> None:
 
 
 class TestCommandLine:
-    def test_from_nothing_to_a_published_model(self, tmp_path: Path) -> None:
+    def test_training_publishes_a_model(self, tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "training", "--data", "digits", "--normal", "5", "--name", "digits-5",
              "--epochs", "2",
              "--store", str(tmp_path / "store"), "--threads", "1"],
-            cwd=ROOT, env=NOT_COUNTED, capture_output=True, text=True, check=False,
+            cwd=ROOT, env=WITHOUT_COVERAGE, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
@@ -195,7 +196,7 @@ class TestCommandLine:
         assert store.manifest("digits-5").false_alarm_rate == 0.01
         store.load("digits-5", store.current("digits-5"))
 
-    def test_help_shows_every_option_with_its_default(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_help_shows_options_with_defaults(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
             main(["--help"])
         assert caught.value.code == 0
@@ -218,14 +219,12 @@ class TestCommandLine:
         [
             (["--data", "digits", "--false-alarm-rate", "0.001"], "needs at least 999 calibration images"),
             (["--data", "digits", "--guarantee", "strict"], "needs at least 299 calibration images"),
-            (["--data", "no/such/folder"], "there is no folder no/such/folder"),
+            (["--data", "no/such/folder"], "'no/such/folder' is neither a folder nor a built-in set"),
             (["--data", "digits", "--normal", "12"], "labels from 0 to 9"),
-            (["--data", "digits", "--store", "/dev/null/store", "--epochs", "1"], "the store is as it was"),
+            (["--data", "digits", "--store", "/dev/null/store", "--epochs", "1"], "the store is unchanged"),
         ],
     )
-    def test_what_cannot_be_done_is_one_line(
-        self, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_errors_are_one_line(self, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(arguments) == 1
         errors = capsys.readouterr().err.splitlines()
         assert len(errors) == 1
@@ -241,7 +240,7 @@ class TestCommandLine:
             ["--learning-rate", "inf"],
         ],
     )  # fmt: skip
-    def test_bad_options_are_usage_errors(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def test_invalid_options_are_usage_errors(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2

@@ -1,4 +1,4 @@
-"""A new threshold for a really trained model, from a folder and from operators' labels given to a real service."""
+"""Recalibration of a trained model, with a folder of images and with labels given to a running service."""
 
 import json
 import re
@@ -19,12 +19,12 @@ from training.pipeline import Published
 
 @pytest.fixture
 def store(trained: Published, tmp_path: Path) -> ModelStore:
-    """A copy of the trained model's store, without its neighbours."""
+    """A store with a copy of the trained model."""
     shutil.copytree(trained.directory.parent, tmp_path / "store" / "digits-5")
     return ModelStore(tmp_path / "store")
 
 
-def folder_of(path: Path, files: list[bytes]) -> Path:
+def write_files(path: Path, files: list[bytes]) -> Path:
     path.mkdir(parents=True)
     for index, content in enumerate(files):
         (path / f"{index:03}.png").write_bytes(content)
@@ -47,14 +47,14 @@ def new_threshold(scores: list[float], rate: float) -> float:
     return Calibration(scores).threshold_for(rate)
 
 
-def test_a_folder_of_new_images(
+def test_recalibration_with_a_folder(
     trained: Published, store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     before = trained.manifest
-    threes = digit_files[3][:60]  # as different from fives as a new product might be
+    threes = digit_files[3][:60]  # as different from fives as a new product may be
     scores = scores_of(store, threes)
-    folder = folder_of(tmp_path / "new-normals", threes)
+    folder = write_files(tmp_path / "new-normals", threes)
     (folder / "broken.png").write_bytes(b"nothing")
     status, out, err = run(capsys, store, "--images", folder)
     assert (status, err) == (0, "")
@@ -66,7 +66,7 @@ def test_a_folder_of_new_images(
     assert after.calibration.scores == pytest.approx(sorted(scores), rel=1e-5)
     assert after.threshold == new_threshold(list(after.calibration.scores), 0.05)
     assert "60 calibration images" in after.promise
-    assert store.load("digits-5", after.version).manifest == after  # golden image, checksums, all of it
+    assert store.load("digits-5", after.version).manifest == after  # passes verification
 
     lineage = after.recalibration
     assert lineage is not None
@@ -79,18 +79,18 @@ def test_a_folder_of_new_images(
 
     text = " ".join(out.split())
     assert re.search(rf"threshold {before.threshold:.6g} {after.threshold:.6g} ", text)
-    assert re.search(r"calibrated on \d+ 60 ", text)
-    assert f"the old threshold calls {lineage.flagged:.2%} anomalies, more than the 5.00% that it promised" in text
+    assert re.search(r"calibration images \d+ 60 ", text)
+    assert f"{lineage.flagged:.2%} of the new images are anomalies, more than the guaranteed 5.00%" in text
     assert "skipped" in text
     assert f"undo python -m training activate digits-5 {before.version}" in text
 
 
-def test_figures_of_the_old_threshold_are_not_carried_over(
+def test_rates_at_the_old_threshold_are_not_kept(
     trained: Published, store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     before = trained.manifest
-    folder = folder_of(tmp_path / "new", digit_files[3][:30])
+    folder = write_files(tmp_path / "new", digit_files[3][:30])
     assert run(capsys, store, "--images", folder)[0] == 0
     after = store.manifest("digits-5")
     assert before.evaluation is not None
@@ -99,8 +99,8 @@ def test_figures_of_the_old_threshold_are_not_carried_over(
     assert (after.evaluation.detection_rate, after.evaluation.false_alarm_rate, after.evaluation.kinds) == (
         None, None, {}
     )  # fmt: skip
-    images = {Path(name).stem for name in after.files if name.endswith(".png")}
-    assert images == {"samples", "loss", "gallery", "precision_recall", "recalibration"}
+    charts = {Path(name).stem for name in after.files if name.endswith(".png")}
+    assert charts == {"samples", "loss", "gallery", "precision_recall", "recalibration"}
     page = store.file(after, "report/index.html").decode()
     assert f"{after.threshold:.5g}" in page
     assert f"Recalibrated: the weights are those of version {before.version}" in page
@@ -108,10 +108,10 @@ def test_figures_of_the_old_threshold_are_not_carried_over(
     assert "recalibrated" in capsys.readouterr().out
 
 
-def test_another_promise(
+def test_recalibration_with_another_rate_and_guarantee(
     store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = folder_of(tmp_path / "new", digit_files[5][:80])
+    folder = write_files(tmp_path / "new", digit_files[5][:80])
     options = ("--false-alarm-rate", 0.1, "--guarantee", "strict", "--groups", "^0")
     assert run(capsys, store, "--images", folder, *options)[0] == 0
     after = store.manifest("digits-5")
@@ -121,11 +121,11 @@ def test_another_promise(
     assert after.recalibration.data.groups == 1
 
 
-def test_of_a_folder_for_training_only_the_normal_images_are_taken(
+def test_only_normal_images_of_a_training_folder_are_used(
     store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder_of(tmp_path / "parts" / "normal", digit_files[5][:25])
-    folder_of(tmp_path / "parts" / "test" / "anomaly" / "3", digit_files[3][:9])
+    write_files(tmp_path / "parts" / "normal", digit_files[5][:25])
+    write_files(tmp_path / "parts" / "test" / "anomaly" / "3", digit_files[3][:9])
     assert run(capsys, store, "--images", tmp_path / "parts")[0] == 0
     assert store.manifest("digits-5").calibration.size == 25
 
@@ -136,14 +136,14 @@ def test_of_a_folder_for_training_only_the_normal_images_are_taken(
         (18, (), "too few normal images: a marginal false alarm rate of 0.05 needs at least 19 calibration images, "
                  "there are 18"),
         (18, ("--guarantee", "strict"), "needs at least 59 calibration images"),
-        (0, (), "holds no images"),
+        (0, (), "contains no images"),
     ],
 )  # fmt: skip
-def test_too_few_images_publish_nothing(
+def test_too_few_images_is_an_error(
     count: int, words: tuple[str, ...], message: str, store: ModelStore, tmp_path: Path,
     digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    folder = folder_of(tmp_path / "few", digit_files[5][:count])
+    folder = write_files(tmp_path / "few", digit_files[5][:count])
     status, _, err = run(capsys, store, "--images", folder, *words)
     assert status == 1
     assert message in err
@@ -151,12 +151,12 @@ def test_too_few_images_publish_nothing(
     assert len(store.versions("digits-5")) == 1
 
 
-def test_sources_that_are_none(store: ModelStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = folder_of(tmp_path / "broken", [b"nothing"])
+def test_unusable_sources(store: ModelStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = write_files(tmp_path / "broken", [b"nothing"])
     (tmp_path / "labels").write_text("nothing\n")
     for words, message in (
         ((), "either --images FOLDER or --feedback FILE"),
-        (("--images", tmp_path / "none"), "there is no folder"),
+        (("--images", tmp_path / "none"), "folder not found: "),
         (("--images", broken), "none of the 1 images"),
         (("--feedback", tmp_path / "none"), "cannot be read: No such file"),
         (("--feedback", tmp_path / "labels"), "has no label 'normal' for digits-5"),
@@ -167,10 +167,10 @@ def test_sources_that_are_none(store: ModelStore, tmp_path: Path, capsys: pytest
     assert len(store.versions("digits-5")) == 1
 
 
-def test_who_signs_vouches_only_for_weights_that_are_vouched_for(
+def test_signing_requires_a_signed_version(
     store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    key, folder = tmp_path / "key", folder_of(tmp_path / "new", digit_files[5][:25])
+    key, folder = tmp_path / "key", write_files(tmp_path / "new", digit_files[5][:25])
     assert main(["keygen", str(key)]) == 0
     status, _, err = run(capsys, store, "--images", folder, "--sign-key", key)
     assert status == 1
@@ -181,10 +181,10 @@ def test_who_signs_vouches_only_for_weights_that_are_vouched_for(
     assert len(store.versions("digits-5")) == 2
 
 
-def test_labels_given_to_a_running_service(
+def test_recalibration_with_labels_from_a_running_service(
     store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Operators call thirty fives normal and five threes anomalies, and change their mind on one; twice over."""
+    """Labels for 30 fives and 5 threes, one of which is changed afterwards; then recalibrates a second time."""
     file = tmp_path / "feedback" / "labels.jsonl"
     first = store.manifest("digits-5")
     images = [(content, "normal") for content in digit_files[5][:30]]
@@ -194,8 +194,8 @@ def test_labels_given_to_a_running_service(
             "/score", params={"include": ""}, files=[("file", content) for content, _ in images]
         ).json()
         for result, (_, verdict) in zip(answer["results"], images, strict=True):
-            said = server.client.post("/feedback", json={"id": result["id"], "verdict": verdict})
-            assert said.status_code == 201
+            response = server.client.post("/feedback", json={"id": result["id"], "verdict": verdict})
+            assert response.status_code == 201
     status, out, err = run(capsys, store, "--feedback", file)
     assert (status, err) == (0, "")
     after = store.manifest("digits-5")
@@ -206,16 +206,16 @@ def test_labels_given_to_a_running_service(
     assert "flagged of 6 new labelled anomalies" in " ".join(out.split())
     assert "random sample" in out
 
-    again = add_label(file, after, score=after.calibration.scores[-1] + 1)
+    added = add_label(file, after, score=after.calibration.scores[-1] + 1)
     assert run(capsys, store, "--feedback", file)[0] == 0  # the labels of the first version have the same scores
     last = store.manifest("digits-5")
-    assert list(last.calibration.scores) == [*after.calibration.scores, again]
+    assert list(last.calibration.scores) == [*after.calibration.scores, added]
 
 
 def add_label(file: Path, manifest: Manifest, *, score: float) -> float:
     line = json.loads(file.read_text().splitlines()[0])
     line |= {"version": manifest.version, "picture": "f" * 32, "score": score, "verdict": "normal"}
-    strangers = [{**line, "model": "another"}, {**line, "version": "unknown", "picture": "e" * 32}]
+    of_other_models = [{**line, "model": "another"}, {**line, "version": "unknown", "picture": "e" * 32}]
     with file.open("a") as lines:
-        lines.writelines(json.dumps(each) + "\n" for each in (line, *strangers))
+        lines.writelines(json.dumps(each) + "\n" for each in (line, *of_other_models))
     return score

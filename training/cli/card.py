@@ -1,4 +1,4 @@
-"""A version's figures as rows for people: what it promises, how it does, how it came to be."""
+"""The figures of a version as table rows: guarantee, evaluation, data and training."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -10,23 +10,23 @@ from app.inference.bundles.manifest import Evaluation, Manifest
 from training.evaluation import Row, evaluation_rows
 
 _NORMAL: Final = "normal"
-_WEAKEST: Final = 3
+_MAX_KINDS: Final = 3
 _MEGABYTE: Final = 1e6
 
 
 def outcome_rows(manifest: Manifest) -> list[Row]:
-    """What a run ends with: the threshold, its promise, and how the model does at it."""
+    """The result of a training run: threshold, guarantee and evaluation."""
     evaluation = manifest.evaluation
     return [
         ("threshold", f"{manifest.threshold:.6g}  ({manifest.scoring.rule}, n = {manifest.calibration.size:,})"),
-        ("guaranteed false alarms", f"≤ {manifest.false_alarm_rate:.4g}  ({manifest.guarantee})"),
-        *(evaluation_rows(evaluation) if evaluation else [("evaluated", "no: there are no test images")]),
+        ("guaranteed false-alarm rate", f"≤ {manifest.false_alarm_rate:.4g}  ({manifest.guarantee})"),
+        *(evaluation_rows(evaluation) if evaluation else [("evaluation", "none: there are no test images")]),
         *(_weakest_kinds(evaluation) if evaluation else []),
     ]
 
 
 def all_rows(manifest: Manifest) -> list[Row]:
-    """The whole card, without the bulk."""
+    """Everything that the manifest contains, except for long lists and checksums."""
     spec, data, training = manifest.input, manifest.data, manifest.training
     split = training.split
     return [
@@ -36,12 +36,11 @@ def all_rows(manifest: Manifest) -> list[Row]:
         ("promise", manifest.promise),
         ("score", manifest.scoring.formula),
         ("input", f"{'grey' if spec.mode == 'L' else 'colour'}, {spec.height} × {spec.width}"),
-        ("data", f"{data.source}, normal: {data.normal}; {data.unreadable:,} files unreadable"),
+        ("data", f"{data.source}, normal: {data.normal}; {data.unreadable:,} unreadable files"),
         (
             "normal images",
-            f"{split.fit:,} to fit, {len(split.validation):,} to watch, {len(split.calibration):,} to calibrate"
-            f"{' at first' if manifest.recalibration else ''}; "
-            f"{data.groups:,} things shown",
+            f"{split.fit:,} for training, {len(split.validation):,} for validation, {len(split.calibration):,} for "
+            f"{'the original calibration' if manifest.recalibration else 'calibration'}; {data.groups:,} groups",
         ),
         *(
             [("near-duplicates", "; ".join(f"{where}: {count:,}" for where, count in data.near_duplicates.items()))]
@@ -53,20 +52,20 @@ def all_rows(manifest: Manifest) -> list[Row]:
             "weights",
             f"{training.parameters:,}, fitted in {training.seconds:.1f} s on {training.device}, seed {training.seed}",
         ),
-        ("recipe", ", ".join(f"{knob} {_plain(value)}" for knob, value in training.recipe.items())),
+        ("recipe", ", ".join(f"{name} {_plain(value)}" for name, value in training.recipe.items())),
         ("libraries", ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())),
         ("size", f"{size_of(manifest)} in {len(manifest.files):,} files"),
     ]
 
 
 def size_of(manifest: Manifest) -> str:
-    """What the files of a version take, for people."""
+    """The size of a version's files as text."""
     total = sum(record.bytes for record in manifest.files.values())
     return f"{total / _MEGABYTE:.1f} MB" if total >= _MEGABYTE / 10 else f"{total / 1e3:.1f} kB"
 
 
 def table_of(rows: Iterable[Row]) -> Table:
-    """Labels to the left, values to the right of them."""
+    """A table of labels and values, without borders."""
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
@@ -84,7 +83,7 @@ def _recalibration_rows(manifest: Manifest) -> list[Row]:
             f"the weights are those of {old.version}, whose threshold was {old.threshold:.6g} "
             f"({old.guarantee}, ≤ {old.false_alarm_rate:.4g}, n = {old.size:,})",
         ),
-        ("new normal images", f"{old.data.source}; the old threshold calls {old.flagged:.2%} of them anomalies"),
+        ("new normal images", f"{old.data.source}; at the old threshold, {old.flagged:.2%} of them are anomalies"),
     ]
 
 
@@ -100,8 +99,8 @@ def _losses(manifest: Manifest) -> str:
 
 
 def _weakest_kinds(evaluation: Evaluation) -> list[Row]:
-    """Which anomalies escape most: where an average hides what matters."""
+    """The kinds of anomalies with the lowest detection rates, which the average hides."""
     kinds = sorted((figures.flagged, kind) for kind, figures in evaluation.kinds.items() if kind != _NORMAL)
     if len(kinds) <= 1:
         return []
-    return [("detected least", ", ".join(f"{kind}: {flagged:.1%}" for flagged, kind in kinds[:_WEAKEST]))]
+    return [("detected least", ", ".join(f"{kind}: {flagged:.1%}" for flagged, kind in kinds[:_MAX_KINDS]))]

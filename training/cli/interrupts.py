@@ -1,4 +1,4 @@
-"""Ctrl-C while libraries are read: numpy and its kin, interrupted half-way, fail in long and odd ways."""
+"""Ctrl-C during imports, when libraries such as numpy would fail with long tracebacks."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 @contextmanager
 def exit_on_interrupt() -> Iterator[None]:
-    """For the time of imports, Ctrl-C ends the process here and now, with its one line."""
+    """Within the block, Ctrl-C ends the process immediately, with one line on standard error and status 130."""
     before = signal.signal(signal.SIGINT, _stop)
     try:
         yield

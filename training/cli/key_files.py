@@ -1,4 +1,4 @@
-"""Key files: a private key that only its owner can read, beside it the public one that services are told."""
+"""Key files: a private key with mode 0600, and next to it the public key for the service."""
 
 import argparse
 import os
@@ -10,29 +10,29 @@ from training.errors import TrainingError
 
 
 def generate(path: Path) -> SigningKey:
-    """Makes a key pair: ``path``, mode 0600, and ``path`` with ``.pub`` added.
+    """Creates a key pair: the private key in ``path``, the public key in ``path`` with ``.pub`` appended.
 
     Raises:
-        TrainingError: one of the files is there already; nothing is ever overwritten.
+        TrainingError: one of the files exists already; it is not overwritten.
     """
     key, public = SigningKey.generate(), public_path(path)
-    for wanted in (path, public):
-        if wanted.exists():
-            raise TrainingError(f"{wanted} is there already; a key is never overwritten")
+    for file in (path, public):
+        if file.exists():
+            raise TrainingError(f"{file} already exists; keys are never overwritten")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(key.to_pem())
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as output:
+        output.write(key.to_pem())
     public.write_bytes(key.public_pem())
     return key
 
 
 def public_path(path: Path) -> Path:
-    """Where the public half of a key file lies."""
+    """The path of the public key that belongs to a private key."""
     return path.with_name(f"{path.name}.pub")
 
 
 def signing_key(text: str) -> SigningKey:
-    """An argparse type: a private key, by its file."""
+    """An argparse type: the file of a private key."""
     try:
         return SigningKey.from_pem(Path(text).read_bytes())
     except OSError as error:
@@ -42,11 +42,11 @@ def signing_key(text: str) -> SigningKey:
 
 
 def trusted_keys(text: str) -> TrustedKeys:
-    """An argparse type: public keys, as a file or a comma list."""
+    """An argparse type: public keys, as a file or a comma-separated list."""
     try:
         path = Path(text)
         return TrustedKeys(parse_public_keys(path.read_text("utf-8") if path.is_file() else text))
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be read") from error
     except UnusableKey as error:
-        raise argparse.ArgumentTypeError(f"it cannot be used: {error}") from error
+        raise argparse.ArgumentTypeError(f"the keys cannot be used: {error}") from error

@@ -1,4 +1,4 @@
-"""The options of a training run, each with its default, and the run that they describe."""
+"""The options of a training run, and the ``Run`` made from them."""
 
 import argparse
 import dataclasses
@@ -24,27 +24,26 @@ _USAGE: Final = """%(prog)s [--data SOURCE] [--name NAME] [options]
        %(prog)s COMMAND …"""
 
 _DESCRIPTION: Final = """\
-Learns from normal images what is normal, calibrates a threshold with a
-guaranteed false-alarm rate, and publishes the model. A running service loads it
-automatically.
+Trains a model on normal images, sets a threshold with a guaranteed false-alarm
+rate, and publishes the model. A running service loads it automatically.
 
 examples:
-  python -m training --data digits             seconds, without download
+  python -m training --data digits             seconds, no download
   python -m training --data mnist --normal 5   the shipped model: fives
-  python -m training --data parts              your own images
+  python -m training --data parts              a folder of images
   python -m training --data parts --recipe linear --score local-relative
                                                textured surfaces
   python -m training --recipe tutorial         the classic, 784-512-256-128
 
-a folder of images, of any size and format, grey or colour:
-  parts/normal/              to learn from; a sub-folder is a group, never split
-  parts/test/normal/         optional, to evaluate on
-  parts/test/anomaly/KIND/   optional, by kind of anomaly"""
+a folder of images of any size and format, grey or colour:
+  parts/normal/              for training; a sub-folder is a group
+  parts/test/normal/         optional, for evaluation
+  parts/test/anomaly/KIND/   optional, for evaluation, by kind of anomaly"""
 
 
 def run_of(options: argparse.Namespace) -> "Run":
-    """The run that parsed options describe."""
-    from training.pipeline import Run  # noqa: PLC0415  takes seconds, which help and usage errors need not wait
+    """The run that the parsed options describe."""
+    from training.pipeline import Run  # noqa: PLC0415  takes seconds; imported here so that help and usage errors are fast
 
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
     recipe = dataclasses.replace(
@@ -76,93 +75,114 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
     """The parser of a training run; commands can be added to it.
 
     Args:
-        run: called with the options where no command is given.
+        run: called with the options if no command is given.
     """
     parser = Parser(prog=PROGRAM, usage=_USAGE, description=_DESCRIPTION)
     parser.set_defaults(run=run)
-    what = parser.add_argument_group("what to learn")
-    what.add_argument("--data", metavar="SOURCE", default="mnist", help=f"{', '.join(BUILT_IN)}, or a folder")
-    what.add_argument(
-        "--normal", metavar="LABELS", type=_labels, default="5", help="label, or comma list, that is normal"
+    data = parser.add_argument_group("training data")
+    data.add_argument("--data", metavar="SOURCE", default="mnist", help=f"{', '.join(BUILT_IN)}, or a folder")
+    data.add_argument(
+        "--normal",
+        metavar="LABELS",
+        type=_labels,
+        default="5",
+        help="the labels that are normal, separated by commas",
     )
-    what.add_argument(
+    data.add_argument(
         "--data-dir",
         metavar="FOLDER",
         type=Path,
         default=Path("data"),
-        help="where downloaded sets and decoded images are kept",
+        help="folder for downloaded sets and decoded images",
     )
-    what.add_argument(
-        "--size", type=_size, help="what folders' images are brought to, SIDE or HEIGHTxWIDTH (default: the recipe's)"
+    data.add_argument(
+        "--size",
+        type=_size,
+        help="for folders: size of the model's input, SIDE or HEIGHTxWIDTH (default: the recipe's)",
     )
-    what.add_argument(
-        "--mode", type=one_of("mode", ["auto", "L", "RGB"]), default="auto", help="L (grey) or RGB, for folders"
+    data.add_argument(
+        "--mode",
+        type=one_of("mode", ["auto", "L", "RGB"]),
+        default="auto",
+        help="for folders: colour mode of the model's input, L (grey), RGB or auto",
     )
-    what.add_argument(
+    data.add_argument(
         "--groups",
         metavar="RULE",
         type=groups_rule,
         default="folder",
-        help="images of one thing, which no split tears apart, share a folder of normal/, a match of a regular "
-        "expression in their path, or nothing (none)",
+        help="which images show the same object, so that no split separates them: those of one sub-folder (folder), "
+        "those with the same match of a regular expression in their path, or none",
     )
-    where = parser.add_argument_group("where it goes")
-    where.add_argument("--name", type=_name, help="the model's name (default: SOURCE-LABELS, as mnist-5)")
-    where.add_argument("--store", metavar="FOLDER", type=Path, default=DEFAULT_STORE, help="folder of the model store")
-    where.add_argument(
+    output = parser.add_argument_group("output")
+    output.add_argument("--name", type=_name, help="name of the model (default: SOURCE-LABELS, for example mnist-5)")
+    output.add_argument("--store", metavar="FOLDER", type=Path, default=DEFAULT_STORE, help="folder of the model store")
+    output.add_argument(
         "--sign-key",
         metavar="FILE",
         type=signing_key,
-        help="private key to sign the version with (default: it is not signed)",
+        help="private key to sign the version with (default: no signature)",
     )
-    promise = parser.add_argument_group("what to promise")
-    promise.add_argument(
+    decision = parser.add_argument_group("score and threshold")
+    decision.add_argument(
         "--false-alarm-rate",
         metavar="RATE",
         type=rate,
         default=0.01,
-        help="share of normal images that may alarm; 0.01 takes at least 132 normal images, 0.05 takes 26",
+        help="guaranteed share of false alarms; 0.01 needs at least 132 normal images, 0.05 needs 26",
     )
-    promise.add_argument(
+    decision.add_argument(
         "--guarantee",
         type=one_of("guarantee", ["marginal", "strict"]),
         default="marginal",
-        help="marginal: the rate holds on average over calibration draws; strict: with 95 %% confidence over them",
+        help="marginal: the rate holds on average over draws of the calibration images; strict: with 95 %% confidence",
     )
-    promise.add_argument(
+    decision.add_argument(
         "--score",
         metavar="RULE",
         type=one_of("scoring rule", SCORING_RULES),
         default=DEFAULT_SCORING_RULE,
-        help=f"the error that decides: {', '.join(SCORING_RULES)}; docs/scoring.md says when to use which",
+        help=f"scoring rule: {', '.join(SCORING_RULES)}; docs/scoring.md says when to use which",
     )
-    how = parser.add_argument_group("how to learn")
-    how.add_argument(
+    fitting = parser.add_argument_group("training")
+    fitting.add_argument(
         "--recipe",
         type=one_of("recipe", RECIPES),
         default=DEFAULT.name,
-        help="settings that belong together; default: for small images; conv: for larger and coloured ones; "
-        "linear: for textured surfaces, solved at once; tutorial: the classic",
+        help="hyperparameters: default (small images), conv (larger images and colour images), linear (textured "
+        "surfaces; solved in closed form), tutorial (the classic)",
     )
-    how.add_argument("--epochs", metavar="N", type=_positive(int), help=_of_recipe("passes over the data", "epochs"))
-    how.add_argument("--batch-size", metavar="N", type=_positive(int), help=_of_recipe("images per step", "batch_size"))
-    how.add_argument(
+    fitting.add_argument(
+        "--epochs", metavar="N", type=_positive(int), help=_of_recipe("passes over the images", "epochs")
+    )
+    fitting.add_argument(
+        "--batch-size", metavar="N", type=_positive(int), help=_of_recipe("images per step", "batch_size")
+    )
+    fitting.add_argument(
         "--learning-rate",
         metavar="RATE",
         type=_positive(float),
-        help=_of_recipe("largest step size", "learning_rate"),
+        help=_of_recipe("maximum learning rate", "learning_rate"),
     )
-    how.add_argument("--seed", type=_seed, default=1337, help="of split, weights, shuffling and corruption")
-    how.add_argument("--device", type=_device, default="auto", help="cpu, cuda, mps, or the best there is")
-    how.add_argument(
-        "--threads", metavar="N", type=_positive(int), default=1, help="CPU threads; more seldom help small networks"
+    fitting.add_argument(
+        "--seed", type=_seed, default=1337, help="of the split, the weights, the shuffling and the noise"
     )
-    add_help(how)
+    fitting.add_argument(
+        "--device", type=_device, default="auto", help="cpu, cuda, mps, or auto: the fastest available"
+    )
+    fitting.add_argument(
+        "--threads",
+        metavar="N",
+        type=_positive(int),
+        default=1,
+        help="CPU threads; more than one rarely help small networks",
+    )
+    add_help(fitting)
     return parser
 
 
-def _of_recipe(text: str, knob: str) -> str:
-    values = ", ".join(f"{name} {getattr(recipe, knob):g}" for name, recipe in RECIPES.items())
+def _of_recipe(text: str, hyperparameter: str) -> str:
+    values = ", ".join(f"{name} {getattr(recipe, hyperparameter):g}" for name, recipe in RECIPES.items())
     return f"{text} (default: the recipe's: {values})"
 
 
@@ -174,14 +194,14 @@ def _default_name(data: str, normal: tuple[int, ...]) -> str:
 
 def _labels(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no label or comma list of labels")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a label or a comma-separated list of labels")
     return tuple(int(label) for label in text.split(","))
 
 
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither SIDE nor HEIGHTxWIDTH")
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form SIDE or HEIGHTxWIDTH")
     height, width = int(match[1]), int(match[2] or match[1])
     if not (SIDES[0] <= height <= SIDES[1] and SIDES[0] <= width <= SIDES[1]):
         raise argparse.ArgumentTypeError(f"{text!r}: sides must have from {SIDES[0]} to {SIDES[1]} pixels")
@@ -189,7 +209,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def groups_rule(text: str) -> str:
-    """An argparse type: what images of one thing have in common."""
+    """An argparse type: how images form groups, see ``training.data.folders.group_of``."""
     try:
         re.compile(text)
     except re.error as error:
@@ -201,24 +221,26 @@ def groups_rule(text: str) -> str:
 
 def _name(text: str) -> str:
     if not re.fullmatch(NAME_PATTERN, text):
-        raise argparse.ArgumentTypeError(f"{text!r}: letters, digits, '.', '_' and '-', at most 64, no leading mark")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not valid: up to 64 letters, digits, '.', '_' and '-', the first a letter or digit"
+        )
     return text
 
 
 def rate(text: str) -> float:
-    """An argparse type: a false-alarm rate."""
+    """An argparse type: a false-alarm rate in (0, 1)."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} does not lie between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
     return value
 
 
 def _seed(text: str) -> int:
     if not re.fullmatch(r"\d{1,18}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at most 18 digits")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at most 18 digits")
     return int(text)
 
 
@@ -226,7 +248,7 @@ def _device(text: str) -> str:
     try:
         return text if text == "auto" else str(torch.Generator(text).device)
     except (RuntimeError, AssertionError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not usable here: {str(error).splitlines()[0]}") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not available: {str(error).splitlines()[0]}") from error
 
 
 class _positive:  # noqa: N801  reads as a type in add_argument
@@ -241,5 +263,5 @@ class _positive:  # noqa: N801  reads as a type in add_argument
         except ValueError:
             value = 0
         if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
         return value

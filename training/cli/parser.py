@@ -1,4 +1,4 @@
-"""What all commands share: one-line errors with suggestions, help that opens with examples, arguments of the store."""
+"""Shared by all commands: one-line errors with suggestions, the format of the help, commands for the model store."""
 
 import argparse
 import shlex
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import UnknownModel, UnknownVersion
@@ -23,29 +24,30 @@ DEFAULT_STORE: Final = Path("model_store")
 _HELP_WIDTH: Final = 100
 _OPTION_WIDTH: Final = 26
 _PIPE_WIDTH: Final = 160
+_MAX_LINES: Final = 10
 _ARGUMENTS: Final = {"NAME": "a model", "VERSION": "one of its versions"}
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports errors in one line with suggestions; its help shows every default."""
+    """Reports errors in one line with suggestions; its help text shows every default."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, formatter_class=_Formatter, add_help=False)
         self._commands: Commands | None = None
 
     def add_commands(self, title: str) -> "Commands":
-        """Sub-parsers for commands, each the first word in place of all options."""
+        """Adds a group of commands. A command must be the first argument, without options of the parser."""
         self._commands = self.add_subparsers(title=title, metavar="COMMAND", dest="command", prog=self.prog)
         return self._commands
 
     def error(self, message: str) -> NoReturn:
-        """Ends the process with status 2."""
+        """Prints an error and ends the process with status 2."""
         self.exit(2, f"error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's; unknown arguments are an error with a suggestion."""
+        """Parses as argparse does, but unknown arguments are errors with a suggestion."""
         if self._commands and not {*args[:1]} & {*self._commands.choices}:
-            self._reject_unknown_options(args)  # argparse would take the value of one for a command
+            self._reject_unknown_options(args)  # argparse would take the value of such an option for a command
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self._reject(unknown[0], self._option_string_actions)
@@ -81,71 +83,67 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 
 def add_help(group: argparse._ActionsContainer) -> None:
     """Adds ``--help`` as the last option."""
-    group.add_argument("-h", "--help", action="help", help="show this and stop")
+    group.add_argument("-h", "--help", action="help", help="show this help and exit")
 
 
-class StoreCommand:
-    """A command about the store: its parser, and how its options are checked.
+def add_store_command(
+    commands: "Commands",
+    word: str,
+    names: Sequence[str],
+    *,
+    summary: str,
+    description: str,
+    run: Callable[[argparse.Namespace], None],
+    add_options: Callable[[argparse._ArgumentGroup], None] = lambda _: None,
+    required_options: Sequence[str] = (),
+) -> None:
+    """Adds a command that works on the model store and checks that store, model and version exist.
 
     Args:
-        commands: where it is registered.
+        commands: where it is added.
         word: the command.
-        names: NAME and VERSION, in brackets where they are optional.
+        names: NAME and VERSION, in brackets if they are optional.
         summary: one line for the list of commands.
         description: the text of its own help.
         run: called with its options.
-        more: options that the usage line names.
-
-    Attributes:
-        options: the group for further options.
+        add_options: adds further options to the group of ``--store``.
+        required_options: options to show in the usage line.
     """
+    usage = " ".join(["%(prog)s", *names, *required_options, "[--store FOLDER]"])
+    parser = commands.add_parser(word, usage=usage, help=summary, description=description)
+    parser.set_defaults(run=lambda options: run(_checked(options)))
+    arguments = parser.add_argument_group("arguments")
+    for name in names:
+        plain = name.strip("[]")
+        nargs = None if name == plain else "?"
+        arguments.add_argument(plain.lower(), metavar=plain, nargs=nargs, help=_ARGUMENTS[plain])
+    group = parser.add_argument_group("options")
+    group.add_argument("--store", metavar="FOLDER", type=Path, default=DEFAULT_STORE, help="folder of the model store")
+    add_options(group)
+    add_help(group)
 
-    def __init__(
-        self,
-        commands: "Commands",
-        word: str,
-        names: Sequence[str],
-        *,
-        summary: str,
-        description: str,
-        run: Callable[[argparse.Namespace], None],
-        more: Sequence[str] = (),
-    ) -> None:
-        usage = " ".join(["%(prog)s", *names, *more, "[--store FOLDER]"])
-        parser = commands.add_parser(word, usage=usage, help=summary, description=description)
-        parser.set_defaults(run=lambda options: run(_checked(options)))
-        what = parser.add_argument_group("what")
-        for name in names:
-            plain = name.strip("[]")
-            nargs = None if name == plain else "?"
-            what.add_argument(plain.lower(), metavar=plain, nargs=nargs, help=_ARGUMENTS[plain])
-        self.options = parser.add_argument_group("options")
-        self.options.add_argument(
-            "--store", metavar="FOLDER", type=Path, default=DEFAULT_STORE, help="folder of the model store"
-        )
-        add_help(self.options)
 
-    def add_trusted_keys(self) -> None:
-        """Adds ``--trusted-keys``."""
-        self.options.add_argument(
-            "--trusted-keys",
-            metavar="KEYS",
-            type=trusted_keys,
-            help="public keys, as a file or a comma list: refuse versions that none of them has signed",
-        )
+def add_trusted_keys(group: argparse._ActionsContainer) -> None:
+    """Adds ``--trusted-keys``."""
+    group.add_argument(
+        "--trusted-keys",
+        metavar="KEYS",
+        type=trusted_keys,
+        help="public keys, as a file or a comma-separated list: refuse versions that none of them has signed",
+    )
 
 
 def store_of(options: argparse.Namespace) -> ModelStore:
-    """The store of a command; with trusted keys it refuses versions that none of them has signed."""
+    """The store of a command. With trusted keys, it refuses versions that none of them has signed."""
     return ModelStore(options.store, getattr(options, "trusted_keys", None))
 
 
 def _checked(options: argparse.Namespace) -> argparse.Namespace:
-    """Options whose store, model and version exist.
+    """The options, after a check that their store, model and version exist.
 
     Raises:
         TrainingError: the store does not exist.
-        UnknownModel, UnknownVersion: it has no such model or version.
+        UnknownModel, UnknownVersion: the store has no such model or version.
     """
     if not options.store.is_dir():
         raise TrainingError(f"store not found: {options.store}")
@@ -160,7 +158,7 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
-    """An argparse type: one of some names."""
+    """An argparse type: one of several names."""
     names = list(known)
 
     def check(text: str) -> str:
@@ -173,10 +171,18 @@ def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
 
 
 def console() -> Console:
-    """Standard output: as wide as the terminal; in files and pipes wide enough to keep rows whole."""
+    """Standard output: as wide as the terminal, or in files and pipes wide enough for whole rows."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def command_line(*words: str, store: Path) -> str:
-    """A command to copy, with the store unless it is the default one."""
+    """A command line to copy, with ``--store`` unless it is the default store."""
     return f"{PROGRAM} {shlex.join([*words, *([] if store == DEFAULT_STORE else ['--store', str(store)])])}"
+
+
+def print_first(out: Console, label: str, lines: Sequence[str]) -> None:
+    """Prints the first ten lines, each after a coloured label, and the number of the others."""
+    for line in lines[:_MAX_LINES]:
+        out.print(f"[yellow]{label}[/] {escape(line.encode(errors='replace').decode())}", soft_wrap=True)
+    if len(lines) > _MAX_LINES:
+        out.print(f"[yellow]{label}[/] {len(lines) - _MAX_LINES:,} more", soft_wrap=True)

@@ -1,9 +1,8 @@
-"""A run as people see it: what there is to learn from, every epoch, what came of it.
+"""The output of a training run: the data, a line per epoch, and the result.
 
-On a terminal a bar with the rate and the time left moves below the epochs; elsewhere each epoch is one line.
+On a terminal, a progress bar below the epochs shows the rate and the remaining time.
 """
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -13,23 +12,22 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from training.cli.card import outcome_rows, table_of
-from training.cli.parser import command_line
+from training.cli.parser import command_line, print_first
 from training.data.datasets import DOWNLOADED, Dataset
 from training.data.folders import NORMAL
 from training.model.fitting import Epoch
 from training.pipeline import FITTING, PUBLISHING, READING, Observer, Prepared, Published, Run
 
-_SHOWN: Final = 10
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 
 
 class Display(Observer):
-    """Shows a run while it goes on; a context manager, so that the terminal is left as it was found.
+    """Prints the progress of a run; a context manager that restores the terminal.
 
     Args:
-        run: what goes on.
-        console: where to show it.
+        run: the settings of the run.
+        console: the output.
     """
 
     def __init__(self, run: Run, console: Console) -> None:
@@ -44,7 +42,7 @@ class Display(Observer):
             TextColumn("{task.description}"),
             BarColumn(),
             _Rate(),
-            _Left(),
+            _TimeLeft(),
             console=console,
             transient=True,
             disable=not self._animated,
@@ -61,64 +59,66 @@ class Display(Observer):
 
     @property
     def publishing(self) -> bool:
-        """Whether the store may have changed already."""
+        """Whether publishing has begun, so that the store may have changed."""
         return self._stage == PUBLISHING
 
     def stage(self, name: str) -> None:
-        """Names what goes on beside the bar."""
+        """Shows the name of the stage next to the bar."""
         self._stage = name
         if name == READING and self._run.source.data in DOWNLOADED:
-            return  # a download shows a bar of its own
+            return  # a download has its own bar
         total = self._run.recipe.epochs * self._fitted_on if name == FITTING else None
         self._progress.reset(self._task, description=name, total=total)
         self._progress.start()
 
     def read(self, data: Dataset) -> None:
-        """Shows what is learned from, and which files could not be read."""
+        """Prints the data set and the files that could not be read."""
         spec, run = data.spec, self._run
         self._print(
             f"[bold]{run.name}[/]  {escape(data.source)}, normal: {data.normal_label}; "
             f"{'grey' if spec.mode == 'L' else 'colour'}, {spec.height} × {spec.width}"
         )
-        self._some("skipped", [f"{path}: {reason}" for path, reason in data.unreadable])
+        print_first(self._console, "skipped", [f"{path}: {reason}" for path, reason in data.unreadable])
 
     def prepared(self, prepared: Prepared) -> None:
-        """Shows the split, and images that look alike across it."""
+        """Prints the split, and images in different parts that look alike."""
         data, parts, run = prepared.data, prepared.parts, self._run
         self._fitted_on = len(parts.fit)
         groups = len(set(data.groups))
-        shown = "" if groups == len(data.groups) else f" of {groups:,} things"
+        grouped = "" if groups == len(data.groups) else f" in {groups:,} groups"
         self._print(
-            f"{len(data.normal):,} normal images{shown}: {len(parts.fit):,} to fit, {len(parts.validation):,} to "
-            f"watch, {len(parts.calibration):,} to calibrate"
+            f"{len(data.normal):,} normal images{grouped}: {len(parts.fit):,} for training, "
+            f"{len(parts.validation):,} for validation, {len(parts.calibration):,} for calibration"
         )
         normal = data.test_kinds.count(NORMAL)
-        self._print(f"{len(data.test):,} images to test: {normal:,} normal, {len(data.test) - normal:,} anomalies")
-        self._print(f"recipe {run.recipe.name}, score {run.rule.name}, seed {run.seed}, on {prepared.device.type}")
+        self._print(f"{len(data.test):,} test images: {normal:,} normal, {len(data.test) - normal:,} anomalies")
+        self._print(
+            f"recipe {run.recipe.name}, scoring rule {run.rule.name}, seed {run.seed}, device {prepared.device.type}"
+        )
         for where, pairs in (prepared.near_duplicates or {}).items():
-            self._some(f"look alike across {where}", [f"{one} ~ {other}" for one, other in pairs])
+            print_first(self._console, f"look alike, {where}", [f"{one} ~ {other}" for one, other in pairs])
         self._print("")
 
     def step(self, images: int) -> None:
-        """Moves the bar."""
+        """Advances the bar."""
         self._progress.advance(self._task, images)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Adds a line."""
+        """Prints the line of an epoch."""
         self._seconds.append(epoch.seconds)
         validation = "" if epoch.validation_loss is None else f"  validation {epoch.validation_loss:.5f}"
         self._print(
             f"epoch {epoch.number:>3}/{self._run.recipe.epochs}  train {epoch.train_loss:.5f}{validation}"
             f"  {epoch.seconds:5.2f} s  {self._fitted_on / max(epoch.seconds, 1e-9):,.0f} images/s"
-            f"{'' if self._animated else self._left(epoch.number)}{'  pruned' if epoch.pruned else ''}"
+            f"{'' if self._animated else self._time_left(epoch.number)}{'  pruned' if epoch.pruned else ''}"
         )
 
-    def closing(self, published: Published, before: str | None) -> None:
-        """Shows what came of the run.
+    def result(self, published: Published, before: str | None) -> None:
+        """Prints the result of the run.
 
         Args:
             published: the new version.
-            before: the version that was current until now.
+            before: the version that was current before; None if the model is new.
         """
         self._progress.stop()
         manifest, directory = published.manifest, published.directory
@@ -132,27 +132,21 @@ class Display(Observer):
         ):
             self._print(f"[cyan]{label:<10}[/]{escape(str(path))}")
         if before:
-            back = command_line("activate", manifest.name, before, store=self._run.store)
-            self._print(f"[cyan]{'undo':<10}[/]{escape(back)}")
+            undo = command_line("activate", manifest.name, before, store=self._run.store)
+            self._print(f"[cyan]{'undo':<10}[/]{escape(undo)}")
 
-    def _left(self, done: int) -> str:
+    def _time_left(self, done: int) -> str:
         remaining = self._run.recipe.epochs - done
         if remaining <= 0:
             return ""
         return f"  {_duration(remaining * sum(self._seconds) / len(self._seconds))} left"
-
-    def _some(self, what: str, lines: Sequence[str]) -> None:
-        for line in lines[:_SHOWN]:
-            self._print(f"[yellow]{what}[/] {escape(line.encode(errors='replace').decode())}")
-        if len(lines) > _SHOWN:
-            self._print(f"[yellow]{what}[/] {len(lines) - _SHOWN:,} more")
 
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:
-    """Rounded to what matters: 8.4 s, 41 s, 3 min 20 s, 2 h 05 min."""
+    """Seconds as text, rounded: 8.4 s, 41 s, 3 min 20 s, 2 h 05 min."""
     if seconds < 10:  # noqa: PLR2004
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -164,15 +158,15 @@ def _duration(seconds: float) -> str:
 
 
 class _Rate(ProgressColumn):
-    """Images per second, once they move."""
+    """Images per second, as soon as it is known."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.0f} images/s" if task.total and task.speed else "")
 
 
-class _Left(ProgressColumn):
-    """The time left, once it can be told."""
+class _TimeLeft(ProgressColumn):
+    """The remaining time, as soon as it can be estimated."""
 
     def render(self, task: Task) -> Text:
-        left = task.time_remaining if task.total else None
-        return Text("" if left is None else f"{_duration(left)} left")
+        seconds = task.time_remaining if task.total else None
+        return Text("" if seconds is None else f"{_duration(seconds)} left")

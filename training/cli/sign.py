@@ -1,51 +1,56 @@
-"""``python -m training keygen | sign``: signatures on versions."""
+"""``python -m training keygen | sign``: signatures of versions."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.cli import key_files
-from training.cli.parser import StoreCommand, add_help, store_of
+from training.cli.parser import add_help, add_store_command, store_of
 
 if TYPE_CHECKING:
     from training.cli.parser import Commands
 
 
 def add_to(commands: "Commands") -> None:
-    """Registers the commands."""
+    """Adds the commands."""
     parser = commands.add_parser(
         "keygen",
         usage="%(prog)s FILE",
-        help="create a key to sign versions with",
-        description="Creates an Ed25519 key to sign versions with. FILE is the private key: keep it\n"
-        "away from the store and from the service. FILE.pub is the public one, for\n"
+        help="create a key pair to sign versions with",
+        description="Creates an Ed25519 key pair to sign versions with. FILE is the private key: keep\n"
+        "it away from the store and from the service. FILE.pub is the public key, for\n"
         "ANOMALY_TRUSTED_KEYS.",
     )
     parser.set_defaults(run=keygen)
-    what = parser.add_argument_group("what")
-    what.add_argument("file", metavar="FILE", type=Path, help="path of the private key; never overwritten")
-    add_help(what)
-    signing = StoreCommand(
+    arguments = parser.add_argument_group("arguments")
+    arguments.add_argument("file", metavar="FILE", type=Path, help="path of the private key; never overwritten")
+    add_help(parser.add_argument_group("options"))
+    add_store_command(
         commands,
         "sign",
         ["NAME", "[VERSION]"],
         summary="sign a version",
-        description="Signs a version, by default the current one: its name, its version, every file.\n"
-        "Files are compared with the manifest first; the model is not run. A service\n"
-        "with ANOMALY_TRUSTED_KEYS loads only signed versions.",
+        description="Signs the manifest of a version, by default of the current one. The manifest\n"
+        "contains name, version and a checksum of every file; the files are compared with\n"
+        "it first, but the model is not run. A service with ANOMALY_TRUSTED_KEYS loads\n"
+        "signed versions only.",
         run=sign,
-        more=["--key FILE"],
+        add_options=_add_key,
+        required_options=["--key FILE"],
     )
-    signing.options.add_argument(
+
+
+def _add_key(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--key", metavar="FILE", type=key_files.signing_key, required=True, help="private key, as keygen creates it"
     )
 
 
 def keygen(options: argparse.Namespace) -> None:
-    """Creates a pair of keys.
+    """Creates a key pair.
 
     Raises:
-        TrainingError: the file exists.
+        TrainingError: one of the files exists already.
     """
     path = options.file
     key = key_files.generate(path)

@@ -1,4 +1,4 @@
-"""``python -m training list | show | activate | verify``: inspect the store, switch versions."""
+"""``python -m training list | show | activate | verify``: inspects the model store and switches versions."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from app.inference.bundles.manifest import Manifest
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import BundleRejected, InferenceError, UnknownModel
 from training.cli.card import all_rows, size_of, table_of
-from training.cli.parser import PROGRAM, StoreCommand, command_line, console, store_of
+from training.cli.parser import PROGRAM, add_store_command, add_trusted_keys, command_line, console, store_of
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ class Version:
     """One version in the store.
 
     Attributes:
-        name: its model.
-        version: its name.
+        name: of the model.
+        version: of the model.
         current: whether CURRENT names it.
-        manifest: None if it was refused.
-        refusal: the reason.
+        manifest: None if it failed verification.
+        refusal: the reason; None if it passed.
     """
 
     name: str
@@ -45,50 +45,54 @@ class Version:
 
 
 def add_to(commands: "Commands") -> None:
-    """Registers the commands."""
-    listing = StoreCommand(
+    """Adds the commands."""
+    add_store_command(
         commands,
         "list",
         [],
-        summary="every model and version, with figures",
-        description="Shows every model and version, newest first.",
+        summary="all models and versions, with figures",
+        description="Shows all models and their versions, newest first.",
         run=list_all,
+        add_options=_add_json,
     )
-    showing = StoreCommand(
+    add_store_command(
         commands,
         "show",
         ["NAME", "[VERSION]"],
         summary="one version in full",
         description="Shows one version, by default the current one.",
         run=show,
+        add_options=_add_json,
     )
-    for each in (listing, showing):
-        each.options.add_argument("--json", action="store_true", help="for programs")
-    activating = StoreCommand(
+    add_store_command(
         commands,
         "activate",
         ["NAME", "VERSION"],
-        summary="serve that version: a rollback",
+        summary="make a version current, for example to roll back",
         description="Verifies a version and makes it the current one: a rollback, or undoing one.\n"
         "A running service switches within about a second.",
         run=activate,
+        add_options=add_trusted_keys,
     )
-    verifying = StoreCommand(
+    add_store_command(
         commands,
         "verify",
         ["[NAME]", "[VERSION]"],
-        summary="check that everything is as published",
+        summary="check that all files are as published",
         description="Checks each version as a service does before loading it: the signature, if\n"
         "keys are given, the manifest's seal, the SHA-256 of every file, and the model's\n"
-        "output for probe images. Exit status 1 if anything is broken.",
+        "output for its golden image. Exit status 1 if any check fails.",
         run=verify,
+        add_options=add_trusted_keys,
     )
-    for each in (activating, verifying):
-        each.add_trusted_keys()
+
+
+def _add_json(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--json", action="store_true", help="print JSON")
 
 
 def list_all(options: argparse.Namespace) -> None:
-    """Shows the whole store."""
+    """Shows all versions of all models."""
     store = store_of(options)
     found = [
         _read(store, name, version) for name, versions in store.contents().items() for version in reversed(versions)
@@ -96,7 +100,7 @@ def list_all(options: argparse.Namespace) -> None:
     if options.json:
         _print_json([_summary(each) for each in found])
     elif found:
-        refusals = [each.refusal for each in found] + [_current_or_why(store, name)[1] for name in store.contents()]
+        refusals = [each.refusal for each in found] + [_current_or_reason(store, name)[1] for name in store.contents()]
         _print_list(console(), found, [refusal for refusal in refusals if refusal])
     else:
         print(f"{store.root} has no models yet; see {PROGRAM} --help")
@@ -106,7 +110,7 @@ def show(options: argparse.Namespace) -> None:
     """Shows one version.
 
     Raises:
-        InferenceError: it does not exist, or its manifest is broken.
+        InferenceError: it does not exist, or its manifest failed verification.
     """
     store = store_of(options)
     shown = _read(store, options.name, options.version or store.current(options.name))
@@ -126,7 +130,7 @@ def activate(options: argparse.Namespace) -> None:
     """Makes a version current.
 
     Raises:
-        InferenceError: it does not exist, or it is broken.
+        InferenceError: it does not exist, or it failed verification.
     """
     store, name, version = store_of(options), options.name, options.version
     before = _current(store, name)
@@ -140,43 +144,43 @@ def activate(options: argparse.Namespace) -> None:
 
 
 def verify(options: argparse.Namespace) -> None:
-    """Checks the store.
+    """Verifies the store, one model or one version.
 
     Raises:
-        TrainingError: something is broken.
+        TrainingError: a check failed.
     """
     store = store_of(options)
-    chosen = {options.name: store.versions(options.name)} if options.name else store.contents()
+    selected = {options.name: store.versions(options.name)} if options.name else store.contents()
     if options.version:
-        chosen = {options.name: [options.version]}
+        selected = {options.name: [options.version]}
     out = console()
     refusals = []
-    for name, versions in chosen.items():
-        current, refusal = _current_or_why(store, name)
-        found = [] if options.version or refusal is None else [refusal]
+    for name, versions in selected.items():
+        current, refusal = _current_or_reason(store, name)
+        failed = [] if options.version or refusal is None else [refusal]
         for version in versions:
             try:
                 store.load(name, version)
             except BundleRejected as error:
-                found.append(str(error))
+                failed.append(str(error))
                 continue
             mark = f" {_CURRENT_MARK}" if version == current else ""
             out.print(f"[green]OK[/]       {name}/{version}{mark}", soft_wrap=True)
-        for line in found:
+        for line in failed:
             out.print(f"[bold red]REFUSED[/]  {escape(line)}", soft_wrap=True)
-        refusals += found
+        refusals += failed
     if refusals:
-        places = "1 place" if len(refusals) == 1 else f"{len(refusals)} places"
-        raise TrainingError(f"{store.root} is broken in {places}, see above")
-    if not chosen:
+        checks = "1 check" if len(refusals) == 1 else f"{len(refusals)} checks"
+        raise TrainingError(f"{checks} of {store.root} failed, see above")
+    if not selected:
         print(f"{store.root} has no models")
 
 
 def _current(store: ModelStore, name: str) -> str | None:
-    return _current_or_why(store, name)[0]
+    return _current_or_reason(store, name)[0]
 
 
-def _current_or_why(store: ModelStore, name: str) -> tuple[str | None, str | None]:
+def _current_or_reason(store: ModelStore, name: str) -> tuple[str | None, str | None]:
     try:
         return store.current(name), None
     except UnknownModel:
@@ -194,12 +198,12 @@ def _read(store: ModelStore, name: str, version: str) -> Version:
 
 
 def _summary(each: Version) -> dict[str, Any]:
-    place = {"name": each.name, "version": each.version, "current": each.current}
+    identity = {"name": each.name, "version": each.version, "current": each.current}
     if each.manifest is None:
-        return {**place, "refused": each.refusal}
+        return {**identity, "refused": each.refusal}
     manifest = each.manifest
     return {
-        **place,
+        **identity,
         "created_at": manifest.model_dump(mode="json")["created_at"],
         "recipe": manifest.training.recipe.get("name"),
         "rule": manifest.scoring.rule,
@@ -212,7 +216,7 @@ def _summary(each: Version) -> dict[str, Any]:
 
 
 def _card(manifest: Manifest) -> dict[str, Any]:
-    """The manifest without bulky fields: scores, image indices, the golden image."""
+    """The manifest without its large fields: scores, image indices and the golden image."""
     return manifest.model_dump(
         mode="json", exclude={"calibration": {"scores"}, "training": {"split"}, "golden": {"image"}}
     )
@@ -223,7 +227,7 @@ def _print_json(value: object) -> None:
 
 
 def _print_list(out: Console, found: Sequence[Version], refusals: Sequence[str]) -> None:
-    """One line per version, or two in narrow windows."""
+    """One line per version, or two on narrow terminals."""
     wide = _list_table(found, stacked=False)
     fits = out.measure(wide, options=out.options.update(max_width=_UNBOUNDED)).maximum <= out.width
     out.print(wide if fits else _list_table(found, stacked=True))
@@ -233,7 +237,7 @@ def _print_list(out: Console, found: Sequence[Version], refusals: Sequence[str])
         out.print(f"[bold red]REFUSED[/]  {escape(refusal)}", soft_wrap=True)
 
 
-# Pairs of columns; narrow windows show each pair in two lines.
+# Pairs of columns; on narrow terminals, each pair is one column with two lines.
 _COLUMNS: Final = (("model", "version"), ("created", "size"), ("recipe", "rule"), ("threshold", "α"), ("AUROC", ""))
 _NUMBERS: Final = _COLUMNS[3:]
 
@@ -250,14 +254,14 @@ def _list_table(found: Sequence[Version], *, stacked: bool) -> Table:
 
 
 def _cells(each: Version) -> list[tuple[str, ...]]:
-    """The cells of a version, paired as ``_COLUMNS`` are."""
+    """The cells of a version, in the pairs of ``_COLUMNS``."""
     mark = f" [green]{_CURRENT_MARK}[/]" if each.current else ""
-    place = (f"[bold]{each.name}[/]{mark}", each.version)
+    name_and_version = (f"[bold]{each.name}[/]{mark}", each.version)
     if each.manifest is None:
-        return [place, ("[bold red]REFUSED[/]", "")]
+        return [name_and_version, ("[bold red]REFUSED[/]", "")]
     manifest, evaluation = each.manifest, each.manifest.evaluation
     return [
-        place,
+        name_and_version,
         (f"{manifest.created_at:%Y-%m-%d %H:%M}", size_of(manifest)),
         (escape(str(manifest.training.recipe.get("name", ""))), escape(manifest.scoring.rule)),
         (f"{manifest.threshold:.6g}", f"{manifest.false_alarm_rate:.4g}"),

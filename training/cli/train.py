@@ -1,4 +1,4 @@
-"""``python -m training --data … --name …``: one run, with progress."""
+"""``python -m training --data … --name …``: a training run with progress output."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ def run(options: argparse.Namespace) -> None:
     """Trains and publishes.
 
     Raises:
-        TrainingError, InferenceError: the run is refused; the text says why.
+        TrainingError, InferenceError: the run failed; the text gives the reason.
         KeyboardInterrupt: the run was interrupted; the text says whether something was published.
     """
     with exit_on_interrupt():
@@ -25,20 +25,20 @@ def run(options: argparse.Namespace) -> None:
         from training.cli.progress import Display  # noqa: PLC0415
         from training.pipeline import train  # noqa: PLC0415
 
-        wanted = run_of(options)
-        before = _current(wanted.store, wanted.name)
-        display = Display(wanted, console())
+        settings = run_of(options)
+        before = _current(settings.store, settings.name)
+        display = Display(settings, console())
     try:
         with display:
-            display.closing(train(wanted, display), before)
+            display.result(train(settings, display), before)
     except KeyboardInterrupt:
-        check = f"{command_line('list', store=wanted.store)} shows what was published"
+        check = f"{command_line('list', store=settings.store)} shows what was published"
         raise KeyboardInterrupt(check if display.publishing else "nothing was published") from None
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
         raise TrainingError(
-            f"not enough memory for recipe {wanted.recipe.name} on such images: "
+            f"not enough memory for recipe {settings.recipe.name} with images of this size: "
             "choose a smaller --size or --batch-size, or --recipe conv"
         ) from error
 

@@ -1,1 +1,1 @@
-"""Training data: where images come from and how they are split."""
+"""Training data: data sets, image folders, groups, near-duplicates and the split."""

@@ -1,7 +1,7 @@
-"""Where images come from: MNIST and its kin, scikit-learn's digits, or a folder of the user's own.
+"""Data sets: MNIST, Fashion-MNIST, scikit-learn's digits, or a folder of images.
 
-Every source ends as one float32 tensor in [0, 1] in memory. Image files go through the decode path of the service,
-and the built-in sets hold 8-bit values / 255: an image gets the same tensor in training and serving.
+Each becomes one float32 tensor in [0, 1] in memory. Image files are decoded by the code of the service, and the
+built-in sets are 8-bit values / 255, so an image gives the same tensor in training and in serving.
 """
 
 import gzip
@@ -30,15 +30,15 @@ _CLASSES: Final = 10
 
 @dataclass(frozen=True)
 class Source:
-    """What to read.
+    """Which images to read.
 
     Attributes:
         data: one of ``BUILT_IN``, or a folder with ``normal/`` and optionally ``test/``.
         normal: class labels that are normal, for the built-in sets.
-        data_dir: where torchvision's sets lie or are downloaded to, and decoded folders are cached.
-        size: (height, width) for folders; None: the recipe's.
-        mode: colour mode for folders.
-        groups: what is one thing in a folder: ``folder``, ``none`` or a regular expression.
+        data_dir: folder of torchvision's sets, which are downloaded if missing, and cache of decoded folders.
+        size: (height, width) of the model's input, for folders; None: the recipe's.
+        mode: colour mode of the model's input, for folders.
+        groups: how images of a folder form groups: ``folder``, ``none`` or a regular expression.
     """
 
     data: str
@@ -51,18 +51,18 @@ class Source:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images to learn what is normal from, and labelled ones to evaluate on.
+    """Normal images for training, and labelled images for evaluation.
 
     Attributes:
-        source: name of the set or folder, no path.
-        normal_label: which images count as normal, for people.
-        spec: size and mode that all images were brought to.
+        source: name of the set or folder, without its path.
+        normal_label: which images count as normal, as text.
+        spec: size and mode that all images were converted to.
         normal: (N, C, H, W) float32 in [0, 1].
-        groups: N names; images of one group are images of one thing.
-        test: (M, C, H, W) likewise; may be empty.
+        groups: N names; images with the same name show the same object.
+        test: (M, C, H, W) float32 in [0, 1]; may be empty.
         test_kinds: M names, ``normal`` or the kind of anomaly.
-        normal_files: N paths below the folder; empty for the built-in sets.
-        test_files: M paths likewise.
+        normal_files: N paths, relative to the folder; empty for the built-in sets.
+        test_files: M paths, relative to the folder; empty for the built-in sets.
         unreadable: files that were skipped, with the reason.
     """
 
@@ -79,8 +79,13 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the normal images as the model sees them."""
-        return hashlib.sha256(np.ascontiguousarray(self.normal.numpy()).tobytes()).hexdigest()
+        """SHA-256 of the decoded normal images."""
+        return fingerprint(self.normal)
+
+
+def fingerprint(images: torch.Tensor) -> str:
+    """SHA-256 of decoded images, (N, C, H, W) float32."""
+    return hashlib.sha256(np.ascontiguousarray(images.numpy()).tobytes()).hexdigest()
 
 
 def load(source: Source, *, folder_size: tuple[int, int] = (64, 64)) -> Dataset:
@@ -88,10 +93,10 @@ def load(source: Source, *, folder_size: tuple[int, int] = (64, 64)) -> Dataset:
 
     Args:
         source: what to read.
-        folder_size: (height, width) for folders where the source names none.
+        folder_size: (height, width) for folders, if the source has no size.
 
     Raises:
-        TrainingError: there is nothing to learn from; the text says what to do.
+        TrainingError: the images cannot be read or downloaded; the text says how to solve it.
     """
     if source.data in DOWNLOADED:
         return _torchvision(source)
@@ -101,7 +106,7 @@ def load(source: Source, *, folder_size: tuple[int, int] = (64, 64)) -> Dataset:
 
 
 def _torchvision(source: Source) -> Dataset:
-    from torchvision.datasets import MNIST, FashionMNIST  # noqa: PLC0415  two seconds that only these sets cost
+    from torchvision.datasets import MNIST, FashionMNIST  # noqa: PLC0415  takes two seconds
 
     kind = {"mnist": MNIST, "fashion-mnist": FashionMNIST}[source.data]
     try:
@@ -117,16 +122,17 @@ def _torchvision(source: Source) -> Dataset:
 
 
 def _reason(error: Exception) -> str:
-    """What the last mirror said, without the wrappings."""
+    """The error of the last mirror, without the text that torchvision and urllib add."""
     text = " ".join(str(error).split()).rsplit("got: ", 1)[-1]
     return re.sub(r"^<urlopen error (\[Errno -?\d+\] )?(.*)>$", r"\2", text)
 
 
 def _digits(source: Source) -> Dataset:
-    from sklearn.datasets import load_digits  # noqa: PLC0415  as above
+    from sklearn.datasets import load_digits  # noqa: PLC0415  takes a second
 
     bunch = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # 8-bit, as any PNG of them is
+    # 8-bit levels, so that PNG files of these images give the same tensors.
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     in_test = np.random.default_rng(0).random(len(images)) < _DIGITS_TEST_SHARE
     return _by_class(source, (images[~in_test], bunch.target[~in_test]), (images[in_test], bunch.target[in_test]))
 
@@ -137,23 +143,23 @@ _Labelled = tuple[np.ndarray, np.ndarray]
 def _by_class(source: Source, train: _Labelled, test: _Labelled) -> Dataset:
     normal = set(source.normal)
     if not normal or not normal <= set(range(_CLASSES)):
-        raise TrainingError(f"--normal takes labels from 0 to 9 for {source.data}, for example --normal 5")
+        raise TrainingError(f"--normal must be labels from 0 to 9 for {source.data}, for example --normal 5")
     images, labels = train
-    wanted = images[np.isin(labels, list(normal))]
+    selected = images[np.isin(labels, list(normal))]
     test_images, test_labels = test
     return Dataset(
         source=source.data,
         normal_label=",".join(map(str, sorted(normal))),
         spec=InputSpec(mode="L", height=images.shape[1], width=images.shape[2]),
-        normal=_to_tensor(wanted),
-        groups=tuple(map(str, range(len(wanted)))),
+        normal=_to_tensor(selected),
+        groups=tuple(map(str, range(len(selected)))),
         test=_to_tensor(test_images),
         test_kinds=tuple(NORMAL if label in normal else str(label) for label in test_labels),
     )
 
 
 def _to_tensor(images: np.ndarray) -> torch.Tensor:
-    """(N, H, W) uint8 → (N, 1, H, W) float32 in [0, 1], by the division that decoding does."""
+    """(N, H, W) uint8 → (N, 1, H, W) float32 in [0, 1], with the rounding of the decoder."""
     return torch.from_numpy(images[:, None].astype(np.float32) / np.float32(255))
 
 
@@ -161,25 +167,20 @@ def _folder(source: Source, size: tuple[int, int]) -> Dataset:
     root = Path(source.data)
     if root.is_file():
         raise TrainingError(
-            f"{root} is a file; --data takes a folder that holds {NORMAL}/, or the name of a set: {', '.join(BUILT_IN)}"
+            f"{root} is a file; --data must be a folder that contains {NORMAL}/, or one of {', '.join(BUILT_IN)}"
         )
     if not root.is_dir():
-        meant = did_you_mean(source.data, BUILT_IN) or f" ({', '.join(BUILT_IN)})"
-        raise TrainingError(f"there is no folder {root}, and no built-in set of that name{meant}")
+        suggestion = did_you_mean(source.data, BUILT_IN) or f"; choose a folder or one of {', '.join(BUILT_IN)}"
+        raise TrainingError(f"{source.data!r} is neither a folder nor a built-in set{suggestion}")
     normal_files, test_files = folders.normal_files(root), folders.test_files(root)
     spec = InputSpec(
         mode=folders.guess_mode(normal_files) if source.mode == "auto" else source.mode, height=size[0], width=size[1]
     )
     cache = source.data_dir / "decoded"
-    normal = folders.decode(normal_files, spec, cache=cache)
+    normal = folders.decode_some(normal_files, spec, root / NORMAL, cache=cache)
     test = folders.decode([path for path, _ in test_files], spec, cache=cache)
-    if not normal.kept:
-        path, reason = normal.unreadable[0]
-        raise TrainingError(
-            f"none of the {len(normal_files)} images in {root / NORMAL} can be read; the first, {path.name}: {reason}"
-        )
     return Dataset(
-        source=root.resolve().name.encode(errors="replace").decode(),
+        source=folders.name_of(root),
         normal_label=NORMAL,
         spec=spec,
         normal=normal.images,

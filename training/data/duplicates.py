@@ -1,7 +1,7 @@
 """Near-duplicates: images that look alike in parts that should be independent.
 
-A photograph taken twice, once in the fit and once in the calibration part, makes the calibration scores too good
-and the threshold too low. Perceptual hashes (DCT, 64 bits) that differ in few bits find such pairs.
+If one photograph of a scene is in the fit part and another one in the calibration part, the calibration scores and the
+threshold become too low. Such pairs have perceptual hashes (DCT, 64 bits) that differ in few bits.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import torch
 
 from app.inference.images.rendering import to_image
 
-_MAX_DISTANCE: Final = 3  # bits of 64
+_MAX_DISTANCE: Final = 3  # of 64 bits
 _ROWS: Final = 1024
 
 
@@ -33,13 +33,18 @@ class Pair:
 
 
 def hashes(images: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """(N, C, H, W) in [0, 1] → (N, 64) bits."""
+    """Perceptual hashes: (N, C, H, W) in [0, 1] → (N, 64) bits."""
     bits = [imagehash.phash(to_image(image)).hash.ravel() for image in images]
     return np.array(bits, dtype=np.uint8).reshape(-1, 64)
 
 
 def near_duplicates(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Sequence[Pair]:
-    """All pairs across two parts whose hashes differ in at most three bits."""
+    """All pairs across two parts whose hashes differ in at most three bits.
+
+    Args:
+        first: (N, 64) bits.
+        second: (M, 64) bits.
+    """
     pairs = []
     signs = 1 - 2 * second.T.astype(np.float32)
     for start in range(0, len(first), _ROWS):

@@ -1,7 +1,7 @@
-"""Image folders: which files, which groups, decoded once in parallel and cached.
+"""Image folders: finds files and their groups, and decodes them in parallel, with a cache.
 
-Images of one thing must stay together in every split: a model that has seen five photographs of a tile rebuilds
-the sixth well, and a threshold from such images is too low for tiles to come.
+Images of one object form a group, which no split separates: a model that was fitted on five photographs of a tile
+reconstructs the sixth well, so its score would make the threshold too low for new tiles.
 """
 
 import hashlib
@@ -27,19 +27,19 @@ Mode = Literal["auto", "L", "RGB"]
 
 NORMAL: Final = "normal"
 
-_MAX_PIXELS: Final = 200_000_000  # the user's own files: only a slip or a bomb is larger
+_MAX_PIXELS: Final = 200_000_000  # against decompression bombs; higher than in serving, the files are the user's own
 _PIXELS_TO_GUESS_COLOUR: Final = 32
 _SAMPLE_TO_GUESS_COLOUR: Final = 50
 _NOTICEABLE_COLOUR: Final = 8 / 255
-_DECODER: Final = 1  # raise when decoding changes, so that no stale cache is read
+_DECODER: Final = 1  # increase it when decoding changes, to invalidate the cache
 
 
 @dataclass(frozen=True)
 class DecodedFiles:
-    """The images of a list of files.
+    """The decoded images of a list of files.
 
     Attributes:
-        images: (K, C, H, W) float32 in [0, 1], those that could be read.
+        images: (K, C, H, W) float32 in [0, 1], of the files that could be read.
         kept: K positions in the list.
         unreadable: the other files, with the reason.
     """
@@ -50,30 +50,30 @@ class DecodedFiles:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All image files below a folder, by suffix, in a fixed order; none if it does not exist."""
+    """All image files below a folder, by suffix, sorted; an empty list if the folder does not exist."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def normal_files(root: Path) -> list[Path]:
-    """The images to learn from.
+    """The normal images of a folder.
 
     Raises:
-        TrainingError: there are none; the text says what is missing.
+        TrainingError: there are no such images; the text says what is missing.
     """
     if not (root / NORMAL).is_dir():
         loose = sum(path.suffix.lower() in SUFFIXES for path in root.iterdir())
-        found = f"; move the {loose:,} images that lie in {root} itself there" if loose else ""
-        raise TrainingError(f"{root} has no folder {NORMAL}/ with the images to learn from{found}")
+        found = f"; move the {loose:,} images of {root} there" if loose else ""
+        raise TrainingError(f"{root} has no folder {NORMAL}/ with normal images{found}")
     files = image_files(root / NORMAL)
     if not files:
-        raise TrainingError(f"{root / NORMAL} holds no images ({', '.join(sorted(SUFFIXES))})")
+        raise TrainingError(f"{root / NORMAL} contains no images ({', '.join(sorted(SUFFIXES))})")
     return files
 
 
 def test_files(root: Path) -> list[tuple[Path, str]]:
-    """The images to evaluate on, each with ``normal`` or its kind of anomaly; there may be none."""
+    """The test images of a folder, each with ``normal`` or its kind of anomaly; the list may be empty."""
     anomalies = root / "test" / "anomaly"
     kinds = sorted(path for path in anomalies.iterdir() if path.is_dir()) if anomalies.is_dir() else []
     return [(path, NORMAL) for path in image_files(root / "test" / NORMAL)] + [
@@ -82,12 +82,13 @@ def test_files(root: Path) -> list[tuple[Path, str]]:
 
 
 def group_of(path: Path, rule: str) -> str:
-    """The name of the thing that an image shows.
+    """The name of the group that an image belongs to.
 
     Args:
         path: the file, relative to ``normal/``.
-        rule: ``folder``: its sub-folder, an image outside any stands alone; ``none``: every image stands alone;
-            else a regular expression whose first group (or whole match) in the path is the name.
+        rule: ``folder``: a sub-folder is a group, and an image outside any sub-folder is its own group; ``none``: every
+            image is its own group; else a regular expression, whose first group, or whole match, in the path is the
+            name. An image whose path does not match is its own group.
     """
     text = path.as_posix()
     if rule == "folder":
@@ -98,7 +99,7 @@ def group_of(path: Path, rule: str) -> str:
 
 
 def guess_mode(files: Sequence[Path]) -> Literal["L", "RGB"]:
-    """RGB if any of a sample of images has noticeable colour."""
+    """RGB if any image of a sample has visible colour, else L."""
     spec = InputSpec(mode="RGB", height=_PIXELS_TO_GUESS_COLOUR, width=_PIXELS_TO_GUESS_COLOUR)
     sample = decode(files[:: max(1, len(files) // _SAMPLE_TO_GUESS_COLOUR)], spec, cache=None).images
     spread = sample.amax(dim=1) - sample.amin(dim=1)
@@ -106,16 +107,16 @@ def guess_mode(files: Sequence[Path]) -> Literal["L", "RGB"]:
 
 
 def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> DecodedFiles:
-    """Decodes files by the service's code, in parallel; a second call with the same files reads the cache.
+    """Decodes files with the code of the service, in parallel; a second call with the same files reads the cache.
 
     Args:
         files: image files.
-        spec: size and mode to bring them to.
-        cache: folder for decoded images; None: do not keep them.
+        spec: size and mode to convert them to.
+        cache: folder for decoded images; None: no cache.
     """
-    kept_file = cache and cache / f"{_cache_key(files, spec)}.npz"
-    if kept_file and kept_file.is_file():
-        with np.load(kept_file) as found:
+    cache_file = cache and cache / f"{_cache_key(files, spec)}.npz"
+    if cache_file and cache_file.is_file():
+        with np.load(cache_file) as found:
             unreadable = zip(found["unreadable"].tolist(), found["reasons"].tolist(), strict=True)
             return DecodedFiles(
                 torch.from_numpy(found["images"]),
@@ -127,30 +128,54 @@ def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> Dec
     good = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, torch.Tensor)]
     bad = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, str)]
     images = torch.stack([tensor for _, tensor in good]) if good else torch.empty(0, *spec.shape)
-    if kept_file:
-        with suppress(OSError):  # a cache is a convenience: a read-only or full disk stops no training
-            _keep(kept_file, images, good, bad)
+    if cache_file:
+        with suppress(OSError):  # training works without the cache, for example on a read-only or full disk
+            _write_cache(cache_file, images, good, bad)
     return DecodedFiles(
         images, tuple(index for index, _ in good), tuple((files[index], reason) for index, reason in bad)
     )
 
 
-def _keep(
+def decode_some(files: Sequence[Path], spec: InputSpec, root: Path, *, cache: Path | None) -> DecodedFiles:
+    """Decodes files, at least one of which must be readable.
+
+    Args:
+        files: image files, at least one.
+        spec: size and mode to convert them to.
+        root: their folder, for the error message.
+        cache: as for :func:`decode`.
+
+    Raises:
+        TrainingError: none of the files can be read; the text has the reason for the first one.
+    """
+    decoded = decode(files, spec, cache=cache)
+    if not decoded.kept:
+        path, reason = decoded.unreadable[0]
+        raise TrainingError(f"none of the {len(files)} images in {root} can be read; the first, {path.name}: {reason}")
+    return decoded
+
+
+def name_of(folder: Path) -> str:
+    """The name of a folder, without its path, as valid Unicode."""
+    return folder.resolve().name.encode(errors="replace").decode()
+
+
+def _write_cache(
     file: Path, images: torch.Tensor, good: Sequence[tuple[int, torch.Tensor]], bad: Sequence[tuple[int, str]]
 ) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    half_written = file.with_suffix(f".{os.getpid()}.npz")
+    temporary = file.with_suffix(f".{os.getpid()}.npz")
     try:
         np.savez(
-            half_written,
+            temporary,
             images=images.numpy(),
             kept=np.array([index for index, _ in good], dtype=np.int64),
             unreadable=np.array([index for index, _ in bad], dtype=np.int64),
             reasons=np.array([reason for _, reason in bad], dtype=np.str_),
         )
-        half_written.replace(file)
+        temporary.replace(file)
     finally:
-        half_written.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _decode(path: Path, spec: InputSpec) -> torch.Tensor | str:
@@ -161,7 +186,7 @@ def _decode(path: Path, spec: InputSpec) -> torch.Tensor | str:
 
 
 def _cache_key(files: Sequence[Path], spec: InputSpec) -> str:
-    """Of what the files are as far as the file system knows: path, size, time of change."""
+    """A hash of the input size and mode, and of path, size and modification time of each file."""
     digest = hashlib.sha256(f"{_DECODER} {spec.model_dump_json()}".encode())
     for path in files:
         status = path.stat()

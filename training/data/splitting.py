@@ -1,4 +1,4 @@
-"""The honest split: whole groups go to fit, validation or calibration, by a seeded shuffle."""
+"""Splits the normal images into fit, validation and calibration parts, by a seeded shuffle of whole groups."""
 
 import math
 import random
@@ -10,12 +10,12 @@ from app.inference.decisions.conformal import Guarantee, required_calibration_si
 from training.errors import TrainingError
 from training.model.recipes import Recipe
 
-_LEAST_TO_FIT = 0.25
+_MIN_FIT_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Disjoint, ascending indices into the normal images; together all of them."""
+    """Indices of the normal images in each part: ascending, disjoint, together all of them."""
 
     fit: tuple[int, ...]
     validation: tuple[int, ...]
@@ -30,36 +30,37 @@ def split(
     guarantee: Guarantee = "marginal",
     seed: int,
 ) -> Partition:
-    """Splits normal images; those with equal group names stay together.
+    """Splits normal images; images with the same group name stay together.
 
-    The calibration part takes its share, or more where α needs more and a quarter still is left to fit on.
+    The calibration part has the recipe's share of the images, or more if α needs more. At least a quarter of the images
+    are left for the fit part.
 
     Args:
-        groups: one name per image; a name of its own for an image that stands alone.
-        recipe: gives the shares.
+        groups: one name per image.
+        recipe: the shares of the parts.
         false_alarm_rate: α that the calibration part must support.
-        guarantee: what α promises.
+        guarantee: the kind of guarantee for α.
         seed: of the shuffle.
 
     Raises:
-        TrainingError: there are too few images or groups for α; the text says how many it takes.
+        TrainingError: there are too few images or groups for α; the text says how many are needed.
     """
     count = len(groups)
     required = required_calibration_size(false_alarm_rate, guarantee)
-    if required > count * (1 - _LEAST_TO_FIT):
+    if required > count * (1 - _MIN_FIT_SHARE):
         raise TrainingError(
-            f"a {guarantee} false alarm rate of {false_alarm_rate:g} needs at least {required} calibration images, so "
-            f"{math.ceil(required / (1 - _LEAST_TO_FIT))} normal images in all; there are {count}. "
-            "Add images or ask for a coarser --false-alarm-rate"
+            f"a {guarantee} false-alarm rate of {false_alarm_rate:g} needs at least {required} calibration images, so "
+            f"{math.ceil(required / (1 - _MIN_FIT_SHARE))} normal images in total, but there are {count}. "
+            "Add images or choose a higher --false-alarm-rate"
         )
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)
     left = sorted(members)
-    random.Random(seed).shuffle(left)  # noqa: S311  a reproducible shuffle is the point
+    random.Random(seed).shuffle(left)  # noqa: S311  not a secret
 
     def take(target: int) -> tuple[int, ...]:
-        """At least so many images: the next groups that fit in, then the smallest to fill up."""
+        """At least ``target`` images: first the next groups that do not exceed it, then the smallest groups."""
         taken: list[int] = []
         for group in left.copy():
             if len(taken) + len(members[group]) <= target:
@@ -72,12 +73,12 @@ def split(
         return tuple(sorted(taken))
 
     calibration = take(max(math.ceil(recipe.calibration_share * count), required))
-    spare = count - len(calibration) - math.ceil(_LEAST_TO_FIT * count)  # watching must not cost the fit its least
+    spare = count - len(calibration) - math.ceil(_MIN_FIT_SHARE * count)
     validation = take(min(math.floor(recipe.validation_share * count), spare))
     fit = tuple(sorted(index for group in left for index in members[group]))
-    if len(fit) < count * _LEAST_TO_FIT:
+    if len(fit) < count * _MIN_FIT_SHARE:
         raise TrainingError(
-            f"{count} images in {len(members)} groups cannot be split: whole groups for calibration leave only "
-            f"{len(fit)} images to learn from. Add groups or ask for a coarser --false-alarm-rate"
+            f"{count} images in {len(members)} groups cannot be split: calibration takes whole groups, so only "
+            f"{len(fit)} images are left for training. Add groups or choose a higher --false-alarm-rate"
         )
     return Partition(fit, validation, calibration)

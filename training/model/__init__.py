@@ -1,1 +1,1 @@
-"""Networks, recipes, scoring rules and the training loop."""
+"""Networks, recipes, scoring rules, the training loop and pruning."""

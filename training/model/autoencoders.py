@@ -1,6 +1,6 @@
-"""The networks that learn to compress and rebuild normal images.
+"""Autoencoders: networks that compress and reconstruct images.
 
-All take (N, C, H, W) float32 in [0, 1] and return a reconstruction of that very shape, in [0, 1].
+All take (N, C, H, W) float32 in [0, 1] and return a reconstruction of the same shape, in [0, 1].
 """
 
 import math
@@ -15,11 +15,11 @@ from training.model.recipes import Recipe
 
 
 class DenseAutoencoder(nn.Module):
-    """Fully connected and mirrored: for small images.
+    """Fully connected layers, mirrored in the decoder; for small images.
 
     Args:
         shape: (C, H, W) of one image.
-        hidden: widths from the input's side on, e.g. (512, 256).
+        hidden: widths of the hidden layers from the input on, e.g. (512, 256).
         code: width of the bottleneck.
         linear_code: no ReLU after the code layer.
     """
@@ -33,8 +33,8 @@ class DenseAutoencoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → reconstruction (N, C, H, W)."""
-        rebuilt: torch.Tensor = self.decoder(self.encoder(images))
-        return rebuilt.reshape(images.shape)
+        reconstruction: torch.Tensor = self.decoder(self.encoder(images))
+        return reconstruction.reshape(images.shape)
 
 
 def _layers(widths: Sequence[int]) -> list[nn.Module]:
@@ -45,12 +45,12 @@ def _layers(widths: Sequence[int]) -> list[nn.Module]:
 
 
 class ConvAutoencoder(nn.Module):
-    """Convolutions that halve the image, a dense code, and the way back: for larger and coloured images.
+    """Convolutions that halve the image, a dense bottleneck, and the reverse; for larger images and colour images.
 
     Args:
         shape: (C, H, W) of one image, of any size.
-        channels: of each halving, e.g. (32, 64, 64).
-        code: width of the dense bottleneck.
+        channels: number of channels after each halving, e.g. (32, 64, 64).
+        code: width of the bottleneck.
     """
 
     def __init__(self, shape: tuple[int, int, int], channels: Sequence[int], code: int) -> None:
@@ -69,12 +69,12 @@ class ConvAutoencoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → reconstruction (N, C, H, W)."""
-        rebuilt: torch.Tensor = self.decoder(self.encoder(images))
-        return rebuilt
+        reconstruction: torch.Tensor = self.decoder(self.encoder(images))
+        return reconstruction
 
 
 class LinearAutoencoder(nn.Module):
-    """One linear layer each way: the best of these is the projection on principal components.
+    """One linear layer each way. The optimum is the projection onto the principal components.
 
     Args:
         shape: (C, H, W) of one image.
@@ -88,14 +88,14 @@ class LinearAutoencoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → reconstruction (N, C, H, W)."""
-        rebuilt: torch.Tensor = self.decoder(self.encoder(images.flatten(1)))
-        return rebuilt.clamp(0, 1).reshape(images.shape)
+        reconstruction: torch.Tensor = self.decoder(self.encoder(images.flatten(1)))
+        return reconstruction.clamp(0, 1).reshape(images.shape)
 
     @torch.no_grad()
     def solve(self, images: torch.Tensor, *, seed: int) -> None:
-        """Sets the weights that rebuild (N, C, H, W) images with the least squared error, N > code.
+        """Sets the weights with the least squared error for (N, C, H, W) images, N > code.
 
-        No gradient descent finds better ones: Baldi and Hornik, "Neural networks and principal component
+        The principal components are the global optimum: Baldi and Hornik, "Neural networks and principal component
         analysis: learning from examples without local minima", 1989.
         """
         pca = PCA(self.encoder.out_features, svd_solver="randomized", random_state=seed)
@@ -108,12 +108,12 @@ class LinearAutoencoder(nn.Module):
 
 
 def build(recipe: Recipe, shape: tuple[int, int, int], images: int) -> nn.Module:
-    """The recipe's network for images of a shape, its weights drawn from torch's generator.
+    """Builds the recipe's network; its weights are initialised from torch's global generator.
 
     Args:
-        recipe: which network, how wide.
+        recipe: type and widths of the network.
         shape: (C, H, W) of one image.
-        images: how many there are to fit on; a linear code can be no wider than that less one.
+        images: number of images to fit on; the code of a linear network is at most this number - 1 wide.
     """
     if recipe.network == "linear":
         return LinearAutoencoder(shape, max(1, min(recipe.code, images - 1, math.prod(shape))))

@@ -1,4 +1,4 @@
-"""The loop: one tensor in memory, shuffled indices, no per-item Python."""
+"""The training loop: all images are one tensor in memory, and batches are taken from it by shuffled indices."""
 
 import math
 import time
@@ -15,10 +15,11 @@ from training.model.recipes import Recipe
 from training.model.scoring_rules import squared_error
 
 _WARM_UP_SHARE = 0.1
-_WIDE_SHARE = 0.75  # of the epochs, before the network is pruned
+_SHARE_BEFORE_PRUNING = 0.75  # of the epochs
 _EVALUATION_BATCH = 1024
 
-# Largest turn (radians), stretch in x and y, shear, shift in x and y (half sides): what a hand or a mount varies.
+# Maximum rotation (radians), stretch in x and y, shear, shift in x and y (in half image sides): the variation of
+# handwriting, or of parts in a mount.
 _JITTER = (0.14, 0.08, 0.08, 0.12, 1 / 14, 1 / 14)
 
 
@@ -28,10 +29,10 @@ class Epoch:
 
     Attributes:
         number: from 1.
-        train_loss: mean squared error while fitting, on corrupted input if the recipe corrupts.
-        validation_loss: mean squared error on clean validation images; None without any.
+        train_loss: mean squared error during the pass; the input is corrupted if the recipe says so.
+        validation_loss: mean squared error on clean validation images; None without such images.
         seconds: wall time.
-        pruned: whether the network had been pruned before.
+        pruned: whether the network was already pruned.
     """
 
     number: int
@@ -41,10 +42,10 @@ class Epoch:
     pruned: bool = False
 
 
-def pick_device(wish: str) -> torch.device:
-    """The wished-for device; for ``auto`` a GPU if there is one, else the CPU."""
-    if wish != "auto":
-        return torch.device(wish)
+def pick_device(name: str) -> torch.device:
+    """The device of that name; for ``auto`` a GPU if there is one, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -63,21 +64,21 @@ def fit(
     on_epoch: Callable[[Epoch], None],
     on_step: Callable[[int], None] = lambda _: None,
 ) -> list[Epoch]:
-    """Trains in place; a network that the recipe prunes ends narrower than it began.
+    """Fits a network in place. If the recipe prunes it, its hidden layers become narrower.
 
     Args:
         network: (N, C, H, W) → reconstruction of the same shape.
         images: (N, C, H, W) float32 in [0, 1], the fit part.
-        validation: likewise, may be empty.
-        recipe: the knobs.
+        validation: (M, C, H, W) float32 in [0, 1], may be empty; only their loss is computed.
+        recipe: hyperparameters.
         seed: of shuffling and corruption; equal seeds on one machine give equal weights.
         device: where to compute.
         on_epoch: called after each epoch.
-        on_step: called after each step with the number of images it took.
+        on_step: called after each optimizer step with the number of its images.
 
     Raises:
-        TrainingError: the loss is no number any more.
-        ValueError: the network's reconstruction has not the images' shape.
+        TrainingError: the loss diverged.
+        ValueError: the reconstruction has another shape than the images.
     """
     if isinstance(network, LinearAutoencoder):
         epochs = [_solve(network, images, validation, seed)]
@@ -86,11 +87,10 @@ def fit(
     network.to(device)
     images, validation = images.to(device), validation.to(device)
     order, corruption = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed)
-
-    wide = round(_WIDE_SHARE * recipe.epochs) if recipe.kept_share < 1 else recipe.epochs
+    unpruned = round(_SHARE_BEFORE_PRUNING * recipe.epochs) if recipe.kept_share < 1 else recipe.epochs
 
     def run(numbers: range) -> Iterator[Epoch]:
-        """Some of the epochs, with a warm-up and a schedule of their own."""
+        """Runs some of the epochs, with their own optimizer and learning-rate schedule."""
         steps = len(numbers) * math.ceil(len(images) / recipe.batch_size)
         optimizer = _optimizer(network, recipe, device)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps))
@@ -113,26 +113,26 @@ def fit(
                 train_loss=total.item() / len(images),
                 validation_loss=_mean_error(network, validation) if len(validation) else None,
                 seconds=time.perf_counter() - began,
-                pruned=number > wide,
+                pruned=number > unpruned,
             )
             on_epoch(epoch)
-            _refuse_divergence(epoch, recipe)
+            _require_finite(epoch, recipe)
             yield epoch
 
-    epochs = [*run(range(1, wide + 1))]
-    if wide < recipe.epochs:
-        assert isinstance(network, DenseAutoencoder)  # noqa: S101  recipes prune no others
+    epochs = [*run(range(1, unpruned + 1))]
+    if unpruned < recipe.epochs:
+        assert isinstance(network, DenseAutoencoder)  # noqa: S101  Recipe allows pruning for these only
         prune(network, images, recipe.kept_share)
-        epochs += run(range(wide + 1, recipe.epochs + 1))
+        epochs += run(range(unpruned + 1, recipe.epochs + 1))
     network.cpu().eval()
     return epochs
 
 
-def _refuse_divergence(epoch: Epoch, recipe: Recipe) -> None:
+def _require_finite(epoch: Epoch, recipe: Recipe) -> None:
     if not all(map(math.isfinite, (epoch.train_loss, epoch.validation_loss or 0))):
         raise TrainingError(
-            f"the loss is no number any more after epoch {epoch.number}: "
-            f"the steps are too large, ask for a --learning-rate below {recipe.learning_rate:g}"
+            f"the loss is not finite after epoch {epoch.number}: "
+            f"choose a --learning-rate below {recipe.learning_rate:g}"
         )
 
 
@@ -144,20 +144,20 @@ def _solve(network: LinearAutoencoder, images: torch.Tensor, validation: torch.T
 
 
 def _jitter(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
-    """Turns, scales, shears and moves each image a little: normal images vary so, and the rare ones gain most."""
+    """Rotates, scales, shears and shifts each image a little: rare variations of normal images gain most."""
     if recipe.jitter == 0:
         return images
-    extent = recipe.jitter * torch.tensor(_JITTER, device=images.device)
+    maximum = recipe.jitter * torch.tensor(_JITTER, device=images.device)
     draws = 2 * torch.rand((len(images), len(_JITTER)), generator=generator, device=images.device) - 1
-    turn, stretch_x, stretch_y, shear, shift_x, shift_y = (draws * extent).unbind(1)
-    across = torch.stack([turn.cos() * (1 + stretch_x), shear - turn.sin(), shift_x], dim=1)
-    down = torch.stack([turn.sin(), turn.cos() * (1 + stretch_y), shift_y], dim=1)
+    rotation, stretch_x, stretch_y, shear, shift_x, shift_y = (draws * maximum).unbind(1)
+    across = torch.stack([rotation.cos() * (1 + stretch_x), shear - rotation.sin(), shift_x], dim=1)
+    down = torch.stack([rotation.sin(), rotation.cos() * (1 + stretch_y), shift_y], dim=1)
     grid = nn.functional.affine_grid(torch.stack([across, down], dim=1), list(images.shape), align_corners=False)
     return nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def _corrupt(clean: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
-    """Adds Gaussian noise drawn on a coarse grid and enlarged bilinearly: denoising, Vincent et al., 2008."""
+    """Adds Gaussian noise, drawn on a coarse grid and upsampled bilinearly: denoising, Vincent et al., 2008."""
     if recipe.noise == 0:
         return clean
     count, channels, height, width = clean.shape
@@ -179,7 +179,7 @@ def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torc
 
 
 def _schedule(recipe: Recipe, total: int) -> Callable[[int], float]:
-    """Factor on the learning rate by step: constant, or linear warm-up over a tenth and a cosine to zero."""
+    """Step → factor for the learning rate: constant, or linear warm-up over a tenth of the steps, then cosine to 0."""
     if recipe.schedule == "constant":
         return lambda _: 1.0
     warm_up = max(1, round(_WARM_UP_SHARE * total))

@@ -1,7 +1,4 @@
-"""Recipes: every knob of a training run, with its unit and its reason, in one frozen record.
-
-The record travels whole into the manifest.
-"""
+"""Recipes: named sets of hyperparameters. The manifest of a version contains all of them."""
 
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -9,29 +6,30 @@ from typing import Final, Literal
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. Shares are of the normal images; what they leave is fitted on."""
+    """Hyperparameters of a training run. Shares are of the normal images; the rest is the fit part."""
 
     name: str
     network: Literal["dense", "conv", "linear"]
-    """dense: every pixel with every other, for small images; conv: for larger and coloured ones; linear: solved in
-    closed form, so that the knobs of the loop rest, for surfaces."""
+    """dense: fully connected, for small images; conv: convolutional, for larger images and colour images; linear:
+    solved in closed form (optimizer settings are ignored), for surfaces."""
     hidden: tuple[int, ...]
-    """Layer widths (dense) or channels (conv) from the input's side on; the decoder mirrors them."""
+    """Layer widths (dense) or channels (conv) from the input on; the decoder mirrors them."""
     kept_share: float
-    """Of the hidden units of a dense network, what is left for the last quarter of the epochs; 1: all. Nothing is taken
-    where there are fewer than three epochs."""
+    """Share of the hidden units that a dense network keeps when it is pruned, before the last quarter of the epochs. 1:
+    no pruning. With fewer than three epochs, the network is not pruned."""
     code: int
-    """Width of the bottleneck: how many numbers an image is compressed to."""
+    """Width of the bottleneck: the number of values that an image is compressed to."""
     linear_code: bool
-    """No ReLU on the code: half of a rectified code is dead weight."""
+    """No ReLU after the code layer, which would set about half of the code to zero."""
     jitter: float
-    """How far images are turned, stretched, sheared and moved while fitting; 1: up to 8°, 8 %, 12 % and a 28th."""
+    """Strength of the data augmentation; 1: rotation up to 8°, stretch up to 8 %, shear up to 0.12, shift up to 1/28 of
+    the image's side."""
     noise: float
-    """Standard deviation of the corruption added to the input, while the clean image stays the target."""
+    """Standard deviation of the noise added to the input; the target is the image without noise."""
     noise_varies: bool
-    """Each image draws its own level up to ``noise``: clean and faintly corrupted input must be rebuilt too."""
+    """Whether each image has its own noise level between 0 and ``noise``, so that clean input is learned as well."""
     noise_cell: int
-    """Pixels per side that share one noise draw before bilinear enlargement: blobs, not grain."""
+    """Side in pixels of a cell of the noise grid, before bilinear upsampling: blobs instead of grain."""
     epochs: int
     batch_size: int
     optimizer: Literal["adam", "adamw"]
@@ -39,23 +37,23 @@ class Recipe:
     weight_decay: float
     schedule: Literal["constant", "warmup-cosine"]
     validation_share: float
-    """Watched for the loss curve, decides nothing: no recipe stops early or picks an epoch."""
+    """Only for the loss curve: there is no early stopping, and no epoch is selected."""
     calibration_share: float
-    """Kept back for the threshold alone."""
+    """Only for the threshold."""
     folder_size: tuple[int, int]
-    """(height, width) that image folders are brought to where the user names none."""
+    """(height, width) of the model's input for image folders, if the user gives no size."""
 
     def __post_init__(self) -> None:
         if min(*self.hidden, self.code, 1) < 1 or (not self.hidden and self.network != "linear"):
-            raise ValueError(f"hidden and code need positive widths, not {self.hidden} and {self.code}")
+            raise ValueError(f"hidden and code must be positive widths, not {self.hidden} and {self.code}")
         if not 0 < self.kept_share <= 1 or (self.kept_share < 1 and self.network != "dense"):
-            raise ValueError(f"kept_share must lie above 0, up to 1, and be 1 unless dense, not {self.kept_share}")
+            raise ValueError(f"kept_share must be in (0, 1], and 1 unless the network is dense, not {self.kept_share}")
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs and batch_size must be positive, not {self.epochs} and {self.batch_size}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
         if not 0 < self.calibration_share < 1:
-            raise ValueError(f"calibration_share must lie between 0 and 1, not {self.calibration_share}")
+            raise ValueError(f"calibration_share must be between 0 and 1, not {self.calibration_share}")
         if self.validation_share < 0 or self.validation_share + self.calibration_share >= 1:
             raise ValueError(
                 f"validation_share {self.validation_share} and calibration_share {self.calibration_share} "
@@ -80,14 +78,14 @@ TUTORIAL: Final = Recipe(
     learning_rate=1e-3,
     weight_decay=0,
     schedule="constant",
-    # The tutorial's 80/20: the held-out fifth serves half as its validation set, half for the threshold.
+    # The tutorial fits on 80 %. Half of the remaining fifth is for validation, half for the threshold.
     validation_share=0.1,
     calibration_share=0.1,
     folder_size=(28, 28),
 )
 
-# Rebuilding clean images from blob-wise corrupted ones teaches what normal looks like rather than how to copy.
-# docs/scoring.md argues each knob with a row of a table.
+# Denoising makes the network learn what normal images look like instead of copying its input. docs/scoring.md shows the
+# effect of each hyperparameter.
 DEFAULT: Final = Recipe(
     name="default",
     network="dense",

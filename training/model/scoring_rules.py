@@ -1,6 +1,7 @@
-"""Scoring rules: from an image and its reconstruction to the error that decides.
+"""Scoring rules: how the score is computed from an image and its reconstruction.
 
-Each is a small module that travels inside the bundle; docs/scoring.md says when to use which, with the evidence.
+Each is a small module that becomes part of the published model. docs/scoring.md says when to use which, with the
+evidence.
 """
 
 from dataclasses import dataclass
@@ -9,20 +10,21 @@ from typing import Final
 import torch
 from torch import nn
 
-# The mean square, ink or outline below which an image counts as empty: white on 1 % of it. Without a floor an empty
-# image would divide rounding errors by nothing; on MNIST any floor from 0.001 to 0.05 gives the same figures.
+# Lower limit for the denominators: mean square, mean and total variation of an image that is white on 1 % of its area.
+# Without it, rounding errors of an empty image would be divided by zero. On MNIST any value from 0.001 to 0.05 gives
+# the same figures.
 FLOOR: Final = 0.01
-# A defect should about fill its window: an eighth of the image's side.
+# The side of a window is an eighth of the image's side. A defect should fill its window approximately.
 WINDOW_SHARE: Final = 8
-# The MSE of an image rebuilt to one grey level in 100: below it, where the error gathers says nothing.
+# The MSE of a reconstruction that is wrong by 1 % of the range. Below it, the position of the error means nothing.
 MSE_FLOOR: Final = 1e-4
 
 
 def squared_error(images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
-    """Per-value squared error; refuses to broadcast.
+    """Squared error per value, without broadcasting.
 
-    ``nn.MSELoss`` only warns when (B, 1, 28, 28) meets (B, 28, 28), expands the pair to (B, B, 28, 28) and so
-    trains towards the mean image.
+    ``nn.MSELoss`` only warns about (B, 1, 28, 28) and (B, 28, 28): it broadcasts them to (B, B, 28, 28), and the
+    network learns the mean image.
 
     Raises:
         ValueError: the shapes differ (``torch.jit.Error`` once scripted).
@@ -33,27 +35,28 @@ def squared_error(images: torch.Tensor, reconstructions: torch.Tensor) -> torch.
 
 
 def _energy(images: torch.Tensor, reconstructions: torch.Tensor, floor: float) -> torch.Tensor:
-    """(N,): the larger mean square of the two, at least the floor."""
+    """(N,): the larger of the two mean squares, at least ``floor``."""
     larger = torch.maximum(images.square().flatten(1).mean(1), reconstructions.square().flatten(1).mean(1))
     return larger.clamp(min=floor)
 
 
 def _extent(images: torch.Tensor, reconstructions: torch.Tensor, floor: float) -> torch.Tensor:
-    """(N,): ink × √outline.
+    """(N,): mean × √variation, a measure of how much there is in the image.
 
-    Ink is the larger mean of the two; outline the geometric mean of the two total variations, which are the mean step
-    between neighbours in a row plus that in a column. Each is at least the floor.
+    The mean is the larger of the two mean values. The variation is the geometric mean of the two total variations; a
+    total variation is the mean absolute difference of neighbours in a row plus that of neighbours in a column. Each is
+    at least ``floor``.
     """
     both = torch.stack([images, reconstructions])
-    ink = both.flatten(2).mean(2).amax(0).clamp(min=floor)
+    mean = both.flatten(2).mean(2).amax(0).clamp(min=floor)
     variation = both.diff(dim=4).abs().flatten(2).mean(2) + both.diff(dim=3).abs().flatten(2).mean(2)
-    return ink * variation.clamp(min=floor).prod(0).pow(0.25)
+    return mean * variation.clamp(min=floor).prod(0).pow(0.25)
 
 
 def _neighbourhood_mean(values: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W): the mean over 3 × 3 pixels; at the border, where a row or column is missing, over what there is.
+    """(N, C, H, W): the mean over 3 × 3 pixels; at the border, over the pixels that exist.
 
-    Written as additions, it costs a seventh of average pooling for a batch of small images.
+    For a batch of small images, these additions take a seventh of the time of average pooling.
     """
     rows = values.clone()
     rows[:, :, :, 1:] += values[:, :, :, :-1]
@@ -71,19 +74,19 @@ def _neighbourhood_mean(values: torch.Tensor) -> torch.Tensor:
 def _smoothed(images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
     """(N,): mean square of the mean-filtered difference.
 
-    Reconstructions are a little blurred and strokes a little shifted; a mean over 3 × 3 pixels forgives just that.
+    The 3 × 3 mean filter tolerates the slight blur of reconstructions and small shifts of strokes.
     """
     return _neighbourhood_mean(images - reconstructions).square().flatten(1).mean(1)
 
 
 def _largest_window(error: torch.Tensor, share: int) -> torch.Tensor:
-    """(N,): the largest mean over channels and any square window of side // share pixels, at least 2."""
+    """(N,): the largest mean over the channels and a square window with a side of max(2, side // share) pixels."""
     side = max(2, min(error.shape[2], error.shape[3]) // share)
     return nn.functional.avg_pool2d(error.mean(1, keepdim=True), side, stride=1).flatten(1).amax(1)
 
 
 class Mse(nn.Module):
-    """The score is the MSE itself: mean squared error over channels and pixels."""
+    """The MSE: mean squared error over channels and pixels."""
 
     def forward(self, images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
         """Two (N, C, H, W) → (N,)."""
@@ -99,7 +102,7 @@ class Smoothed(nn.Module):
 
 
 class SmoothedRelative(nn.Module):
-    """The smoothed error over the larger of the image's and the reconstruction's mean square."""
+    """The smoothed error, divided by the larger mean square of the image and its reconstruction."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,10 +115,10 @@ class SmoothedRelative(nn.Module):
 
 
 class SmoothedExtent(nn.Module):
-    """The smoothed error over the extent of what is drawn: the ink times the root of the outline's length.
+    """The smoothed error, divided by the mean times the root of the total variation.
 
-    Normal images with more ink and longer outlines are rebuilt with larger errors. The reconstruction has its say in
-    the outline, because noise has long ones that its reconstruction lacks, and must not gain by them.
+    Normal images with more ink and longer outlines have larger errors. The variation of the reconstruction counts as
+    well: noise has a large variation, its reconstruction has not, and the score of noise must not become low.
     """
 
     def __init__(self) -> None:
@@ -129,7 +132,7 @@ class SmoothedExtent(nn.Module):
 
 
 class Local(nn.Module):
-    """The largest mean of the squared error in any square window of an eighth of the image's shorter side."""
+    """The largest mean squared error in a square window; its side is an eighth of the image's shorter side."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +144,7 @@ class Local(nn.Module):
 
 
 class LocalRelative(nn.Module):
-    """The largest windowed error over the MSE: how much the error gathers in one place."""
+    """The largest mean squared error in a window, divided by the MSE: how concentrated the error is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,7 +159,7 @@ class LocalRelative(nn.Module):
 
 @dataclass(frozen=True)
 class ScoringRule:
-    """A rule under the name that bundles carry."""
+    """A scoring rule, with the name and formula for the manifest."""
 
     name: str
     formula: str
@@ -193,7 +196,7 @@ DEFAULT_SCORING_RULE: Final = "smoothed-extent"
 
 
 class ScoredAutoencoder(nn.Module):
-    """What a bundle's model.pt is: the network with its scoring rule.
+    """A network with its scoring rule; the content of a bundle's ``model.pt``.
 
     Args:
         network: (N, C, H, W) → reconstruction of the same shape.

@@ -1,1 +1,1 @@
-"""HTTP below the routes: connections, middleware, request bodies, timeouts, shutdown."""
+"""HTTP below the routes: connections, middleware, request bodies, timeouts and shutdown."""

@@ -1,4 +1,4 @@
-"""Cancellation of a block of code on an event, such as a timeout or a disconnected client."""
+"""Cancels a block of code on an event, such as a timeout or a disconnected client."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -8,7 +8,7 @@ from types import TracebackType
 class CancelScope(ABC):
     """Cancels the body of a ``with`` block when :meth:`cancel` is called, and raises :meth:`error` instead.
 
-    As asyncio.timeout, for any event, and cheaper: every request enters two of them.
+    Like asyncio.timeout, but for any event, and faster: every request enters two of them.
     """
 
     def __init__(self) -> None:
@@ -18,11 +18,11 @@ class CancelScope(ABC):
         self._cancelled = False
 
     def __enter__(self) -> None:
-        """Begins the block."""
+        """Enters the block."""
         self._cancelling = self._task.cancelling()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """Ends the block. A cancellation from elsewhere propagates."""
+        """Leaves the block. Cancellations from elsewhere propagate."""
         if self._cancelled and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise self.error() from error
 

@@ -8,10 +8,10 @@ from app.api.http.cancellation import CancelScope
 
 
 class deadline(CancelScope):  # noqa: N801  reads like asyncio.timeout
-    """Cancels the body of a ``with`` block after a time.
+    """Cancels the body of a ``with`` block after a number of seconds.
 
     Raises:
-        RequestTimedOut: the time is up.
+        RequestTimedOut: the time limit is exceeded.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -29,5 +29,5 @@ class deadline(CancelScope):  # noqa: N801  reads like asyncio.timeout
         super().__exit__(kind, error, at)
 
     def error(self) -> Exception:
-        """The timeout."""
+        """The error to raise."""
         return RequestTimedOut(f"the request took longer than {self._seconds:g} s, upload included")

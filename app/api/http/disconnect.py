@@ -1,4 +1,4 @@
-"""Cancels the work for clients that have disconnected."""
+"""Cancels work for clients that have disconnected."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -10,17 +10,17 @@ from starlette.types import Scope
 from app.api.http.cancellation import CancelScope
 
 DISCONNECT_EXTENSION: Final = "anomaly.disconnect"
-"""ASGI extension: a set of callbacks for the moment when the client disconnects. Waiting for ASGI's ``http.disconnect``
-takes a task per request, which costs as much as scoring a small image."""
+"""ASGI extension: a set of callbacks that run when the client disconnects. Waiting for ASGI's ``http.disconnect`` takes
+a task per request, which costs as much as scoring a small image."""
 
 DisconnectCallbacks = set[Callable[[], None]]
 
 
 class cancelled_on_disconnect(CancelScope):  # noqa: N801  reads like asyncio.timeout
-    """Cancels the body of a ``with`` block when the client disconnects. Without the extension it never does.
+    """Cancels the body of a ``with`` block when the client disconnects. Has no effect without the extension.
 
     Raises:
-        ClientDisconnect: the client is gone.
+        ClientDisconnect: the client has disconnected.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -38,5 +38,5 @@ class cancelled_on_disconnect(CancelScope):  # noqa: N801  reads like asyncio.ti
         super().__exit__(kind, error, at)
 
     def error(self) -> Exception:
-        """The disconnect."""
+        """The error to raise."""
         return ClientDisconnect()

@@ -1,4 +1,4 @@
-"""ASGI middleware: request ids and the request log, API keys, dispatch."""
+"""ASGI middleware: request ids, the request log, API keys and dispatch to ``/score``."""
 
 import hmac
 import os
@@ -19,11 +19,11 @@ from app.api.telemetry.request_log import RequestLog
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 _REQUEST_ID: Final = REQUEST_ID_HEADER.lower().encode()
-_GOOD_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
+_VALID_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 
 
 class RequestTracking:
-    """Gives each request an id (the client's ``X-Request-ID`` if it is valid) and adds it to the request log."""
+    """Assigns each request an id (the client's ``X-Request-ID`` if valid, else a random one) and logs the request."""
 
     def __init__(self, app: ASGIApp, request_log: RequestLog, draining: Draining) -> None:
         self.app = app
@@ -31,13 +31,13 @@ class RequestTracking:
         self.draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on and logs it when it ends, with or without an exception."""
+        """Forwards the request and logs it when it ends, also after an exception."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
-        sent = next((value for name, value in scope["headers"] if name == _REQUEST_ID), b"")
-        request_id = sent.decode() if _GOOD_REQUEST_ID.fullmatch(sent) else os.urandom(16).hex()
+        given = next((value for name, value in scope["headers"] if name == _REQUEST_ID), b"")
+        request_id = given.decode() if _VALID_REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         open_request_state(scope, request_id)
         header = (_REQUEST_ID, request_id.encode())
         status = 500
@@ -47,7 +47,7 @@ class RequestTracking:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), header]
-                if self.draining.begun:  # the client should connect to another instance
+                if self.draining.begun:  # so that the client connects to another instance
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
@@ -58,9 +58,9 @@ class RequestTracking:
 
 
 class RequireKey:
-    """Refuses requests without a configured key, except health checks.
+    """Refuses requests without a valid API key, except health checks.
 
-    All keys are compared, in constant time, and never appear in a log or an answer.
+    A request is compared with every key in constant time. Keys appear neither in the log nor in responses.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
@@ -68,27 +68,27 @@ class RequireKey:
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on, or answers 401."""
-        if scope["type"] != "http" or self._is_open(scope["path"]) or self._has_key(Headers(scope=scope)):
+        """Forwards the request or responds with 401."""
+        if scope["type"] != "http" or self._is_public(scope["path"]) or self._has_key(Headers(scope=scope)):
             await self.app(scope, receive, send)
             return
         error = Unauthorized("send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
         await problems.response_for(Request(scope), error)(scope, receive, send)
 
     @staticmethod
-    def _is_open(path: str) -> bool:
+    def _is_public(path: str) -> bool:
         return path == "/health" or path.startswith(("/health/", "/v2/health/"))
 
     def _has_key(self, headers: Headers) -> bool:
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        offers = [token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
+        sent = [token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
         # Starlette decodes headers as Latin-1; this restores the bytes that were sent.
-        matches = [hmac.compare_digest(offer.encode("latin-1"), key) for offer in offers for key in self._keys]
+        matches = [hmac.compare_digest(each.encode("latin-1"), key) for each in sent for key in self._keys]
         return any(matches)
 
 
 class Dispatch:
-    """Routes ``/score``, with thousands of requests per second, past the middleware and routing of the other routes."""
+    """Sends ``/score`` straight to its endpoint: FastAPI's routing is slow at thousands of requests per second."""
 
     def __init__(self, path: str, endpoint: ASGIApp, others: ASGIApp) -> None:
         self._path = path
@@ -96,6 +96,6 @@ class Dispatch:
         self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on."""
+        """Forwards the request to the endpoint or to the other routes."""
         scoring = scope["type"] == "http" and scope["path"] == self._path
         await (self._endpoint if scoring else self._others)(scope, receive, send)

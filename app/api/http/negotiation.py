@@ -1,20 +1,20 @@
-"""Content negotiation (RFC 9110, 12.5.1) between the few types that a route offers."""
+"""Content negotiation by the ``Accept`` header (RFC 9110, section 12.5.1)."""
 
 from functools import lru_cache
 
 from app.api.errors import NotAcceptable
 
 
-@lru_cache(maxsize=256)  # clients repeat themselves
+@lru_cache(maxsize=256)  # most requests repeat one of a few headers
 def best_type(accept: str | None, offers: tuple[str, ...]) -> str:
-    """The offer that the client likes most; among equals the first offered.
+    """Selects the media type with the highest quality; of several equal ones, the first.
 
     Args:
-        accept: the Accept header; None or blank accepts anything.
-        offers: media types, the default first.
+        accept: the Accept header. None or a blank one accepts any type.
+        offers: the media types that a route can produce, the default first.
 
     Raises:
-        NotAcceptable: none of the offers is acceptable.
+        NotAcceptable: the client accepts none of them.
     """
     if accept is None or not accept.strip():
         return offers[0]
@@ -22,13 +22,13 @@ def best_type(accept: str | None, offers: tuple[str, ...]) -> str:
     qualities = [_quality(offer, ranges) for offer in offers]
     best = max(qualities, default=0)
     if best <= 0:
-        raise NotAcceptable(f"this answer comes as {' or '.join(offers)}, not as {accept[:200]}")
+        raise NotAcceptable(f"the response is available as {' or '.join(offers)}, not as {accept[:200]}")
     return offers[qualities.index(best)]
 
 
 def _media_range(part: str) -> tuple[str, float]:
-    name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-    quality = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+    name, *parameters = (each.strip().lower() for each in part.split(";"))
+    quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
     try:
         return name, float(quality)
     except ValueError:
@@ -36,7 +36,7 @@ def _media_range(part: str) -> tuple[str, float]:
 
 
 def _quality(offer: str, ranges: list[tuple[str, float]]) -> float:
-    """The quality of the most specific range that covers the offer."""
+    """The quality of the most specific media range that matches the offer, 0 if none does."""
     for pattern in (offer, offer.split("/", maxsplit=1)[0] + "/*", "*/*"):
         for name, quality in ranges:
             if name == pattern:

@@ -1,6 +1,7 @@
-"""HTTP on the wire: uvicorn's protocol, with a limit on request heads in bytes and in time, and no plain-text answers.
+"""HTTP connections: uvicorn's protocol with limits on the size and the duration of request heads.
 
-What does not parse as HTTP never reaches the application. It is answered here, with a problem document too.
+Input that does not parse as HTTP does not reach the application. This module responds to it with a problem document,
+where uvicorn would send plain text.
 """
 
 import asyncio
@@ -29,37 +30,37 @@ _log = logging.getLogger(__name__)
 
 
 class HeadTooLarge(Exception):
-    """Request line and headers together exceed the limit."""
+    """The request line and the headers together exceed the limit."""
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. uvicorn makes an instance for each."""
+    """One connection."""
 
     head_timeout_s: ClassVar[float] = 20
-    """For a whole request head, from the connection's start or from its own first byte."""
+    """Time limit for a whole request head, from the start of the connection or from the head's first byte."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has come; its request's head is due."""
+        """Starts to wait for the first request head."""
         super().connection_made(transport)
         self._in_head = self._upgrading = False
-        self._head_bytes = 0  # of a head that is not complete yet
-        self._chunk = self._first_chunk = 0  # bytes that are being parsed, and of those in which the head began
+        self._head_bytes = 0  # of an incomplete head, in the chunks after the one that it began in
+        self._chunk = self._first_chunk = 0  # bytes of the current chunk, and of the chunk that the head began in
         self._head_since: float | None = None
-        self._watch: asyncio.TimerHandle | None = None
-        self._departure: DisconnectCallbacks = set()
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._on_disconnect: DisconnectCallbacks = set()
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
+        """Runs the disconnect callbacks."""
         self._head_since = None
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._head_timer is not None:
+            self._head_timer.cancel()
         super().connection_lost(exc)
-        for tell in [*self._departure]:
-            tell()
+        for callback in [*self._on_disconnect]:
+            callback()
 
     def data_received(self, data: bytes) -> None:
-        """Parses what came; what cannot be parsed ends the connection with an answer."""
+        """Parses received bytes. Invalid input ends the connection with an error response."""
         self._head_bytes += len(data) if self._in_head else 0
         self._chunk = len(data)
         while data:
@@ -68,7 +69,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse_large_head()
 
     def _parse(self, data: bytes) -> bytes:
-        """Returns what is to be parsed anew."""
+        """Parses bytes and returns those that must be parsed again, by a new parser."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -77,19 +78,20 @@ class Protocol(HttpToolsProtocol):
             if isinstance(error.__context__, HeadTooLarge):
                 self._refuse_large_head()
             else:
-                self._refuse(_MALFORMED, "what was sent does not parse as an HTTP/1.1 request")
+                self._refuse(_MALFORMED, "the data received is not a valid HTTP/1.1 request")
         return b""
 
     def on_message_begin(self) -> None:
-        """A request's first byte. What came before it, if anything, belonged to a body that nobody wanted to read."""
+        """Starts a head at its first byte."""
+        # Not for every chunk, as in uvicorn: bytes of an unread body must not extend the keep-alive time.
         self._unset_keepalive_if_required()
         super().on_message_begin()
         self._in_head, self._head_bytes, self._first_chunk = True, 0, self._chunk
         self._await_head()
 
     def on_headers_complete(self) -> None:
-        """The head is whole: the application takes over."""
-        # A head is no larger than the chunks that it came in: nearly always that is enough to know.
+        """Passes a complete head to the application."""
+        # The chunks of a head are an upper bound of its size, so the exact size is rarely needed.
         if self._first_chunk + self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
             raise HeadTooLarge
         self._in_head, self._head_bytes = False, 0
@@ -97,26 +99,26 @@ class Protocol(HttpToolsProtocol):
         self._upgrading = self.parser.should_upgrade()
         if not self._upgrading:
             super().on_headers_complete()
-            self.cycle.scope["extensions"] = {DISCONNECT_EXTENSION: self._departure}  # type: ignore[dict-item]
-            if self.cycle.scope["method"] != "HEAD":  # of its answer there is nothing but a head
-                self.cycle.transport = _OneWrite(self.transport)
+            self.cycle.scope["extensions"] = {DISCONNECT_EXTENSION: self._on_disconnect}  # type: ignore[dict-item]
+            if self.cycle.scope["method"] != "HEAD":  # its response has no body
+                self.cycle.transport = _CoalescingTransport(self.transport)
 
     def on_message_complete(self) -> None:
-        """The body is whole."""
+        """Passes the end of a body to the application."""
         if not self._upgrading:
             super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Hangs up on an idle client, also on one that does not read its answers: closing would wait for it."""
+        """Aborts an idle connection. Closing it would wait for clients that do not read their responses."""
         self.transport.abort()
 
     def _decline_upgrade(self, rest: bytes) -> bytes:
-        """The request as if it offered no other protocol (RFC 9110, 7.8): Java's client offers h2c by default.
+        """Ignores an offered protocol upgrade (RFC 9110, section 7.8), since Java's client offers h2c by default.
 
-        The parser takes what follows such a head for the other protocol; a fresh one reads the body.
+        After such a head the parser expects the other protocol, so a new parser gets the head without the offer.
         """
         if self.parser.get_method() == b"CONNECT":
-            self._refuse(_MALFORMED, "CONNECT asks for a tunnel; this is no proxy")
+            self._refuse(_MALFORMED, "CONNECT is not supported: this server is not a proxy")
             return b""
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         self.parser = httptools.HttpRequestParser(self)
@@ -127,45 +129,45 @@ class Protocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _await_head(self) -> None:
-        """One timer for many heads: setting another for each request would be most of what this class costs."""
+        """Starts the time limit. One timer serves many heads, because a timer per request would be expensive."""
         self._head_since = self.loop.time()
-        if self._watch is None:
-            self._watch = self.loop.call_later(self.head_timeout_s, self._look_at_head)
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_timeout_s, self._check_head_timeout)
 
-    def _look_at_head(self) -> None:
-        self._watch = None
+    def _check_head_timeout(self) -> None:
+        self._head_timer = None
         if self._head_since is None:
             return
         left = self._head_since + self.head_timeout_s - self.loop.time()
         if left > 0:
-            self._watch = self.loop.call_later(left, self._look_at_head)
+            self._head_timer = self.loop.call_later(left, self._check_head_timeout)
         elif self._in_head:
-            self._refuse(_SLOW_HEAD, f"the request's head was not complete after {self.head_timeout_s:g} s")
+            self._refuse(_SLOW_HEAD, f"the request head was not complete after {self.head_timeout_s:g} s")
         else:
             self.transport.close()
 
     def _refuse_large_head(self) -> None:
-        self._refuse(_LARGE_HEAD, f"request line and headers have more than {MAX_HEAD_BYTES} bytes")
+        self._refuse(_LARGE_HEAD, f"the request line and headers have more than {MAX_HEAD_BYTES} bytes")
 
-    def _refuse(self, kind: ProblemType, detail: str) -> None:
-        """Answers, unless another answer is under way, and hangs up."""
+    def _refuse(self, problem: ProblemType, detail: str) -> None:
+        """Sends an error response, unless another response has begun, and closes the connection."""
         if self.transport.is_closing():
             return
         request_id = uuid.uuid4().hex
-        _log.warning("%s %s", kind.slug, request_id)
-        answered = self.cycle is None or self.cycle.response_complete
-        if answered or not (self._in_head or self.cycle.response_started):
-            answer = problems.document(request_id, kind, detail, headers={REQUEST_ID_HEADER: request_id})
-            headers: list[Any] = [*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")]
+        _log.warning("%s %s", problem.slug, request_id)
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle or not (self._in_head or self.cycle.response_started):
+            response = problems.document(request_id, problem, detail, headers={REQUEST_ID_HEADER: request_id})
+            headers: list[Any] = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
             lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-            self.transport.write(STATUS_LINE[kind.status] + lines + b"\r\n" + bytes(answer.body))
+            self.transport.write(STATUS_LINE[problem.status] + lines + b"\r\n" + bytes(response.body))
         self.transport.close()
 
 
-class _OneWrite(asyncio.Transport):
-    """An answer's way to its connection: the head waits for what follows, and both leave in one write.
+class _CoalescingTransport(asyncio.Transport):
+    """The transport of one response. It holds the response head back and writes it together with the first body bytes.
 
-    uvicorn writes them one by one: two system calls, two packets, and a client that is woken up twice.
+    uvicorn would write them separately: two system calls, two packets and two wake-ups of the client.
     """
 
     def __init__(self, connection: asyncio.Transport) -> None:
@@ -174,7 +176,7 @@ class _OneWrite(asyncio.Transport):
         self._head: bytes | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Sends what it is given, unless that is the head."""
+        """Sends the data, or holds it back if it is the response head."""
         if self._head is not None:
             self._connection.write(self._head + data)
             self._head = b""
@@ -184,11 +186,11 @@ class _OneWrite(asyncio.Transport):
             self._head = bytes(data)
 
     def close(self) -> None:
-        """Sends a head that nothing follows, and hangs up."""
+        """Sends a head that no body has followed, and closes the connection."""
         if self._head:
             self._connection.write(self._head)
         self._connection.close()
 
     def is_closing(self) -> bool:
-        """Whether the connection is."""
+        """Whether the connection is closing."""
         return self._connection.is_closing()

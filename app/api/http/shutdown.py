@@ -1,8 +1,8 @@
-"""The end of a process, in the order that loses no request.
+"""Graceful shutdown without lost requests.
 
-On SIGTERM or SIGINT readiness turns 503 and new images are refused, while the server still listens: balancers
-see it and look elsewhere. After a moment the server's own handler takes over: it closes its listener, answers
-what it has accepted and ends.
+After SIGTERM or SIGINT the process is draining: readiness checks and new scoring requests get 503, but the server keeps
+listening, so that load balancers can redirect traffic. After a delay, the server's own signal handler runs: it closes
+the listening socket, finishes the accepted requests and exits.
 """
 
 import asyncio
@@ -21,27 +21,33 @@ _log = structlog.get_logger(__name__)
 
 @dataclass
 class Draining:
-    """Whether the process has been told to end."""
+    """The state of the shutdown.
+
+    Attributes:
+        begun: whether a signal has arrived.
+    """
 
     begun: bool = False
 
 
 @contextmanager
 def draining_on_signals(draining: Draining, seconds: float) -> Iterator[None]:
-    """Stands before the server's signal handlers, for as long as the application runs.
+    """Delays the server's signal handlers within a ``with`` block.
 
     Args:
-        draining: told when the first signal comes.
-        seconds: how long the server goes on listening then; a second signal cuts it short.
+        draining: set on the first signal.
+        seconds: delay before the server's handler runs. A second signal ends the delay.
     """
-    if threading.current_thread() is not threading.main_thread():  # embedded elsewhere: signals are not ours
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # embedded in another program: only its main thread can set handlers
         yield
         return
     loop = asyncio.get_running_loop()
-    servers = {each: signal.getsignal(each) for each in _SIGNALS}
+    server_handlers = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def stop(number: int) -> None:
-        handler = servers[signal.Signals(number)]
+        handler = server_handlers[signal.Signals(number)]
         if callable(handler):
             handler(number, None)
 
@@ -53,11 +59,11 @@ def draining_on_signals(draining: Draining, seconds: float) -> Iterator[None]:
         loop.call_soon_threadsafe(loop.call_later, seconds, stop, number)
         _log.info("draining", signal=signal.Signals(number).name, seconds=seconds)
 
-    for each, handler in servers.items():
+    for number, handler in server_handlers.items():
         if callable(handler):
-            signal.signal(each, handle)
+            signal.signal(number, handle)
     try:
         yield
     finally:
-        for each, handler in servers.items():
-            signal.signal(each, handler)
+        for number, handler in server_handlers.items():
+            signal.signal(number, handler)

@@ -1,6 +1,6 @@
-"""Request body → image files, within the limits on bytes and files.
+"""Request body → image files, within limits on bytes and files.
 
-Bodies are held in memory, never on disk: the byte limit keeps them small, and the container's root is read-only.
+Bodies are held in memory and not on disk: the byte limit keeps them small, and containers have a read-only root.
 """
 
 import re
@@ -19,8 +19,8 @@ from app.inference.errors import Overloaded
 
 FIELDS: Final = ("file", "files")
 
-_BODIES_AT_ONCE: Final = 16  # of the largest size, or many more small ones
-_OTHER_FIELDS: Final = 16  # form fields beside the images that are tolerated
+_SIMULTANEOUS_BODIES: Final = 16  # of the largest size, or many more small ones
+_OTHER_FIELDS: Final = 16  # form fields allowed in addition to the images
 
 _SIMPLE_HEAD: Final = re.compile(
     rb'\r\nContent-Disposition: form-data; name="([^"\\\r\n]*)"(?:; filename="([^"\\\r\n]*)")?\r\n'
@@ -29,16 +29,16 @@ _SIMPLE_HEAD: Final = re.compile(
 )
 
 
-_content_type = lru_cache(maxsize=256)(parse_options_header)  # most requests send the same few
+_content_type = lru_cache(maxsize=256)(parse_options_header)  # most requests repeat one of a few types
 
 
 class Upload(NamedTuple):
     """One uploaded image file.
 
     Attributes:
-        field: its name in the form; empty for a raw body.
-        filename: as the client sent it, if it did.
-        data: the file's content.
+        field: name of the form field; empty for a raw body.
+        filename: as sent by the client; None if it sent none.
+        data: content of the file.
     """
 
     field: str
@@ -47,25 +47,25 @@ class Upload(NamedTuple):
 
 
 class BodyReader:
-    """Reads request bodies within a process-wide memory budget.
+    """Reads request bodies within a memory budget for the whole process.
 
-    Without the budget, many slow uploads could fill the memory, however small each body.
+    Without the budget, many slow uploads could fill the memory, even if each body is small.
 
     Args:
-        max_body_bytes: the largest body; the budget is 16 times that.
+        max_body_bytes: size of the largest body. The budget is 16 times that.
     """
 
     def __init__(self, max_body_bytes: int) -> None:
         self.max_body_bytes = max_body_bytes
-        self.budget = _BODIES_AT_ONCE * max_body_bytes
+        self.budget = _SIMULTANEOUS_BODIES * max_body_bytes
 
     async def read_body(self, headers: Headers, receive: Receive) -> bytes:
-        """Reads a body and counts the bytes that arrive; Content-Length only allows an early refusal.
+        """Reads a body and counts the bytes received; Content-Length is only used to refuse large bodies early.
 
         Raises:
-            BodyTooLarge: the body exceeds its limit.
+            BodyTooLarge: the body exceeds the limit.
             Overloaded: all bodies together exceed the budget.
-            ClientDisconnect: the client disconnected before the end of its body.
+            ClientDisconnect: the client disconnected before the end of the body.
         """
         limit = self.max_body_bytes
         announced = headers.get("content-length", "")
@@ -85,7 +85,7 @@ class BodyReader:
                 if size > limit:
                     raise BodyTooLarge(f"the body has more than {limit} bytes")
                 if self.budget < 0:
-                    raise Overloaded("too many uploads are coming in at the same time")
+                    raise Overloaded("too many simultaneous uploads")
                 chunks.append(chunk)
             return b"".join(chunks)
         finally:
@@ -97,7 +97,7 @@ async def read_uploads(headers: Headers, receive: Receive, reader: BodyReader, m
 
     Args:
         headers: of the request.
-        receive: its ASGI channel.
+        receive: ASGI channel of the request.
         reader: reads the body.
         max_files: most image files in one request.
 
@@ -115,7 +115,7 @@ async def read_uploads(headers: Headers, receive: Receive, reader: BodyReader, m
     if is_multipart:
         boundary = parameters.get(b"boundary")
         if not boundary:
-            raise MalformedMultipart("the Content-Type names no boundary")
+            raise MalformedMultipart("the Content-Type has no boundary")
         max_parts = 2 * max_files + _OTHER_FIELDS
         parts = _split_simple(body, boundary, max_parts)
         if parts is None:
@@ -124,12 +124,12 @@ async def read_uploads(headers: Headers, receive: Receive, reader: BodyReader, m
     if not body:
         raise NoImage("the request has no body")
     if not media_type:
-        raise UnsupportedMediaType("the request has no Content-Type; name the image's, as image/png")
+        raise UnsupportedMediaType("the request has no Content-Type; send the one of the image, such as image/png")
     return [Upload("", None, body)]
 
 
 def _uploads(parts: Sequence[Upload], max_files: int) -> list[Upload]:
-    """The image files among a form's parts.
+    """The image files among the parts of a form.
 
     Raises:
         TooManyFiles, NoImage: see ``app.api.errors``.
@@ -140,16 +140,16 @@ def _uploads(parts: Sequence[Upload], max_files: int) -> list[Upload]:
         raise TooManyFiles(f"one request may carry {max_files} files, this one has {len(files)}")
     if not files:
         others = sorted({repr(part.field[:40]) for part in parts if part.field not in FIELDS})
-        seen = f"; it has {', '.join(others)}" if others else ""
-        raise NoImage(f"the form has no file part named {' or '.join(FIELDS)}{seen}")
+        found = f"; it has {', '.join(others)}" if others else ""
+        raise NoImage(f"the form has no file part named {' or '.join(FIELDS)}{found}")
     return files
 
 
 def _split_simple(body: bytes, boundary: bytes, max_parts: int) -> list[Upload] | None:
-    """Splits a body in the form that nearly all clients write, at a tenth of the parser's cost.
+    """Splits a form written as nearly all clients write it, in a tenth of the parser's time.
 
     Returns:
-        The parts; None for any other form, which is left to the parser.
+        The parts; None if the form is written in another way and must be parsed.
     """
     delimiter = b"\r\n--" + boundary
     preamble, *pieces = (b"\r\n" + body).split(delimiter, max_parts + 1)
@@ -166,7 +166,7 @@ def _split_simple(body: bytes, boundary: bytes, max_parts: int) -> list[Upload] 
 
 
 def _parse(body: bytes, boundary: bytes, max_parts: int) -> list[Upload]:
-    """The parts of any multipart/form-data body.
+    """Parses any multipart/form-data body.
 
     Raises:
         MalformedMultipart: the body does not parse.
@@ -196,7 +196,7 @@ def _parse(body: bytes, boundary: bytes, max_parts: int) -> list[Upload]:
 
 
 class _Form:
-    """Collects the parser's callbacks. Header and content pieces are slices of the body."""
+    """Callbacks for the parser, which collect the parts. Names, values and contents can arrive in several slices."""
 
     def __init__(self, max_parts: int) -> None:
         self.max_parts = max_parts

@@ -1,1 +1,1 @@
-"""The OpenAPI document and its worked examples."""
+"""The OpenAPI document and its examples."""

@@ -1,4 +1,4 @@
-"""Worked examples of answers, for the OpenAPI document. A test holds them to the schemas."""
+"""Example responses for the OpenAPI document. A test validates them against the schemas."""
 
 from typing import Any, Final
 
@@ -111,13 +111,13 @@ DRIFT: Final[dict[str, Any]] = {
         "p_value": 1e-9,
         "mean_p_value": 0.287,
     },
-    "limits": "Only scores are compared. True anomalies look like a change where they are more than …",
+    "limits": "Only scores are compared. Real anomalies also count as a change if they are more than …",
 }
 LABEL: Final[dict[str, Any]] = {
     "id": "jRkw2nXv0mK9o3xk1b7qzVsibW5pc3QtNSIsIjIwMjYxMTIzVDIyMjAwMVotOTFmNTdjIixd",
     "verdict": "normal",
     "filename": "five.png",
-    "comment": "a smudge on the lens",
+    "comment": "dust on the lens",
 }
 KEPT_LABEL: Final[dict[str, Any]] = {
     "model": MODEL,

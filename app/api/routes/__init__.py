@@ -1,1 +1,1 @@
-"""One module per group of routes. Routes parse, call and render; exceptions become problem documents elsewhere."""
+"""One module per group of routes. ``app.api.problems`` turns their exceptions into responses."""

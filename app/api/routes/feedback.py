@@ -21,11 +21,11 @@ router = APIRouter(tags=["scoring"])
     openapi_extra=openapi.LABEL_REQUEST,
 )
 async def feedback(request: Request, services: RequestServices) -> KeptLabel:
-    """Records what an image really is: `normal` or `anomaly`.
+    """Stores an operator's label for a scored image: `normal` or `anomaly`.
 
-    `id` comes from the answer of `POST /score`, which has one for each scored image if labels are kept
-    (`ANOMALY_FEEDBACK_PATH`). Labels do not change verdicts; `python -m training recalibrate --feedback` sets a
-    threshold from them. Of several labels for one image the last counts.
+    `POST /score` returns the `id` of each scored image if labels are kept (`ANOMALY_FEEDBACK_PATH`). Labels do not
+    change verdicts; `python -m training recalibrate --feedback` computes a new threshold from them. If an image has
+    several labels, the last one is used.
     """
     if services.feedback is None:
         raise FeedbackOff("labels are not kept: ANOMALY_FEEDBACK_PATH is not set")

@@ -1,10 +1,11 @@
-"""GET /health, /health/live, /health/ready: for people, restarters and balancers."""
+"""GET /health, /health/live and /health/ready: for operators, liveness probes and load balancers."""
 
 import time
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 
+from app.api import problems
 from app.api.openapi import document as openapi
 from app.api.openapi import examples
 from app.api.schemas import Health, Liveness, ModelVersion, Readiness, RefusedModel
@@ -13,8 +14,7 @@ from app.api.services import RequestServices, Services
 router = APIRouter(prefix="/health", tags=["health"])
 
 _UNAVAILABLE = 503
-_RETRY = {"Retry-After": "1"}
-_SHOWN = 50
+_MAX_REFUSED = 50
 
 
 def _state(services: Services) -> tuple[Literal["ok", "starting", "draining", "unavailable"], str | None]:
@@ -27,26 +27,26 @@ def _state(services: Services) -> tuple[Literal["ok", "starting", "draining", "u
     return "starting" if registry.starting else "unavailable", registry.why_unavailable(registry.default)
 
 
-def _mark(response: Response, ok: bool) -> None:
+def _set_status(response: Response, ok: bool) -> None:
     response.headers["Cache-Control"] = "no-store"
     if not ok:
         response.status_code = _UNAVAILABLE
-        response.headers.update(_RETRY)
+        response.headers.update(problems.RETRY)
 
 
-def _answers(model: type[Any], good: Any, bad: Any) -> openapi.Responses:
+def _responses(model: type[Any], good: Any, bad: Any) -> openapi.Responses:
     return {
-        200: openapi.answer("Able to score", good),
-        _UNAVAILABLE: {"model": model, **openapi.answer("Not able to score; `reason` says why", bad)},
+        200: openapi.example_response("The default model can score", good),
+        _UNAVAILABLE: {"model": model, **openapi.example_response("The default model cannot score; see `reason`", bad)},
     }
 
 
-@router.get("", summary="How the service is", response_model_exclude_none=True,
-            responses=_answers(Health, examples.HEALTH, examples.UNHEALTHY))  # fmt: skip
+@router.get("", summary="Service health", response_model_exclude_none=True,
+            responses=_responses(Health, examples.HEALTH, examples.UNHEALTHY))  # fmt: skip
 async def health(response: Response, services: RequestServices) -> Health:
-    """The default model, the models in memory, refused versions. 503 while the default model cannot score."""
+    """Default model, loaded models and refused versions. 503 while the default model cannot score."""
     status, reason = _state(services)
-    _mark(response, status == "ok")
+    _set_status(response, status == "ok")
     default = services.registry.default_served()
     versions = {
         served.bundle.manifest.name: ModelVersion(
@@ -59,22 +59,24 @@ async def health(response: Response, services: RequestServices) -> Health:
         reason=reason,
         model=default and versions[services.registry.default],
         models=list(versions.values()),
-        refused=[RefusedModel(name=each.model, reason=each.reason) for each in services.registry.refused[:_SHOWN]],
+        refused=[
+            RefusedModel(name=each.model, reason=each.reason) for each in services.registry.refused[:_MAX_REFUSED]
+        ],
         uptime_s=round(time.monotonic() - services.started, 3),
     )
 
 
-@router.get("/live", summary="Whether the process runs",
-            responses={200: openapi.answer("It runs", examples.LIVE)})  # fmt: skip
+@router.get("/live", summary="Liveness check",
+            responses={200: openapi.example_response("The process is running", examples.LIVE)})  # fmt: skip
 async def live() -> Liveness:
-    """200 while the process runs: restart it when this stops answering."""
+    """200 while the process is running. Restart the process if this fails."""
     return Liveness()
 
 
-@router.get("/ready", summary="Whether images can be scored", response_model_exclude_none=True,
-            responses=_answers(Readiness, examples.READY, examples.NOT_READY))  # fmt: skip
+@router.get("/ready", summary="Readiness check", response_model_exclude_none=True,
+            responses=_responses(Readiness, examples.READY, examples.NOT_READY))  # fmt: skip
 async def ready(response: Response, services: RequestServices) -> Readiness:
-    """200 or 503: send traffic while this is 200."""
+    """200 if the default model can score, else 503. Send traffic only while this is 200."""
     status, reason = _state(services)
-    _mark(response, status == "ok")
+    _set_status(response, status == "ok")
     return Readiness(status="ready" if status == "ok" else status, reason=reason)

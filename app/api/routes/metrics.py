@@ -1,4 +1,4 @@
-"""GET /metrics: Prometheus text."""
+"""GET /metrics: metrics in the Prometheus text format."""
 
 from fastapi import APIRouter, Response
 
@@ -15,7 +15,9 @@ router = APIRouter(tags=["operations"])
     summary="Prometheus metrics",
     response_class=Response,
     responses={
-        200: openapi.answer("The exposition", examples.METRICS, "text/plain", schema={"type": "string"}),
+        200: openapi.example_response(
+            "Metrics in the Prometheus text format", examples.METRICS, "text/plain", schema={"type": "string"}
+        ),
         **openapi.CLOSED,
     },
 )

@@ -1,4 +1,4 @@
-"""GET /models, /models/{name}, its calibration, its drift and its report: the model cards."""
+"""GET /models and /models/{name}, with calibration, drift and report: what is known about the models."""
 
 import asyncio
 from bisect import bisect_right
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/models", tags=["models"])
 _REPORT_TYPES: Final = {".html": "text/html; charset=utf-8", ".png": "image/png"}
 _REPORT_HEADERS: Final = {
     "Cache-Control": "no-cache",
-    # The report came with the model: it may show its images, and do nothing else.
+    # Reports are part of a model and not trusted: they may show inline styles and images, nothing else.
     "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
 }
@@ -27,53 +27,57 @@ _REPORT_HEADERS: Final = {
 
 @router.get(
     "",
-    summary="The models of the store",
-    responses={200: openapi.answer("The store", examples.MODELS), **openapi.PAGE_RESPONSES},
+    summary="List models",
+    responses={200: openapi.example_response("A page of model cards", examples.MODELS), **openapi.PAGE_RESPONSES},
 )
 async def models(
     services: RequestServices,
-    limit: Annotated[int, Query(ge=1, le=500, description="most names on one page")] = 50,
+    limit: Annotated[int, Query(ge=1, le=500, description="most models per page")] = 50,
     after: Annotated[
-        str, Query(max_length=64, description="the page begins behind this name: `next` of the last")
+        str, Query(max_length=64, description="the page starts after this name: `next` of the previous page")
     ] = "",
 ) -> Models:
-    """By name, the cards of the models, and those whose current version cannot be served. Follow `next` for all."""
+    """Model cards by name, and models whose current version was refused. Follow `next` for the other pages."""
     refused = {each.model: each.reason for each in services.registry.refused}
-    return await asyncio.to_thread(_survey, services.registry, refused, limit, after)
+    return await asyncio.to_thread(_page_of, services.registry, refused, limit, after)
 
 
 @router.get(
     "/{name}",
-    summary="One model card",
-    responses={200: openapi.answer("The card", examples.CARD), **openapi.MODEL_RESPONSES},
+    summary="Get a model card",
+    responses={200: openapi.example_response("The model card", examples.CARD), **openapi.MODEL_RESPONSES},
 )
 async def model(name: str, services: RequestServices) -> ModelCard:
-    """Version, input, threshold, calibration, evaluation, training, data fingerprint, checksums, libraries."""
+    """Version, input, threshold, calibration, evaluation, training, data fingerprint, checksums, library versions."""
     return await asyncio.to_thread(lambda: ModelCard.of(services.registry.manifest(name)))
 
 
 @router.get(
     "/{name}/calibration",
-    summary="What decides",
-    responses={200: openapi.answer("Scores and thresholds", examples.CALIBRATION), **openapi.MODEL_RESPONSES},
+    summary="Get calibration scores and thresholds",
+    responses={200: openapi.example_response("Scores and thresholds", examples.CALIBRATION), **openapi.MODEL_RESPONSES},
 )
 async def calibration(name: str, services: RequestServices) -> CalibrationScores:
-    """The calibration scores, ascending, and the threshold of each false-alarm rate that is worth trying.
+    """The calibration scores, ascending, and the thresholds for round false-alarm rates.
 
-    With them a client decides scored images anew at another sensitivity: anomaly is exactly `score > threshold`.
+    With a threshold from this list, a client can recompute the verdicts of scored images at another false-alarm rate:
+    an image is an anomaly exactly if `score > threshold`.
     """
     return await asyncio.to_thread(lambda: CalibrationScores.of(services.registry.manifest(name)))
 
 
 @router.get(
     "/{name}/drift",
-    summary="Whether images have changed",
-    responses={200: openapi.answer("The last window of images", examples.DRIFT), **openapi.MODEL_RESPONSES},
+    summary="Get the drift state",
+    responses={
+        200: openapi.example_response("The state and the last window of images", examples.DRIFT),
+        **openapi.MODEL_RESPONSES,
+    },
 )
 async def drift(name: str, services: RequestServices) -> DriftAnswer:
-    """Compares the scores of every window of images with the calibration scores.
+    """The result of comparing the scores of each window of images with the calibration scores.
 
-    Of all workers of this service together; what the others have seen may be two seconds old.
+    Covers all workers of this service; the state of the other workers can be two seconds old.
     """
     services.request_log.flush()
     manifest = await asyncio.to_thread(services.registry.manifest, name)
@@ -83,14 +87,14 @@ async def drift(name: str, services: RequestServices) -> DriftAnswer:
 
 @router.get(
     "/{name}/report/{file}",
-    summary="A file of the training report",
+    summary="Get a file of the training report",
     response_class=Response,
     responses=openapi.REPORT_RESPONSES,
 )
 async def report(name: str, file: str, request: Request, services: RequestServices) -> Response:
-    """`index.html`, or one of its images: the names under `report/` in the model card's `files`.
+    """`index.html`, or one of its images. `files` of the model card lists the names, under `report/`.
 
-    Each is compared with its SHA-256 before it leaves; the `ETag` is that SHA-256.
+    The file is verified against its SHA-256, which is also its `ETag`.
     """
     registry = services.registry
     manifest = await asyncio.to_thread(registry.manifest, name)
@@ -103,12 +107,12 @@ async def report(name: str, file: str, request: Request, services: RequestServic
     return Response(content, media_type=media_type, headers=headers)
 
 
-def _survey(registry: ModelRegistry, refused: dict[str, str], limit: int, after: str) -> Models:
+def _page_of(registry: ModelRegistry, refused: dict[str, str], limit: int, after: str) -> Models:
     names = sorted({*registry.store.names(), *refused})
     start = bisect_right(names, after)
     page, cards = names[start : start + limit], []
     for name in page:
-        # A broken neighbour must not hide the others: here a refusal is part of the answer.
+        # One broken model must not hide the others: it is listed as refused.
         try:
             cards.append(ModelCard.of(registry.manifest(name)))
         except (BundleRejected, UnknownModel) as error:

@@ -1,7 +1,7 @@
-"""POST /score: images in, verdicts out.
+"""POST /score: scores uploaded images.
 
-A plain ASGI endpoint: FastAPI's request handling would cost more than decoding and scoring a small image.
-``app.api.openapi.document`` documents it with the models that parse and describe it.
+A plain ASGI endpoint, because FastAPI's request handling takes longer than decoding and scoring a small image.
+``app.api.openapi.document`` describes it.
 """
 
 import binascii
@@ -38,7 +38,7 @@ _PNG: Final = "image/png"
 
 
 class ScoreEndpoint:
-    """Decides for each image whether it is an anomaly, and shows why."""
+    """The ASGI endpoint. It has a ``path`` as routes have, for log and metrics."""
 
     path: Final = "/score"
 
@@ -46,7 +46,7 @@ class ScoreEndpoint:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; every exception becomes a problem document."""
+        """Handles one request. Exceptions become problem documents."""
         scope["route"] = self
         try:
             with deadline(self._services.settings.request_timeout_s):
@@ -90,13 +90,13 @@ class ScoreEndpoint:
 
 
 class _Json:
-    """A JSON answer as two fixed ASGI messages; starlette's response class is slower."""
+    """A JSON response as two fixed ASGI messages, which is faster than Starlette's response class."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Sends it."""
+        """Sends the response."""
         length = (b"content-length", b"%d" % len(self._body))
         await send({"type": "http.response.start", "status": _OK, "headers": [length, _JSON_HEADER]})
         await send({"type": "http.response.body", "body": self._body})
@@ -147,7 +147,7 @@ def _rejected(upload: Upload, rejected: Rejected) -> dict[str, Any]:
 
 
 def _strip(results: Results) -> Response:
-    """Input, reconstruction and error map side by side, with the numbers as headers."""
+    """Input, reconstruction and error map side by side in one PNG file, with the numbers as headers."""
     (scored,) = results.scored
     manifest, point = results.bundle.manifest, results.point
     return Response(

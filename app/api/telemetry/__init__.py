@@ -1,1 +1,1 @@
-"""What the service reports about itself: log, metrics, drift."""
+"""Monitoring of the service: log, metrics and drift."""

@@ -1,7 +1,7 @@
 """The state of drift monitoring, and the file in which a worker keeps it.
 
-Each worker locks a file of its own in the folder, ``worker-0.json`` and so on, while it runs. A starting worker takes
-the first unlocked file and continues where its predecessor stopped, or died.
+While a worker runs, it locks its own file in the folder: ``worker-0.json``, ``worker-1.json`` and so on. A starting
+worker takes the first unlocked file and continues with the state of the worker that stopped or crashed.
 """
 
 import fcntl
@@ -21,34 +21,36 @@ _FILE: Final = "worker-{}.json"
 _log = structlog.get_logger(__name__)
 
 
-class _Part(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class JudgedWindow(_Part):
-    """The result of comparing a window."""
+class ComparedWindow(_Frozen):
+    """The result of comparing a window with the calibration scores."""
 
     at: datetime
     changed: bool
     statistic: float
-    higher: bool = Field(description="the scores have risen, where they differ most")
+    higher: bool = Field(description="whether the scores are higher, where they differ most")
     mean_p_value: float
 
 
-class DriftState(_Part):
-    """A worker's state for one version of a model. Its size is bounded."""
+class DriftState(_Frozen):
+    """The state of one worker for one version of a model. Its size is bounded."""
 
     version: str
     calibration_size: int = Field(ge=1)
-    ranks: tuple[int, ...] = Field((), max_length=WINDOW - 1, description="of the images since the last window")
+    ranks: tuple[int, ...] = Field((), max_length=WINDOW - 1, description="ranks of the images since the last window")
     windows: int = Field(0, ge=0)
     alarms: int = Field(0, ge=0)
-    since: datetime | None = Field(None, description="first alarm of the current uninterrupted series")
-    last: JudgedWindow | None = None
+    since: datetime | None = Field(
+        None, description="time of the first window in the current series of changed windows"
+    )
+    last: ComparedWindow | None = None
 
 
-class DriftDocument(_Part):
-    """A worker's file."""
+class DriftDocument(_Frozen):
+    """The content of a worker's file."""
 
     schema_version: Literal[1] = 1
     window: Literal[200] = WINDOW
@@ -56,10 +58,10 @@ class DriftDocument(_Part):
 
 
 class StateFile:
-    """A worker's locked file in the shared folder.
+    """The locked file of a worker in the shared folder.
 
     Args:
-        folder: created if missing.
+        folder: is created if missing.
 
     Raises:
         OSError: the folder cannot be created or written to.
@@ -72,11 +74,11 @@ class StateFile:
         self._file = folder / _FILE.format(number)
 
     def read(self) -> dict[str, DriftState]:
-        """The stored state by model; empty if the file is missing or damaged."""
+        """The stored state by model. Empty if the file is missing or damaged."""
         return _read(self._file)
 
     def others(self) -> Iterator[dict[str, DriftState]]:
-        """The other workers' last written states."""
+        """The last written states of the other workers, by model."""
         for file in sorted(self._folder.glob(_FILE.format("*"))):
             if file != self._file:
                 yield _read(file)
@@ -85,14 +87,14 @@ class StateFile:
         """Replaces the file atomically.
 
         Raises:
-            OSError: it cannot be written; the old content is intact.
+            OSError: the file cannot be written. The previous content is intact.
         """
-        part = self._file.with_suffix(".part")
-        part.write_text(DriftDocument(models=models).model_dump_json(), encoding="utf-8")
-        part.replace(self._file)
+        temporary = self._file.with_suffix(".part")
+        temporary.write_text(DriftDocument(models=models).model_dump_json(), encoding="utf-8")
+        temporary.replace(self._file)
 
     def release(self) -> None:
-        """Unlocks the file for a successor."""
+        """Unlocks the file, so that another worker can take it."""
         self._lock.close()
 
 
@@ -118,6 +120,6 @@ def _read(file: Path) -> dict[str, DriftState]:
     except FileNotFoundError:
         return {}
     except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is damaged, or of another version"
+        reason = error.strerror if isinstance(error, OSError) else "the file is damaged or has another format"
         _log.warning("drift state ignored", file=os.fspath(file), reason=reason)
         return {}

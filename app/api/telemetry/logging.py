@@ -1,4 +1,4 @@
-"""Logging to standard error: JSON lines for machines, or text for people."""
+"""Logging to standard error as JSON lines or as readable text."""
 
 import logging
 import os
@@ -16,12 +16,15 @@ _PIPE_BUF: Final = 4096  # POSIX: writes up to this size to a pipe are not inter
 
 
 def configure(log_format: str, level: str) -> None:
-    """Sends our own events and those of libraries to standard error, in one format.
+    """Writes events of the service and of libraries to standard error, in one format.
 
-    Our events go from structlog straight to the stream, since every request writes one; events of libraries pass
-    through the standard library's handlers.
+    Events of the service bypass the standard library's handlers, since every request writes one.
+
+    Args:
+        log_format: ``json`` or ``console``.
+        level: the lowest level to log.
     """
-    rendering: list[structlog.typing.Processor] = (
+    renderers: list[structlog.typing.Processor] = (
         [_json]
         if log_format == "json"
         else [
@@ -29,12 +32,12 @@ def configure(log_format: str, level: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
-                exception_formatter=structlog.dev.plain_traceback,  # without the values of variables
+                exception_formatter=structlog.dev.plain_traceback,  # does not show the values of variables
             ),
         ]
     )
     structlog.configure(
-        processors=rendering,
+        processors=renderers,
         logger_factory=lambda *_: _StandardError(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,
@@ -42,7 +45,7 @@ def configure(log_format: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     root = logging.getLogger()
@@ -52,7 +55,7 @@ def configure(log_format: str, level: str) -> None:
 
 
 def write_events(events: Iterable[MutableMapping[str, Any]]) -> None:
-    """Logs events of level info in few writes; structlog's ``info`` for each would cost more."""
+    """Logs events of level info in few writes, which is faster than calling structlog's ``info`` for each."""
     if not logging.getLogger().isEnabledFor(logging.INFO):
         return
     processors, lines = structlog.get_config()["processors"], b""
@@ -79,13 +82,13 @@ def _line(text: str) -> bytes:
 
 
 def _write(lines: bytes) -> None:
-    """Writes to standard error; a closed pipe must not fail the request."""
+    """Writes to standard error. Errors are ignored, since a closed pipe must not fail requests."""
     with suppress(OSError):
         os.write(_STDERR, lines)
 
 
 class _StandardError:
-    """Writes whole lines."""
+    """structlog's logger: writes whole lines to standard error."""
 
     def msg(self, line: str) -> None:
         _write(_line(line))
@@ -94,7 +97,7 @@ class _StandardError:
 
 
 def _json(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
-    """One processor instead of structlog's four, since it runs for every request."""
+    """Renders an event. One processor is faster than structlog's four, and it runs for every request."""
     event["level"] = method
     if "timestamp" not in event:
         event["timestamp"] = _now()

@@ -1,12 +1,12 @@
 """Prometheus metrics, one registry per application.
 
-Several workers keep their numbers in files of a shared folder, and any of them answers with the sums
-(prometheus_client's multiprocess mode, enabled by the variable that names the folder).
+Several workers write their metrics to files in a shared folder, and each of them exposes the sums. This is
+prometheus_client's multiprocess mode, which is enabled by the environment variable that names the folder.
 """
 
 import os
 from bisect import bisect_left
-from collections import Counter as Tally
+from collections import Counter as Frequencies
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -30,83 +30,80 @@ from app.inference.serving.batch_queue import CompletedBatch
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _LATENCY_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_ERRORS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1)
+_MSES: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1)
 _P_VALUES: Final = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
-_BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-# Creation times would double the exposition, and our dashboard does not use them.
+# Creation times would double the exposition, and the dashboard does not use them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """All metrics. Label values come from bounded sets: route templates, models in the store."""
+    """All metrics. Their label values are bounded: route templates, statuses, models in the store."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        register = self.registry
-        self.requests = Counter(
-            "anomaly_requests", "Requests answered", ["method", "route", "status"], registry=register
-        )
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter("anomaly_requests", "Requests", ["method", "route", "status"], registry=registry)
         self.latency = Histogram(
             "anomaly_request_duration_seconds",
-            "Time from a request's first byte to its answer's last",
+            "Time from the first byte of a request to the last byte of its response",
             ["route", "status"],
             buckets=_LATENCY_S,
-            registry=register,
+            registry=registry,
         )
-        self.images = Counter("anomaly_images", "Images scored", ["model", "verdict"], registry=register)
-        self.rejected = Counter("anomaly_rejected", "Images rejected, by reason", ["reason"], registry=register)
-        self.mse = Histogram("anomaly_mse", "Reconstruction MSE", ["model"], buckets=_ERRORS, registry=register)
+        self.images = Counter("anomaly_images", "Images scored", ["model", "verdict"], registry=registry)
+        self.rejected = Counter("anomaly_rejected", "Images rejected, by problem type", ["reason"], registry=registry)
+        self.mse = Histogram("anomaly_mse", "Reconstruction MSE", ["model"], buckets=_MSES, registry=registry)
         self.p_value = Histogram(
-            "anomaly_p_value", "Conformal p-values; uniform while images are normal", ["model"],
-            buckets=_P_VALUES, registry=register,
+            "anomaly_p_value", "Conformal p-values; uniformly distributed for normal images", ["model"],
+            buckets=_P_VALUES, registry=registry,
         )  # fmt: skip
         self.batch_size = Histogram(
-            "anomaly_batch_size", "Images per forward pass", ["model"], buckets=_BATCHES, registry=register
+            "anomaly_batch_size", "Images per forward pass", ["model"], buckets=_BATCH_SIZES, registry=registry
         )
         self.compute = Histogram(
             "anomaly_forward_duration_seconds",
-            "Time of a forward pass",
+            "Duration of a forward pass",
             ["model"],
             buckets=_LATENCY_S,
-            registry=register,
+            registry=registry,
         )
         self.queue_depth = Gauge(
-            "anomaly_queue_depth", "Images in work", registry=register, multiprocess_mode="livesum"
+            "anomaly_queue_depth", "Images in progress", registry=registry, multiprocess_mode="livesum"
         )
         self.model_info = Gauge(
-            "anomaly_model_info", "1 if the version is served, 0 if it was", ["model", "version"],
-            registry=register, multiprocess_mode="livemax",
+            "anomaly_model_info", "1 if the version is served, 0 if it was served before", ["model", "version"],
+            registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
         self.refused_models = Gauge(
             "anomaly_model_refused", "1 if the current version failed verification, 0 once resolved", ["model"],
-            registry=register, multiprocess_mode="livemax",
+            registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
         self.drift_windows = Counter(
             "anomaly_drift_windows", f"Windows of {WINDOW} images compared with the calibration images", ["model"],
-            registry=register,
+            registry=registry,
         )  # fmt: skip
         self.drift_alarms = Counter(
             "anomaly_drift_alarms",
-            f"Windows unlike the calibration images; while nothing changes one in {1 / FALSE_ALARM_PROBABILITY:.0f}",
+            f"Windows that differ from the calibration images; one in {1 / FALSE_ALARM_PROBABILITY:.0f} by chance",
             ["model"],
-            registry=register,
+            registry=registry,
         )
         self.drift_changed = Gauge(
             "anomaly_drift_changed", "1 if the last window differs from the calibration images, else 0", ["model"],
-            registry=register, multiprocess_mode="livemostrecent",
+            registry=registry, multiprocess_mode="livemostrecent",
         )  # fmt: skip
         self.memory = Gauge(
             "process_resident_memory_bytes", "Resident memory size in bytes",
-            registry=register, multiprocess_mode="livesum",
+            registry=registry, multiprocess_mode="livesum",
         )  # fmt: skip
         self.open_files = Gauge(
-            "process_open_fds", "Number of open file descriptors", registry=register, multiprocess_mode="livesum"
+            "process_open_fds", "Number of open file descriptors", registry=registry, multiprocess_mode="livesum"
         )
         self._process = ProcessCollector(registry=None)
-        self._depth: Callable[[], int] = lambda: 0
-        # Looking up a metric by its labels costs more than counting; the label sets are few.
+        self._measure_queue: Callable[[], int] = lambda: 0
+        # Cached, since looking a metric up by its labels takes longer than counting.
         self._of_request = cache(
             lambda method, route, status: (
                 self.requests.labels(method, route, status),
@@ -119,16 +116,16 @@ class Metrics:
         self._refused: set[str] = set()
 
     def count_requests(self, method: str, route: str, status: int, seconds: Sequence[float]) -> None:
-        """Counts requests with the same labels, by the seconds that each took."""
+        """Counts requests with the same labels, given the duration of each."""
         requests, latency = self._of_request(method, route, status)
         requests.inc(len(seconds))
         _observe(latency, seconds)
 
     def count_scored(self, model: str, anomalies: int, mses: Sequence[float], p_values: Sequence[float]) -> None:
         """Counts images that a model scored, and how many of them are anomalies."""
-        of_mse, of_p_value = self._of_model(model)
-        _observe(of_mse, mses)
-        _observe(of_p_value, p_values)
+        mse_histogram, p_value_histogram = self._of_model(model)
+        _observe(mse_histogram, mses)
+        _observe(p_value_histogram, p_values)
         for verdict, images in (("anomaly", anomalies), ("normal", len(mses) - anomalies)):
             if images:
                 self._of_verdict(model, verdict).inc(images)
@@ -139,19 +136,19 @@ class Metrics:
         self.compute.labels(batch.model).observe(batch.compute_s)
 
     def count_window(self, model: str, *, changed: bool) -> None:
-        """Counts a window of images that was compared with the calibration images."""
+        """Counts a compared window."""
         self.drift_windows.labels(model).inc()
         self.drift_alarms.labels(model).inc(changed)
         self.drift_changed.labels(model).set(changed)
 
     def show_drift(self, model: str, *, changed: bool) -> None:
-        """Initialises the drift metrics of a model."""
+        """Creates the drift metrics of a model, so that they exist before the first window."""
         self.drift_windows.labels(model).inc(0)
         self.drift_alarms.labels(model).inc(0)
         self.drift_changed.labels(model).set(changed)
 
     def show_models(self, serving: set[tuple[str, str]], refused: set[str]) -> None:
-        """Updates which versions are served, and which models have a refused version."""
+        """Updates which versions are served and which models have a refused version."""
         for model, version in serving | self._serving:
             self.model_info.labels(model, version).set((model, version) in serving)
         for model in refused | self._refused:
@@ -159,12 +156,12 @@ class Metrics:
         self._serving, self._refused = serving, refused
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
-        """Registers the function that returns the queue's depth."""
-        self._depth = depth
+        """Registers the function that returns the number of images in progress."""
+        self._measure_queue = depth
 
     def measure_process(self) -> None:
-        """Updates queue depth, memory and open files of this process."""
-        self.queue_depth.set(self._depth())
+        """Updates the queue depth, memory and open files of this process."""
+        self.queue_depth.set(self._measure_queue())
         for metric in self._process.collect():
             if metric.name == "process_resident_memory_bytes":
                 self.memory.set(metric.samples[0].value)
@@ -172,29 +169,29 @@ class Metrics:
                 self.open_files.set(metric.samples[0].value)
 
     def exposition(self) -> bytes:
-        """The text that Prometheus scrapes, summed over all workers."""
+        """All metrics in the Prometheus text format, summed over all workers."""
         self.measure_process()
         folder = os.environ.get(SHARED_METRICS)
         if folder is None:
             return generate_latest(self.registry)
         _remove_dead_workers(Path(folder))
-        everyone = CollectorRegistry()
-        MultiProcessCollector(everyone, folder)  # type: ignore[no-untyped-call]
-        return generate_latest(everyone)
+        all_workers = CollectorRegistry()
+        MultiProcessCollector(all_workers, folder)  # type: ignore[no-untyped-call]
+        return generate_latest(all_workers)
 
 
 def _observe(histogram: Histogram, values: Sequence[float]) -> None:
-    """As ``histogram.observe`` for each value, in a quarter of the time.
+    """Does the same as ``histogram.observe`` for each value in a quarter of the time.
 
-    The library has no bulk method, so this uses its private parts; a test compares the two.
+    Uses private attributes, since the library has no bulk method. A test compares the two.
     """
     histogram._sum.inc(sum(values))
-    for bucket, times in Tally(bisect_left(histogram._upper_bounds, value) for value in values).items():
+    for bucket, times in Frequencies(bisect_left(histogram._upper_bounds, value) for value in values).items():
         histogram._buckets[bucket].inc(times)
 
 
 def _remove_dead_workers(folder: Path) -> None:
-    """Removes the gauges of killed workers; their counters stay."""
+    """Removes the gauges of killed workers, but not their counters."""
     for worker in {file.stem.rpartition("_")[2] for file in folder.glob("gauge_live*.db")}:
         try:
             os.kill(int(worker), 0)

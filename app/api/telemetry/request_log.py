@@ -1,7 +1,7 @@
 """The request log: one log line and the metrics of every request.
 
-Logging and counting a request on its own costs as much as decoding its image; many in a row cost a fraction of that.
-Requests are therefore buffered and flushed every 4 ms.
+Logging and counting a single request takes as long as decoding its image; doing so for many at once takes a fraction of
+that. Requests are therefore buffered and flushed every 4 ms.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class RequestLog:
     """Buffers requests, then logs and counts them.
 
     Args:
-        metrics: where they are counted.
+        metrics: counts the requests.
         on_scored: called for each request that scored images.
     """
 
@@ -49,7 +49,7 @@ class RequestLog:
         self._requests: list[_Request] = []
 
     def add(self, scope: Scope, status: int, seconds: float) -> None:
-        """Adds a request whose answer was sent."""
+        """Adds a request whose response was sent."""
         if not self._requests:
             asyncio.get_running_loop().call_later(_FLUSH_S, self.flush)
         self._requests.append(_Request(scope, status, seconds))
@@ -83,7 +83,7 @@ class RequestLog:
 
 
 def _event(request: _Request) -> dict[str, Any]:
-    """The log line of a request."""
+    """The log event of a request."""
     scope, scored = request.scope, request.scored
     return {
         "event": "request",

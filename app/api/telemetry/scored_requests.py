@@ -6,7 +6,7 @@ from app.inference.serving.scoring import Results
 
 
 def summarize(results: Results) -> ScoredRequest:
-    """What is recorded about a request that scored images."""
+    """The summary of a request that scored images."""
     manifest, scored = results.bundle.manifest, results.scored
     scores = [each.score for each in scored]
     return ScoredRequest(

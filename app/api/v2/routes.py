@@ -1,6 +1,6 @@
-"""/v2: the Open Inference Protocol, for clients and platforms that use it already (KServe, Triton and others).
+"""/v2: the Open Inference Protocol, as spoken by KServe, Triton and others.
 
-Images arrive as tensors of the model's input size, so they are not decoded; everything else is as in ``POST /score``.
+Images are sent as tensors of the model's input size, so they are not decoded; otherwise as in ``POST /score``.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ _MODEL: Final = "/models/{name}"
 _VERSION: Final = "/models/{name}/versions/{version}"
 
 
-@router.get("/health/live", summary="Whether the process runs", responses=document.LIVE)
+@router.get("/health/live", summary="Liveness check", responses=document.LIVE)
 async def live() -> ServerLive:
-    """200 while the process runs."""
+    """200 while the process is running."""
     return ServerLive(live=True)
 
 
-@router.get("/health/ready", summary="Whether images can be scored", responses=document.READY)
+@router.get("/health/ready", summary="Readiness check", responses=document.READY)
 async def ready(services: RequestServices) -> ServerReady:
     """200 while the default model can score."""
     require_running(services)
@@ -51,45 +51,45 @@ async def ready(services: RequestServices) -> ServerReady:
     return ServerReady(ready=True)
 
 
-@router.get("", summary="The service", responses=document.SERVER)
+@router.get("", summary="Get server metadata", responses=document.SERVER)
 async def server_metadata() -> ServerMetadata:
-    """Name, version and the extensions of the protocol that it has."""
+    """Name, version and supported protocol extensions."""
     return ServerMetadata(name="anomaly-service", version=__version__, extensions=[BINARY_EXTENSION])
 
 
-@router.get(_MODEL, summary="A model", responses=document.MODEL, response_model_exclude_none=True)
+@router.get(_MODEL, summary="Get model metadata", responses=document.MODEL, response_model_exclude_none=True)
 async def model_metadata(services: RequestServices, name: str) -> ModelMetadata:
-    """Its version, its inputs and its outputs."""
+    """The served version, the inputs and the outputs of a model."""
     return await _metadata(services, name)
 
 
-@router.get(_VERSION, summary="A version of a model", responses=document.MODEL, response_model_exclude_none=True)
+@router.get(_VERSION, summary="Get version metadata", responses=document.MODEL, response_model_exclude_none=True)
 async def version_metadata(services: RequestServices, name: str, version: str) -> ModelMetadata:
-    """The same. Only the version that is served exists."""
+    """As `/v2/models/{name}`. Only the served version is available."""
     return await _metadata(services, name, version)
 
 
-@router.get(_MODEL + "/ready", summary="Whether a model can score", responses=document.MODEL_READY)
+@router.get(_MODEL + "/ready", summary="Model readiness check", responses=document.MODEL_READY)
 async def model_ready(services: RequestServices, name: str) -> ModelReady:
-    """200 when it can; a model that is not in memory is loaded for it."""
+    """200 if the model can score. It is loaded first if necessary."""
     return await _ready(services, name)
 
 
-@router.get(_VERSION + "/ready", summary="Whether a version of a model can score", responses=document.MODEL_READY)
+@router.get(_VERSION + "/ready", summary="Version readiness check", responses=document.MODEL_READY)
 async def version_ready(services: RequestServices, name: str, version: str) -> ModelReady:
-    """200 when it is the one that is served."""
+    """200 if this version of the model is served and can score."""
     return await _ready(services, name, version)
 
 
 @router.post(_MODEL + "/infer", include_in_schema=False)
 async def model_infer(request: Request, services: RequestServices, name: str) -> Response:
-    """Scores the images of one tensor; ``app.api.v2.openapi`` describes it."""
+    """Scores the images of a tensor. Documented in ``app.api.v2.openapi``."""
     return await _infer(request, services, name)
 
 
 @router.post(_VERSION + "/infer", include_in_schema=False)
 async def version_infer(request: Request, services: RequestServices, name: str, version: str) -> Response:
-    """The same, if that version is served."""
+    """The same with a required version."""
     return await _infer(request, services, name, version)
 
 
@@ -133,19 +133,19 @@ async def _infer(request: Request, services: Services, name: str, version: str |
 
 
 async def _answer(request: Request, services: Services, model: ServedModel) -> tuple[bytes, int | None]:
-    """The answer's body, and the length of its JSON part if tensors follow."""
+    """The response body, and the length of its JSON object if tensors follow it."""
     services.engine.require_room(model)
     body = await services.body_reader.read_body(request.headers, request.receive)
     spec, max_images = model.bundle.spec, services.settings.max_files
-    wanted, binary = read_request(request.headers, body, spec, max_images)
-    point = model.bundle.operating_point(wanted.parameters.false_alarm_rate)
-    images = [DecodedImage(pixels) for pixels in read_images(wanted, binary, spec, max_images)]
+    inference, binary = read_request(request.headers, body, spec, max_images)
+    point = model.bundle.operating_point(inference.parameters.false_alarm_rate)
+    images = [DecodedImage(pixels) for pixels in read_images(inference, binary, spec, max_images)]
 
     def render(results: Results) -> tuple[bytes, int | None]:
-        # A tensor has no place for the failure of one image: the whole request fails.
+        # An output tensor cannot represent a failed image, so the whole request fails.
         for rejected in results.rejected:
             raise rejected.reason
-        return write_answer(wanted, results)
+        return write_answer(inference, results)
 
     return await answer(services, request.scope, model, images, point, render, diagnose=False)
 

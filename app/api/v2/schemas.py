@@ -1,18 +1,20 @@
-"""The shapes of the Open Inference Protocol, version 2, for parsing and for the OpenAPI document.
+"""Messages of the Open Inference Protocol, version 2: they parse requests and describe the routes.
 
-What the protocol allows and this service has no use for (further parameters, ``model_name`` in the body) is ignored.
+Members that the protocol allows and this service does not use (other parameters, ``model_name``) are ignored.
 """
 
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 
+from app.api.queries import FalseAlarmRate
+
 OutputName = Literal["reconstruction", "mse", "score", "p_value", "is_anomaly"]
 
 INPUT: Final = "image"
 BINARY_EXTENSION: Final = "binary_tensor_data"
 
-# Refuses at the first wrong element: a body of the largest size could hold millions.
+# FailFast stops at the first invalid element; a large body can have millions.
 _Shape = Annotated[list[Annotated[int, Field(ge=1)]], FailFast(), Field(min_length=4, max_length=4)]
 _Data = Annotated[Any, WithJsonSchema({"type": "array", "items": {}})]
 
@@ -22,65 +24,60 @@ class _Message(BaseModel):
 
 
 class InputParameters(_Message):
-    """Of an input tensor."""
+    """Parameters of an input tensor."""
 
-    binary_data_size: int | None = Field(None, ge=0, description="bytes of the tensor behind the JSON object")
+    binary_data_size: int | None = Field(None, ge=0, description="bytes of the tensor after the JSON object")
 
 
 class InputTensor(_Message):
-    """Images, at the size and in the colour mode of the model."""
+    """Images of the model's input size and colour mode."""
 
     name: Literal["image"]
     shape: _Shape = Field(description="images, channels, height, width")
     datatype: Literal["FP32", "UINT8"] = Field(description="FP32: values in [0, 1]; UINT8: from 0 to 255")
     parameters: InputParameters = InputParameters(binary_data_size=None)
-    data: _Data = Field(None, description="row-major values, nested or flat; absent where the tensor is binary")
+    data: _Data = Field(None, description="row-major values, nested or flat; absent if the tensor is binary")
 
 
 class OutputParameters(_Message):
-    """Of a requested output."""
+    """Parameters of a requested output."""
 
-    binary_data: bool | None = Field(None, description="whether the tensor shall stand behind the JSON object")
+    binary_data: bool | None = Field(None, description="whether the tensor follows the JSON object as bytes")
 
 
 class RequestedOutput(_Message):
-    """An output that the answer shall have."""
+    """An output that the response must contain."""
 
     name: OutputName
     parameters: OutputParameters = OutputParameters(binary_data=None)
 
 
 class RequestParameters(_Message):
-    """Of the whole request."""
+    """Parameters of a request."""
 
-    false_alarm_rate: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="share of normal images that may be called anomalies; default: the one calibrated into the model",
-    )
-    binary_data_output: bool = Field(False, description="whether outputs shall be binary that do not say otherwise")
+    false_alarm_rate: FalseAlarmRate = None
+    binary_data_output: bool = Field(False, description="whether outputs are binary by default")
 
 
 class InferenceRequest(_Message):
-    """Images as one tensor."""
+    """An inference request: images as one tensor."""
 
-    id: str | None = Field(None, description="comes back in the answer")
+    id: str | None = Field(None, description="returned in the response")
     parameters: RequestParameters = RequestParameters(false_alarm_rate=None, binary_data_output=False)
     inputs: Annotated[list[InputTensor], FailFast(), Field(min_length=1, max_length=1)]
     outputs: Annotated[list[RequestedOutput], FailFast(), Field(max_length=5)] = Field(
-        [], description="the outputs that are wanted; none: all"
+        [], description="the requested outputs; empty: all"
     )
 
 
 class BinarySize(BaseModel):
-    """Of an output tensor that stands behind the JSON object."""
+    """Parameters of an output tensor that follows the JSON object as bytes."""
 
     binary_data_size: int
 
 
 class OutputTensor(BaseModel):
-    """One value or image for each image."""
+    """An output tensor: one value or image for each input image."""
 
     name: OutputName
     datatype: Literal["FP32", "FP64", "BOOL"]
@@ -90,14 +87,14 @@ class OutputTensor(BaseModel):
 
 
 class AnswerParameters(BaseModel):
-    """What the verdicts were decided by."""
+    """The operating point of the verdicts."""
 
     threshold: float
     false_alarm_rate: float = Field(description="the rate that the threshold guarantees")
 
 
 class InferenceResponse(BaseModel):
-    """What the model made of the images."""
+    """The results for the images of a request."""
 
     model_name: str
     model_version: str
@@ -107,32 +104,32 @@ class InferenceResponse(BaseModel):
 
 
 class InferenceFailure(BaseModel):
-    """Why there is no answer."""
+    """An error response."""
 
     error: str
 
 
 class ServerLive(BaseModel):
-    """The process runs."""
+    """Liveness of the server."""
 
     live: bool
 
 
 class ServerReady(BaseModel):
-    """Images can be scored."""
+    """Readiness of the server."""
 
     ready: bool
 
 
 class ModelReady(BaseModel):
-    """The model can score."""
+    """Readiness of a model."""
 
     name: str
     ready: bool
 
 
 class ServerMetadata(BaseModel):
-    """The service."""
+    """Metadata of the server."""
 
     name: str
     version: str
@@ -140,7 +137,7 @@ class ServerMetadata(BaseModel):
 
 
 class TensorMetadata(BaseModel):
-    """A tensor that goes in or comes out; -1 stands for the number of images."""
+    """Metadata of an input or output tensor. In its shape, -1 stands for the number of images."""
 
     name: str
     datatype: str
@@ -149,10 +146,10 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """A model."""
+    """Metadata of a model."""
 
     name: str
-    versions: list[str] = Field(description="the one version that is served")
+    versions: list[str] = Field(description="the served version")
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]

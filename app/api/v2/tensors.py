@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol: JSON and binary bodies → images, and results → JSON and binary bodies.
+"""Tensors of the Open Inference Protocol: request bodies → images, and results → response bodies.
 
-The binary tensor extension appends tensors to the JSON object, little-endian and row-major, in the order in which
-the object lists them; a header gives the length of the object.
+With the binary tensor extension, tensors follow the JSON object as bytes, little-endian and row-major, in the order in
+which the object lists them. A header contains the length of the JSON object.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 
-from app.api.errors import InvalidInference, TooManyFiles, UnsupportedMediaType
+from app.api.errors import InvalidInference, TooManyFiles, UnsupportedMediaType, validation_reasons
 from app.api.v2.schemas import INPUT, InferenceRequest, InputTensor, OutputName
 from app.inference.images.model_input import InputSpec
 from app.inference.serving.scoring import Results
@@ -24,10 +24,10 @@ from app.inference.serving.scoring import Results
 JSON_LENGTH_HEADER: Final = "Inference-Header-Content-Length"
 
 _INPUT_TYPES: Final[Mapping[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
-_NUMBERS: Final[Mapping[str, set[type]]] = {"FP32": {int, float}, "UINT8": {int}}
-_BRIGHTEST: Final = 255
-# Millions of empty lists would take seconds and a gigabyte to parse. This many are allowed beside the images' own.
-_FURTHER_LISTS: Final = 1000
+_JSON_TYPES: Final[Mapping[str, set[type]]] = {"FP32": {int, float}, "UINT8": {int}}
+_MAX_LEVEL: Final = 255
+# Millions of empty lists would take seconds and a gigabyte to parse.
+_MAX_OTHER_LISTS: Final = 1000  # in addition to the lists of nested image data
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Output:
     values: Callable[[Results], Any]
 
 
-def _single(_: InputSpec) -> tuple[int, ...]:
+def _scalar(_: InputSpec) -> tuple[int, ...]:
     return ()
 
 
-# Doubles, as in POST /score: both give the same numbers to the last bit.
+# FP64, so that the numbers are bit-identical to those of POST /score.
 OUTPUTS: Final[Mapping[OutputName, Output]] = {
     "reconstruction": Output(
         "FP32",
@@ -52,25 +52,25 @@ OUTPUTS: Final[Mapping[OutputName, Output]] = {
         lambda spec: spec.shape,
         lambda results: torch.stack([each.reconstruction for each in results.scored]).numpy(),
     ),
-    "mse": Output("FP64", np.dtype("<f8"), _single, lambda results: [each.mse for each in results.scored]),
-    "score": Output("FP64", np.dtype("<f8"), _single, lambda results: [each.score for each in results.scored]),
-    "p_value": Output("FP64", np.dtype("<f8"), _single, lambda results: [each.p_value for each in results.scored]),
+    "mse": Output("FP64", np.dtype("<f8"), _scalar, lambda results: [each.mse for each in results.scored]),
+    "score": Output("FP64", np.dtype("<f8"), _scalar, lambda results: [each.score for each in results.scored]),
+    "p_value": Output("FP64", np.dtype("<f8"), _scalar, lambda results: [each.p_value for each in results.scored]),
     "is_anomaly": Output(
         "BOOL",
         np.dtype("?"),
-        _single,
+        _scalar,
         lambda results: [results.point.is_anomaly(each.score) for each in results.scored],
     ),
 }
 
 
 def read_request(headers: Headers, body: bytes, spec: InputSpec, max_images: int) -> tuple[InferenceRequest, bytes]:
-    """The request's JSON object, and the bytes binary it.
+    """Parses the JSON object of a body, and returns it with the bytes that follow it.
 
     Args:
-        headers: the request's.
-        body: the whole of it.
-        spec: what the model takes.
+        headers: of the request.
+        body: of the request.
+        spec: the model's input.
         max_images: most images in one request.
 
     Raises:
@@ -78,46 +78,43 @@ def read_request(headers: Headers, body: bytes, spec: InputSpec, max_images: int
         UnsupportedMediaType: the body is compressed.
     """
     if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
-        raise UnsupportedMediaType(f"send the body as it is, without the Content-Encoding {encoding[:40]}")
+        raise UnsupportedMediaType(f"send the body uncompressed: Content-Encoding {encoding[:40]} is not supported")
     length = _json_length(headers.get(JSON_LENGTH_HEADER), len(body))
     text, binary = body[:length], body[length:]
     channels, height, _ = spec.shape
-    if text.count(b"[") + text.count(b"{") > _FURTHER_LISTS + max_images * (1 + channels * (1 + height)):
-        raise InvalidInference("the request has more lists and objects than images can need")
+    if text.count(b"[") + text.count(b"{") > _MAX_OTHER_LISTS + max_images * (1 + channels * (1 + height)):
+        raise InvalidInference("the request has more lists and objects than its images need")
     try:
         return InferenceRequest.model_validate(orjson.loads(text)), binary
     except orjson.JSONDecodeError as error:
         raise InvalidInference(f"the request is not a JSON object: {error}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the request"
-        raise InvalidInference(f"{where}: {first['msg']}") from error
+        raise InvalidInference(validation_reasons(error, "the request")[0]) from error
 
 
-def _json_length(announced: str | None, body_length: int) -> int:
-    if announced is None:
+def _json_length(header: str | None, body_length: int) -> int:
+    if header is None:
         return body_length
-    if not (announced.isascii() and announced.isdigit()) or len(announced) > len(str(body_length)):
-        raise InvalidInference(f"{JSON_LENGTH_HEADER} is {announced[:40]!r}, the body has {body_length} bytes")
-    if int(announced) > body_length:
-        raise InvalidInference(f"{JSON_LENGTH_HEADER} is {announced}, the body has only {body_length} bytes")
-    return int(announced)
+    is_number = header.isascii() and header.isdigit() and len(header) <= len(str(body_length))
+    if not is_number or int(header) > body_length:
+        raise InvalidInference(f"{JSON_LENGTH_HEADER} is {header[:40]!r}, but the body has {body_length} bytes")
+    return int(header)
 
 
 def read_images(request: InferenceRequest, binary: bytes, spec: InputSpec, max_images: int) -> NDArray[Any]:
-    """The images at the model's input size.
+    """The images of a request.
 
     Args:
-        request: with one input.
+        request: has one input.
         binary: the bytes after its JSON object.
-        spec: what the model takes.
+        spec: the model's input.
         max_images: most images in one request.
 
     Returns:
-        (N, C, H, W), 8-bit levels or float32 in [0, 1].
+        (N, C, H, W) at the model's input size, uint8 or float32 in [0, 1].
 
     Raises:
-        InvalidInference: a shape, a size or a value does not match the model or the request itself.
+        InvalidInference: a shape, a size or a value is invalid or does not match the model.
         TooManyFiles: more images than one request may carry.
     """
     tensor = request.inputs[0]
@@ -128,7 +125,7 @@ def read_images(request: InferenceRequest, binary: bytes, spec: InputSpec, max_i
         raise TooManyFiles(f"one request may carry {max_images} images, this one has {count}")
     values = _listed_values(tensor) if tensor.parameters.binary_data_size is None else _binary_values(tensor, binary)
     if tensor.parameters.binary_data_size is None and binary:
-        raise InvalidInference(f"{len(binary)} bytes follow the JSON object, and no input has a binary_data_size")
+        raise InvalidInference(f"{len(binary)} bytes follow the JSON object, but the input has no binary_data_size")
     if tensor.datatype == "UINT8":
         return values.reshape(tensor.shape)
     if not ((values >= 0) & (values <= 1)).all():  # NaN fails too
@@ -147,41 +144,41 @@ def _binary_values(tensor: InputTensor, binary: bytes) -> NDArray[Any]:
         )
     if len(binary) != expected:
         raise InvalidInference(
-            f"{len(binary)} bytes follow the JSON object, its binary_data_size says {expected}; "
-            f"{JSON_LENGTH_HEADER} must tell where they begin"
+            f"{len(binary)} bytes follow the JSON object, but its binary_data_size is {expected}; "
+            f"{JSON_LENGTH_HEADER} must be the length of the JSON object"
         )
     return np.frombuffer(binary, dtype)
 
 
 def _listed_values(tensor: InputTensor) -> NDArray[Any]:
-    """Values of a JSON list that is nested as the shape says, or flat."""
+    """The values of a JSON list that is flat, or nested like the shape."""
     if not isinstance(tensor.data, list):
-        raise InvalidInference(f"{INPUT} has no list of data and no binary_data_size")
+        raise InvalidInference(f"{INPUT} has neither a list of data nor a binary_data_size")
     flat = bool(tensor.data) and not isinstance(tensor.data[0], list)
     rows: list[Any] = [tensor.data]
     for length in [int(np.prod(tensor.shape))] if flat else tensor.shape:
         if not all(isinstance(row, list) and len(row) == length for row in rows):
-            raise InvalidInference(f"{INPUT} has data that do not fill the shape {tensor.shape}, nested or flat")
+            raise InvalidInference(f"{INPUT} has data that do not match the shape {tensor.shape}, flat or nested")
         rows = list(chain.from_iterable(rows))
-    if not set(map(type, rows)) <= _NUMBERS[tensor.datatype]:  # booleans and text too would pass for numbers
+    if not set(map(type, rows)) <= _JSON_TYPES[tensor.datatype]:  # NumPy would convert booleans and text
         raise InvalidInference(f"{INPUT} has data that are not all numbers of the type {tensor.datatype}")
-    if tensor.datatype == "UINT8" and not (min(rows) >= 0 and max(rows) <= _BRIGHTEST):
-        raise InvalidInference(f"{INPUT} has values outside 0 to {_BRIGHTEST}")
-    with np.errstate(over="ignore"):  # too large values become infinite and are refused later
+    if tensor.datatype == "UINT8" and not (min(rows) >= 0 and max(rows) <= _MAX_LEVEL):
+        raise InvalidInference(f"{INPUT} has values outside 0 to {_MAX_LEVEL}")
+    with np.errstate(over="ignore"):  # too large values become infinite, which read_images refuses
         return np.array(rows, _INPUT_TYPES[tensor.datatype])
 
 
 def write_answer(request: InferenceRequest, results: Results) -> tuple[bytes, int | None]:
-    """The answer's body, and the length of its JSON object if tensors follow.
+    """The response body, and the length of its JSON object if tensors follow it.
 
     Args:
-        request: lists the outputs, and which are binary.
-        results: of its images, all of them scored.
+        request: lists the outputs, and which of them are binary.
+        results: of its images, which were all scored.
     """
     manifest, point = results.bundle.manifest, results.point
-    wanted = {each.name: each.parameters.binary_data for each in request.outputs} or dict.fromkeys(OUTPUTS)
+    requested = {each.name: each.parameters.binary_data for each in request.outputs} or dict.fromkeys(OUTPUTS)
     described, tensors = [], []
-    for name, binary in wanted.items():
+    for name, binary in requested.items():
         output = OUTPUTS[name]
         values = np.ascontiguousarray(output.values(results), output.dtype)
         description = {"name": name, "datatype": output.datatype, "shape": values.shape}

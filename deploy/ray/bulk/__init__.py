@@ -1,1 +1,1 @@
-"""What ``score_dataset.py`` is made of. It travels to the workers with the job."""
+"""The modules of ``score_dataset.py``. Ray sends this package to the workers."""

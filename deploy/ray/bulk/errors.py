@@ -1,5 +1,5 @@
-"""Why a job does not begin."""
+"""Errors of the job."""
 
 
 class CannotRun(Exception):
-    """The text says in one line what is wrong and what would help."""
+    """The job cannot start; the text is one line with the reason and how to solve it."""

@@ -1,8 +1,8 @@
-"""The results: a folder of Parquet files, each of which is there whole or not at all.
+"""Results: a folder of Parquet files, each written atomically.
 
-The process that starts the job writes them. A row is some hundred bytes, so that this is no bottleneck, and it makes
-the promise simple: whatever Ray does again when machines die, a row comes here once. A file is written under a name
-that readers pass over and then renamed; what a killed run has left under such a name never counts.
+Only the process that starts the job writes them. Rows have a few hundred bytes, so one writer is not a bottleneck, and
+each row is written once, even if Ray repeats work after a machine fails. A file is written under a name that readers
+ignore, and renamed when it is complete. Incomplete files of a killed run are deleted by the next run.
 """
 
 import os
@@ -38,20 +38,20 @@ SCHEMA: Final = pa.schema(
 """One row per image: the columns of ``app.client``, in their order."""
 
 _SAME: Final = ("model", "version", "false_alarm_rate")
-_INCOMING: Final = ".incoming"  # hidden, and no Parquet by its name: whatever reads the folder passes over it
-_SECONDS: Final = 30.0
+_INCOMING: Final = ".incoming"  # the names also begin with a dot, so readers of the folder ignore the files
+_MAX_WAIT_S: Final = 30.0
 
 
 class Results:
-    """A folder or bucket of results, and the rows on their way into it.
+    """A folder or bucket of results, with a buffer for new rows.
 
     Args:
-        folder: where; it is made when the first rows come.
+        folder: path or URL; created with the first file.
         snapshot: the model that scores.
-        rows_per_file: about how many; the last block that came goes with the others.
+        rows_per_file: a file is written as soon as the buffer contains this many rows.
 
     Raises:
-        CannotRun: the folder's name cannot be understood.
+        CannotRun: the scheme of the URL is unknown.
     """
 
     def __init__(self, folder: str, snapshot: ModelSnapshot, *, rows_per_file: int) -> None:
@@ -60,20 +60,21 @@ class Results:
         self._snapshot = snapshot
         self._rows_per_file = rows_per_file
         self._run = uuid.uuid4().hex[:12]
-        self._waiting: list[pa.Table] = []
+        self._buffer: list[pa.Table] = []
         self._files = 0
-        self._since = time.monotonic()
+        self._last_write = time.monotonic()
 
     def earlier(self, *, mixed: bool = False) -> pa.ChunkedArray:
-        """The paths that have a row.
+        """The paths of images that have a row, after removing incomplete files.
 
         Args:
-            mixed: rows of another model, version or rate count as well.
+            mixed: accept rows of another model, version or false-alarm rate.
 
         Raises:
-            CannotRun: there are such rows, or files that we did not write or that were damaged.
+            CannotRun: there are such rows without ``mixed``, or files that are damaged or were written by another
+                program.
         """
-        self._clear_up()
+        self._remove_incomplete()
         paths: list[pa.Array] = []
         for name in self._parts():
             rows = self._read(name, [PATH, *_SAME])
@@ -83,14 +84,14 @@ class Results:
         return pa.chunked_array(paths, pa.large_string())
 
     def forget_rejected(self) -> None:
-        """Takes the rows of images that could not be scored out, so that they are tried again."""
+        """Deletes the rows of images that could not be scored, so that they are scored again."""
         for name in self._parts():
             rows = self._read(name, SCHEMA.names)
             if pc.any(pc.equal(rows["status"], "rejected")).as_py():
                 self._write(name, rows.filter(pc.equal(rows["status"], "scored")))
 
     def add(self, outcomes: pa.Table) -> None:
-        """Takes rows, and writes a file when many have come or some have waited for long."""
+        """Adds rows; writes a file if there are enough of them, or if the last file was written 30 s ago."""
         constants = {name: getattr(self._snapshot, name) for name in SCHEMA.names if name not in OUTCOME.names}
         columns = {
             field.name: pa.repeat(pa.scalar(constants[field.name], field.type), len(outcomes))
@@ -98,30 +99,30 @@ class Results:
             else outcomes[field.name]
             for field in SCHEMA
         }
-        self._waiting.append(pa.table(columns, SCHEMA))
-        if sum(map(len, self._waiting)) >= self._rows_per_file or time.monotonic() - self._since > _SECONDS:
+        self._buffer.append(pa.table(columns, SCHEMA))
+        if sum(map(len, self._buffer)) >= self._rows_per_file or time.monotonic() - self._last_write > _MAX_WAIT_S:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what waits.
+        """Writes the buffered rows.
 
         Raises:
-            OSError: the file system refuses.
+            OSError: they cannot be written.
         """
-        if self._waiting:
-            self._write(f"part-{self._run}-{self._files:05}{PARQUET_SUFFIX}", pa.concat_tables(self._waiting))
+        if self._buffer:
+            self._write(f"part-{self._run}-{self._files:05}{PARQUET_SUFFIX}", pa.concat_tables(self._buffer))
             self._files += 1
-            self._waiting.clear()
-        self._since = time.monotonic()
+            self._buffer.clear()
+        self._last_write = time.monotonic()
 
-    def _clear_up(self) -> None:
-        """Removes what a killed run was writing."""
+    def _remove_incomplete(self) -> None:
+        """Deletes files that a killed run left incomplete."""
         for name in self._names():
             if name.endswith(_INCOMING):
                 self._file_system.delete_file(f"{self._root}/{name}")
 
     def _parts(self) -> list[str]:
-        """The names of the files that readers see."""
+        """The names of the complete files."""
         return [name for name in self._names() if name.endswith(PARQUET_SUFFIX) and not name.startswith((".", "_"))]
 
     def _names(self) -> list[str]:
@@ -137,13 +138,13 @@ class Results:
                 file = pq.ParquetFile(source)
                 if missing := set(columns) - set(file.schema_arrow.names):
                     raise CannotRun(
-                        f"{self.folder}/{name} has no column {min(missing)}: it was written by something else; "
+                        f"{self.folder}/{name} has no column {min(missing)}: it was written by another program; "
                         "choose another --output"
                     )
                 return file.read(columns).cast(pa.schema([SCHEMA.field(column) for column in columns]))
         except (OSError, pa.ArrowInvalid) as error:
             raise CannotRun(
-                f"{self.folder}/{name} is damaged: {first_line(error)}; without it, its images are scored again"
+                f"{self.folder}/{name} is damaged: {first_line(error)}; delete it to score its images again"
             ) from error
 
     def _require_same(self, name: str, rows: pa.Table) -> None:
@@ -153,7 +154,7 @@ class Results:
                 if theirs != ours:
                     what = column.replace("_", " ")
                     raise CannotRun(
-                        f"{self.folder}/{name} has rows of the {what} {theirs}, this run would add some of {ours}: "
+                        f"{self.folder}/{name} has rows with {what} {theirs}, this run has {what} {ours}: "
                         f"choose another --output, the same --{column.replace('_', '-')}, or --mixed"
                     )
 

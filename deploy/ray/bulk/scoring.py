@@ -1,4 +1,4 @@
-"""What an actor does: paths → files → the service's engine → rows."""
+"""The actor: reads files by their paths, scores them with the service's engine, and returns rows."""
 
 import asyncio
 import tempfile
@@ -33,22 +33,22 @@ OUTCOME: Final = pa.schema(
         "error": pa.string(),
     }
 )
-"""An actor's columns; names and meanings are those of ``app.client``."""
+"""The columns that an actor returns; names and meanings are those of ``app.client``."""
 
 _LARGEST_FILE: Final = 256 * 2**20  # as in app.client, to bound memory
-_READERS: Final = 16  # buckets answer in tens of milliseconds, independently of concurrent requests
+_READERS: Final = 16  # a read from a bucket takes tens of milliseconds, whether or not others run at the same time
 
 
 @dataclass(frozen=True)
 class ModelSnapshot:
-    """A verified version of a model at an operating point, with its files, so that workers need no store.
+    """A verified version of a model with its files and a threshold, so that workers need no model store.
 
     Attributes:
-        model: its name.
+        model: name of the model.
         version: of the model.
         false_alarm_rate: of the verdicts.
         threshold: guarantees that rate.
-        files: name → content of all verified files, manifest included.
+        files: name → content of all verified files, including the manifest.
     """
 
     model: str
@@ -59,17 +59,17 @@ class ModelSnapshot:
 
     @classmethod
     def take(cls, store: ModelStore, model: str, version: str | None, false_alarm_rate: float | None) -> Self:
-        """Verifies a version as the service does, and fixes the threshold.
+        """Verifies a version as the service does, and computes the threshold.
 
         Args:
-            store: has the model.
-            model: its name.
+            store: contains the model.
+            model: name of the model.
             version: ``None``: the current one.
-            false_alarm_rate: ``None``: the one calibrated into the model.
+            false_alarm_rate: ``None``: that of the manifest.
 
         Raises:
-            UnknownModel, BundleRejected: it does not exist or fails verification.
-            UnsupportedFalseAlarmRate: the rate is out of range or too fine.
+            UnknownModel, BundleRejected: it does not exist or failed verification.
+            UnsupportedFalseAlarmRate: the rate is outside (0, 1) or smaller than the calibration set supports.
         """
         bundle = store.load(model, version or store.current(model))
         manifest = bundle.manifest
@@ -79,12 +79,12 @@ class ModelSnapshot:
 
 
 class ScoringActor:
-    """One actor: one process, one thread of torch.
+    """An actor: one process with one torch thread.
 
     Args:
-        snapshot: scores the images. It is verified again, since another processor could change the golden score.
-        batch_size: images in one forward pass; twice as many files are in memory.
-        max_pixels: the largest width × height that is decoded.
+        snapshot: scores the images. It is verified again, because the processor of the worker may be a different one.
+        batch_size: number of images in one forward pass; twice as many files are in memory.
+        max_pixels: the largest width × height that is accepted.
         base: the folder that relative paths start from.
     """
 
@@ -104,21 +104,21 @@ class ScoringActor:
         self._served = asyncio.run(self._engine.serve(bundle))
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Scores a block of paths; the row of a rejected image has the reason."""
+        """Scores a block of paths; the rows of rejected images contain the reason."""
         return pa.Table.from_pylist(asyncio.run(self._score(block[PATH].to_pylist())), OUTCOME)
 
     async def _score(self, paths: Sequence[str]) -> list[dict[str, Any]]:
         batches = [paths[at : at + self._batch_size] for at in range(0, len(paths), self._batch_size)]
         rows: list[dict[str, Any]] = []
-        ahead = self._start_reading(batches[0]) if batches else ()
-        for batch, following in zip(batches, [*batches[1:], []], strict=True):
-            contents, ahead = ahead, self._start_reading(following)
+        upcoming = self._start_reading(batches[0]) if batches else ()
+        for batch, next_batch in zip(batches, [*batches[1:], []], strict=True):
+            contents, upcoming = upcoming, self._start_reading(next_batch)
             outcomes = await self._outcomes(list(contents))
             rows += [self._row(path, outcome) for path, outcome in zip(batch, outcomes, strict=True)]
         return rows
 
     def _start_reading(self, paths: Sequence[str]) -> Iterable[bytes | OSError]:
-        """Reads the next batch: from a network while the current one is scored, from a disk when it is due."""
+        """Reads a batch: over a network in the background, from a disk when it is iterated over."""
         read: Callable[..., Iterable[bytes | OSError]] = self._readers.map if any(map(is_remote, paths)) else map
         return read(self._read, paths)
 

@@ -1,4 +1,4 @@
-"""Where images and results lie: folders, buckets, and Parquet files that list paths."""
+"""Storage of images and results: folders, buckets, and Parquet files that list paths."""
 
 import os
 import re
@@ -17,51 +17,51 @@ from bulk.errors import CannotRun
 PARQUET_SUFFIX: Final = ".parquet"
 
 _URL: Final = re.compile(r"(?P<head>(?P<scheme>[a-z][a-z0-9+.-]*)://[^/]*)/?(?P<rest>.*)", re.DOTALL)
-_ARROWS_OWN: Final = {"s3", "gs", "gcs", "hdfs", "abfs", "abfss"}
-_TEXT: Final = {"string", "large_string", "string_view", "dictionary<values=string, indices=int32, ordered=0>"}
-_LISTED_AT_ONCE: Final = 65_536
+_ARROW_SCHEMES: Final = {"s3", "gs", "gcs", "hdfs", "abfs", "abfss"}
+_TEXT_TYPES: Final = {"string", "large_string", "string_view", "dictionary<values=string, indices=int32, ordered=0>"}
+_PART_SIZE: Final = 65_536
 
 
 def locate(path: str, base: str) -> tuple[fs.FileSystem, str]:
-    """The file system that a path or URL belongs to, and what it is called there.
+    """The file system of a path or URL, and the path within it.
 
-    Credentials, regions and endpoints come from where Arrow and fsspec look for them: the environment
-    (``AWS_ENDPOINT_URL``, …), configuration files, the machine's role.
+    Arrow and fsspec take credentials, regions and endpoints from the environment (``AWS_ENDPOINT_URL``, …),
+    configuration files, or the role of the machine.
 
     Args:
-        path: a local path, or a URL of any scheme that Arrow or an installed fsspec knows. Names are taken as they
-            are: ``%20`` or ``?`` in them mean nothing else.
+        path: a local path, or a URL with a scheme that Arrow or an installed fsspec package supports. Names are used
+            literally: ``%20`` or ``?`` have no special meaning.
         base: the folder that relative local paths start from.
 
     Raises:
-        CannotRun: nothing installed knows the scheme.
+        CannotRun: no installed package supports the scheme.
     """
     url = _URL.fullmatch(path)
     if url is None:
-        return _local(), os.path.normpath(os.path.join(base, path))  # noqa: PTH118  runs once per image
+        return _local(), os.path.normpath(os.path.join(base, path))  # noqa: PTH118  faster; called for each image
     if url["scheme"] == "file":
         return _local(), "/" + url["rest"]
-    if url["scheme"] in _ARROWS_OWN:
-        file_system, root = _arrows(url["head"])
+    if url["scheme"] in _ARROW_SCHEMES:
+        file_system, root = _arrow_file_system(url["head"])
         return file_system, f"{root}/{url['rest']}".rstrip("/")
-    return _fsspecs(url["scheme"]), path.removeprefix(f"{url['scheme']}://")
+    return _fsspec_file_system(url["scheme"]), path.removeprefix(f"{url['scheme']}://")
 
 
 def is_remote(path: str) -> bool:
-    """Whether reading it waits for a network rather than for a disk."""
+    """Whether a path is read over a network."""
     return not path.startswith("file://") and _URL.fullmatch(path) is not None
 
 
 def find_images(source: str, path_column: str) -> pa.ChunkedArray:
-    """The images to score, each once, as the rows of the results will name them.
+    """The paths or URLs of the images to score, each once, as in the results.
 
     Args:
-        source: a folder or bucket, searched below for image suffixes, hidden names passed over; or something
-            that ends in ``.parquet``, a file or a folder of them, with one path per row.
-        path_column: the column that has the paths; null is passed over.
+        source: a folder or bucket, searched recursively for image suffixes, without hidden names; or a Parquet file
+            or folder, whose name ends in ``.parquet``, with one path per row.
+        path_column: the column with the paths; null is ignored.
 
     Raises:
-        CannotRun: it is not there, cannot be read, has no such column, or holds no image.
+        CannotRun: the source does not exist, cannot be read, has no such column, or contains no images.
     """
     try:
         listed = source.rstrip("/").endswith(PARQUET_SUFFIX)
@@ -69,12 +69,12 @@ def find_images(source: str, path_column: str) -> pa.ChunkedArray:
     except (OSError, pa.ArrowInvalid) as error:
         raise CannotRun(f"{source} cannot be read: {first_line(error)}") from error
     if not len(paths):
-        raise CannotRun(f"{source} {'lists' if listed else 'holds'} no images")
+        raise CannotRun(f"{source} {'lists' if listed else 'contains'} no images")
     return pa.chunked_array([paths.unique()])
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, without what libraries add below."""
+    """The first line of an error message, without the details that libraries add below it."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return (text.splitlines() or [type(error).__name__])[0]
 
@@ -83,14 +83,14 @@ def _listed(source: str, column: str) -> pa.ChunkedArray:
     file_system, name = locate(source, os.getcwd())  # noqa: PTH109
     table = pyarrow.dataset.dataset(name, filesystem=file_system, format="parquet")
     if column not in table.schema.names:
-        raise CannotRun(f"{source} has no column {column!r}, only {', '.join(table.schema.names)}: see --path-column")
-    if (kind := str(table.schema.field(column).type)) not in _TEXT:
+        raise CannotRun(f"{source} has no column {column!r}, only {', '.join(table.schema.names)}; see --path-column")
+    if (kind := str(table.schema.field(column).type)) not in _TEXT_TYPES:
         raise CannotRun(f"the column {column!r} of {source} is {kind}, not text")
     return table.to_table(columns=[column])[column].drop_null().cast(pa.large_string())
 
 
 def _below(source: str) -> Iterator[pa.Array]:
-    """Listed folder by folder: a bucket of millions never stands in memory as Python objects."""
+    """Images below a folder, in parts: the names in a large bucket must not all be Python objects at the same time."""
     file_system, root = locate(source, os.getcwd())  # noqa: PTH109
     url = _URL.fullmatch(source)
     scheme = f"{url['scheme']}://" if url and url["scheme"] != "file" else ""
@@ -104,7 +104,7 @@ def _below(source: str) -> Iterator[pa.Array]:
                 folders.append(entry.path)
             elif entry.base_name.lower().endswith(SUFFIXES):
                 found.append(scheme + entry.path)
-        if len(found) >= _LISTED_AT_ONCE:
+        if len(found) >= _PART_SIZE:
             yield pa.array(found, pa.large_string())
             found = []
     yield pa.array(found, pa.large_string())
@@ -116,13 +116,13 @@ def _local() -> fs.LocalFileSystem:
 
 
 @cache
-def _arrows(head: str) -> tuple[fs.FileSystem, str]:
+def _arrow_file_system(head: str) -> tuple[fs.FileSystem, str]:
     file_system, root = fs.FileSystem.from_uri(head)
     return file_system, root.rstrip("/")
 
 
 @cache
-def _fsspecs(scheme: str) -> fs.FileSystem:
+def _fsspec_file_system(scheme: str) -> fs.FileSystem:
     try:
         return fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem(scheme)))
     except (ValueError, ImportError) as error:

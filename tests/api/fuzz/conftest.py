@@ -1,7 +1,7 @@
-"""Untrusted bytes against the real server, which they must not harm.
+"""Untrusted input for the real server.
 
-Whatever comes, the answer is not a 5xx, an error is a problem document, no connection hangs, no traceback gets into
-the log, and afterwards the same process still gives a good image the right score.
+For any input, the response is not a 5xx, errors are problem documents, no connection hangs, and the log has no
+traceback. Afterwards the same process still computes the same score for a valid image.
 """
 
 import re
@@ -18,7 +18,7 @@ from app.inference.bundles.store import ModelStore
 from tests import hostile
 from tests.support import Server, encode, gradient, make_bundle, running_server
 
-GOOD = encode(gradient(), "PNG")
+VALID_PNG = encode(gradient(), "PNG")
 SEEDS = hostile.seeds()
 CORPUS = hostile.corpus()
 MIB = 2**20
@@ -26,20 +26,20 @@ MAX_BODY_BYTES = 4 * MIB
 
 
 def examples(count: int) -> hypothesis.settings:
-    """The same examples in every run; how long one takes is asserted where it matters."""
+    """Hypothesis settings: the same examples in every run, without a deadline per example."""
     return hypothesis.settings(
         max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
     )
 
 
-def brief(value: object) -> str:
-    """The name of a case; the cases themselves may have megabytes."""
+def short_id(value: object) -> str:
+    """The id of a test case, since cases can have megabytes."""
     return repr(value)[:50]
 
 
 @dataclass(frozen=True)
 class Target:
-    """The server under fire, and what it said of the good image before."""
+    """The tested server, and the score of the valid image."""
 
     server: Server
     score: float
@@ -50,35 +50,35 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     directory = tmp_path_factory.mktemp("fuzz")
     ModelStore(directory / "store").publish(*make_bundle("m"))
     with running_server(
-        directory / "store", directory / "log", counted=False, model="m", log_format="json", request_timeout_s=10,
-        max_body_bytes=MAX_BODY_BYTES, max_pixels=MIB, max_files=8,
+        directory / "store", directory / "log", measure_coverage=False, model="m", log_format="json",
+        request_timeout_s=10, max_body_bytes=MAX_BODY_BYTES, max_pixels=MIB, max_files=8,
     ) as server:  # fmt: skip
-        yield Target(server, good_score(server))
+        yield Target(server, valid_score(server))
         assert hostile.peak_bytes(server.process.pid) < 1000 * MIB
 
 
 @pytest.fixture(autouse=True)
-def unharmed(target: Target) -> Iterator[None]:
-    """After each test the same process answers as before, and its log tells of no defect."""
+def unaffected(target: Target) -> Iterator[None]:
+    """Asserts after each test that the same process returns the same score and has logged no internal error."""
     before = target.server.log.stat().st_size
     yield
     assert target.server.process.poll() is None
-    assert good_score(target.server) == target.score
+    assert valid_score(target.server) == target.score
     with target.server.log.open() as log:
         log.seek(before)
-        written = log.read()
-    assert "Traceback" not in written
-    assert not re.search(r'"status":5|"level":"(error|critical)".*"exception"', written)
+        logged = log.read()
+    assert "Traceback" not in logged
+    assert not re.search(r'"status":5|"level":"(error|critical)".*"exception"', logged)
 
 
-def good_score(server: Server) -> float:
-    response = server.client.post("/score?include=", content=GOOD, headers={"Content-Type": "image/png"})
+def valid_score(server: Server) -> float:
+    response = server.client.post("/score?include=", content=VALID_PNG, headers={"Content-Type": "image/png"})
     assert response.status_code == 200, response.text
     return ScoreAnswer.model_validate_json(response.content).results[0].score  # type: ignore[union-attr]
 
 
-def well_behaved(status: int, media_type: str | None, body: bytes) -> None:
-    """Not a 5xx, and a problem document where it is an error."""
+def assert_no_server_error(status: int, media_type: str | None, body: bytes) -> None:
+    """Asserts that the response is not a 5xx, and a problem document if it is an error."""
     assert 200 <= status < 500, (status, body)
     if status >= 400:
         assert media_type == "application/problem+json", body
@@ -90,6 +90,7 @@ def well_behaved(status: int, media_type: str | None, body: bytes) -> None:
         assert problem.instance
 
 
-def behaved(response: httpx.Response) -> httpx.Response:
-    well_behaved(response.status_code, response.headers.get("content-type"), response.content)
+def checked(response: httpx.Response) -> httpx.Response:
+    """The response, after :func:`assert_no_server_error`."""
+    assert_no_server_error(response.status_code, response.headers.get("content-type"), response.content)
     return response

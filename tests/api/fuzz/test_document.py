@@ -1,4 +1,4 @@
-"""Requests made from the OpenAPI document."""
+"""Generated requests against the OpenAPI document."""
 
 from contextlib import suppress
 from typing import Any
@@ -21,11 +21,11 @@ from schemathesis.specs.openapi.checks import (
 from tests import hostile
 from tests.api.fuzz.conftest import SEEDS, Target, examples
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # coverage is measured in the server process
 
 
 class TestOpenApi:
-    """Requests made from the OpenAPI document, after its rules and against them, keep it word for word."""
+    """Responses to requests that follow or violate the OpenAPI document match the document."""
 
     CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 
@@ -38,8 +38,10 @@ class TestOpenApi:
         return schemathesis.openapi.from_url(f"{base}/openapi.json", config=schemathesis.Config())
 
     @pytest.mark.parametrize("mode", list(GenerationMode))
-    def test_every_operation_keeps_its_word(self, target: Target, document: BaseSchema, mode: GenerationMode) -> None:
-        tried = []
+    def test_generated_requests_match_the_document(
+        self, target: Target, document: BaseSchema, mode: GenerationMode
+    ) -> None:
+        tested = []
         with requests.Session() as session:
             for found in document.get_all_operations():
                 assert isinstance(found, Ok)
@@ -47,12 +49,12 @@ class TestOpenApi:
 
                 @examples(30 if operation.method == "post" else 8)
                 @given(operation.as_strategy(generation_mode=mode))
-                def keeps_its_word(case: schemathesis.Case[Any]) -> None:
+                def send(case: schemathesis.Case[Any]) -> None:
                     case.call_and_validate(session=session, checks=list(self.CHECKS), timeout=10)
 
-                with suppress(Unsatisfiable):  # an operation without parameters has no rules to break
-                    keeps_its_word()
-                    tried.append(operation.label)
+                with suppress(Unsatisfiable):  # an operation without parameters has no invalid requests
+                    send()
+                    tested.append(operation.label)
         reads = {"GET /health", "GET /models", "GET /models/{name}", "GET /metrics"}
         scoring = {"POST /score", "POST /v2/models/{name}/infer", "POST /v2/models/{name}/versions/{version}/infer"}
-        assert scoring | (reads if mode is GenerationMode.POSITIVE else set()) <= set(tried)
+        assert scoring | (reads if mode is GenerationMode.POSITIVE else set()) <= set(tested)

@@ -1,4 +1,4 @@
-"""Untrusted bytes where images, tensors and forms are expected."""
+"""Untrusted images, tensors and forms."""
 
 import json
 import time
@@ -14,36 +14,35 @@ from app.api.schemas import ScoreAnswer
 from tests import hostile
 from tests.api.fuzz.conftest import (
     CORPUS,
-    GOOD,
     MAX_BODY_BYTES,
     MIB,
     SEEDS,
+    VALID_PNG,
     Target,
-    behaved,
-    brief,
+    checked,
     examples,
+    short_id,
 )
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # coverage is measured in the server process
 
 
 class TestImages:
     @examples(250)
     @given(hostile.damaged(list(SEEDS.values())))
-    def test_damaged(self, target: Target, data: bytes) -> None:
+    def test_damaged_images(self, target: Target, data: bytes) -> None:
         began = time.perf_counter()
         response = target.server.client.post(
             "/score?include=reconstruction,error_map", content=data or b"x", headers={"Content-Type": "image/x"}
         )
-        assert behaved(response).status_code in {200, 413, 422}
+        assert checked(response).status_code in {200, 413, 422}
         assert time.perf_counter() - began < 5
 
     @examples(60)
     @given(st.lists(hostile.damaged(list(SEEDS.values())), min_size=1, max_size=7))
-    def test_damaged_ones_among_good_ones(self, target: Target, files: list[bytes]) -> None:
-        """A file that cannot be read harms no other."""
-        parts = [("file", ("good.png", GOOD)), *(("file", ("x", data)) for data in files)]
-        answer = behaved(target.server.client.post("/score?include=", files=parts))
+    def test_damaged_image_does_not_affect_others(self, target: Target, files: list[bytes]) -> None:
+        parts = [("file", ("valid.png", VALID_PNG)), *(("file", ("x", data)) for data in files)]
+        answer = checked(target.server.client.post("/score?include=", files=parts))
         assert answer.status_code == 200
         results = ScoreAnswer.model_validate_json(answer.content).results
         assert len(results) == len(parts)
@@ -51,21 +50,21 @@ class TestImages:
         assert results[0].score == target.score
 
     @pytest.mark.parametrize("name", CORPUS)
-    def test_hostile(self, target: Target, name: str) -> None:
+    def test_hostile_images(self, target: Target, name: str) -> None:
         began = time.perf_counter()
         hostile.forget_peak(target.server.process.pid)
         before = hostile.resident_bytes(target.server.process.pid)
         response = target.server.client.post("/score", files={"file": (name, CORPUS[name])})
-        assert behaved(response).status_code in {200, 413, 422}
+        assert checked(response).status_code in {200, 413, 422}
         assert time.perf_counter() - began < 5
         assert hostile.peak_bytes(target.server.process.pid) - before < 150 * MIB
 
-    def test_many_at_once(self, target: Target) -> None:
-        """Memory stays where it was, and whoever must wait is told so."""
+    def test_simultaneous_hostile_images(self, target: Target) -> None:
+        """Memory does not grow, and requests beyond the limit get 429."""
         names = ("png-deep-bomb", "tiff-tile-bomb", "gif-comments", "jpeg-scans", "png-text-bombs", "bmp-rle-rows")
 
         def send(name: str) -> int:
-            return behaved(target.server.client.post("/score", files={"file": CORPUS[name]})).status_code
+            return checked(target.server.client.post("/score", files={"file": CORPUS[name]})).status_code
 
         def send_all() -> int:
             with ThreadPoolExecutor(12) as pool:
@@ -84,7 +83,7 @@ BINARY = json.dumps({"inputs": [{**TENSOR, "parameters": {"binary_data_size": 64
 class TestTensors:
     @examples(300)
     @given(hostile.damaged([json.dumps({"inputs": [{**TENSOR, "data": list(PIXELS)}]}).encode(), BINARY + PIXELS]))
-    def test_damaged(self, target: Target, body: bytes) -> None:
+    def test_damaged_tensors(self, target: Target, body: bytes) -> None:
         for headers in ({}, {"Inference-Header-Content-Length": str(len(BINARY))}):
             response = target.server.client.post("/v2/models/m/infer", content=body, headers=headers)
             assert response.status_code in {200, 400, 413}
@@ -92,7 +91,7 @@ class TestTensors:
                 assert list(response.json()) == ["error"]
 
     @pytest.mark.parametrize("data", [b"[0]", b"0", b"[[]]", b"{}", b"0.5", b"1e999", b"[" * 900 + b"]" * 900])
-    def test_as_much_json_as_there_may_be(self, target: Target, data: bytes) -> None:
+    def test_json_of_the_largest_size(self, target: Target, data: bytes) -> None:
         head = json.dumps({"inputs": [TENSOR]}).encode().removesuffix(b"}]}") + b', "data": ['
         count = (MAX_BODY_BYTES - len(head) - 4) // (len(data) + 1)
         hostile.forget_peak(target.server.process.pid)
@@ -105,12 +104,12 @@ class TestTensors:
 
 
 class TestForms:
-    @pytest.mark.parametrize("name", hostile.FILE_NAMES, ids=brief)
-    def test_file_names(self, target: Target, name: str) -> None:
-        """Names come back as they were sent, inside JSON, and get nowhere else."""
+    @pytest.mark.parametrize("name", hostile.FILE_NAMES, ids=short_id)
+    def test_hostile_file_names(self, target: Target, name: str) -> None:
+        """File names appear only in the JSON body."""
         disposition = f'form-data; name="file"; filename="{name}"'.encode()
-        raw = part(disposition, GOOD)
-        response = behaved(send_form(target, raw))
+        raw = part(disposition, VALID_PNG)
+        response = checked(send_form(target, raw))
         assert "x-injected" not in response.headers
         if response.status_code == 200:
             assert response.json()["results"][0]["status"] == "scored"
@@ -128,10 +127,10 @@ class TestForms:
             b'Content-Disposition: form-data; name="file"\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y\r\n',
             b'Content-Disposition: form-data; name="_charset_"\r\n\r\nutf-7\r\n--xx\r\n',
         ],
-        ids=brief,
+        ids=short_id,
     )  # fmt: skip
-    def test_part_headers(self, target: Target, headers: bytes) -> None:
-        behaved(send_form(target, b"--xx\r\n" + headers + GOOD + b"\r\n--xx--\r\n"))
+    def test_hostile_part_headers(self, target: Target, headers: bytes) -> None:
+        checked(send_form(target, b"--xx\r\n" + headers + VALID_PNG + b"\r\n--xx--\r\n"))
 
     @pytest.mark.parametrize(
         "content_type",
@@ -142,36 +141,35 @@ class TestForms:
             "image/",
             "multipart/form-data;" + "a=b;" * 5000, "image/png; " + "q" * 20_000, "image/png, multipart/form-data",
         ],
-        ids=brief,
+        ids=short_id,
     )  # fmt: skip
-    def test_content_types(self, target: Target, content_type: str) -> None:
-        body = part(b'form-data; name="file"; filename="a"', GOOD)
-        behaved(target.server.client.post("/score", content=body, headers={"Content-Type": content_type}))
+    def test_hostile_content_types(self, target: Target, content_type: str) -> None:
+        body = part(b'form-data; name="file"; filename="a"', VALID_PNG)
+        checked(target.server.client.post("/score", content=body, headers={"Content-Type": content_type}))
 
     def test_ten_thousand_tiny_parts(self, target: Target) -> None:
         tiny = b'--xx\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n'
-        assert behaved(send_form(target, tiny * 10_000 + b"--xx--\r\n")).status_code == 413
+        assert checked(send_form(target, tiny * 10_000 + b"--xx--\r\n")).status_code == 413
 
     def test_ten_thousand_headers_in_a_part(self, target: Target) -> None:
-        behaved(send_form(target, b"--xx\r\n" + b"A: b\r\n" * 10_000 + b"\r\n" + GOOD + b"\r\n--xx--\r\n"))
+        checked(send_form(target, b"--xx\r\n" + b"A: b\r\n" * 10_000 + b"\r\n" + VALID_PNG + b"\r\n--xx--\r\n"))
 
-    def test_an_endless_part_header(self, target: Target) -> None:
+    def test_very_long_part_header(self, target: Target) -> None:
         began = time.perf_counter()
-        behaved(send_form(target, b"--xx\r\nA: " + b"b" * 3_000_000))
+        checked(send_form(target, b"--xx\r\nA: " + b"b" * 3_000_000))
         assert time.perf_counter() - began < 3
 
-    def test_almost_boundaries(self, target: Target) -> None:
-        """Content made of beginnings of the boundary."""
+    def test_content_of_partial_boundaries(self, target: Target) -> None:
         began = time.perf_counter()
         body = part(b'form-data; name="file"; filename="a"', b"\r\n--x" * 400_000)
-        assert behaved(send_form(target, body)).status_code == 422
+        assert checked(send_form(target, body)).status_code == 422
         assert time.perf_counter() - began < 5
 
     @examples(150)
     @given(hostile.damaged([b"--xx\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\n"
-                            b"Content-Type: image/png\r\n\r\n" + GOOD + b"\r\n--xx--\r\n"]))  # fmt: skip
+                            b"Content-Type: image/png\r\n\r\n" + VALID_PNG + b"\r\n--xx--\r\n"]))  # fmt: skip
     def test_damaged_forms(self, target: Target, body: bytes) -> None:
-        behaved(send_form(target, body))
+        checked(send_form(target, body))
 
 
 def part(disposition: bytes, content: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Untrusted bytes where HTTP is expected."""
+"""Untrusted bytes on the connection."""
 
 import io
 import json
@@ -16,29 +16,29 @@ from hypothesis import given
 
 from tests import hostile
 from tests.api.fuzz.conftest import (
-    GOOD,
     MAX_BODY_BYTES,
+    VALID_PNG,
     Target,
-    behaved,
-    brief,
+    assert_no_server_error,
+    checked,
     examples,
-    well_behaved,
+    short_id,
 )
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # coverage is measured in the server process
 
 
 class TestLimits:
-    def test_real_bytes_count_whatever_the_framing(self, target: Target) -> None:
+    def test_body_limit_applies_to_chunked_bodies(self, target: Target) -> None:
         def chunks() -> Iterator[bytes]:
             for _ in range(MAX_BODY_BYTES // 2**16 + 1):
                 yield bytes(2**16)
 
         response = target.server.client.post("/score", content=chunks(), headers={"Content-Type": "image/png"})
-        assert behaved(response).status_code == 413
+        assert checked(response).status_code == 413
 
-    def test_one_byte_chunks(self, target: Target) -> None:
-        body = b"".join(b"1\r\n%c\r\n" % byte for byte in GOOD) + b"0\r\n\r\n"
+    def test_chunks_of_one_byte(self, target: Target) -> None:
+        body = b"".join(b"1\r\n%c\r\n" % byte for byte in VALID_PNG) + b"0\r\n\r\n"
         head = (
             b"POST /score?include= HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
@@ -52,8 +52,8 @@ class Answer:
     body: bytes
 
 
-class _Wire:
-    """What HTTPResponse wants of a socket, so that several answers can be read from one: its file stays open."""
+class _OpenSocket:
+    """A socket for HTTPResponse that stays open, so that several responses can be read from it."""
 
     def __init__(self, stream: io.BufferedReader) -> None:
         self._stream = stream
@@ -69,27 +69,27 @@ class _Wire:
 
 
 def exchange(target: Target, *pieces: bytes, answers: int = 1, method: str = "GET") -> list[Answer]:
-    """Sends bytes as they are and reads so many answers, or fewer where the server hangs up. Never waits long."""
+    """Sends bytes and reads responses, fewer than ``answers`` if the server closes the connection."""
     received: list[Answer] = []
     with (
         socket.create_connection(("127.0.0.1", target.server.port), timeout=12) as connection,
         connection.makefile("rb") as stream,
     ):
-        wire = cast(socket.socket, _Wire(stream))
+        wire = cast(socket.socket, _OpenSocket(stream))
         try:
             for piece in pieces:
                 connection.sendall(piece)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has heard enough
+            pass  # the server has closed the connection
         try:
             while len(received) < answers:
                 response = HTTPResponse(wire, method=method)
                 response.begin()
                 received.append(Answer(response.status, response.getheader("content-type"), response.read()))
         except (ConnectionError, ValueError):
-            pass  # hung up: HTTPResponse raises RemoteDisconnected, a ConnectionError
+            pass  # closed: HTTPResponse raises RemoteDisconnected, a ConnectionError
     for answer in received:
-        well_behaved(answer.status, answer.media_type, answer.body)
+        assert_no_server_error(answer.status, answer.media_type, answer.body)
     return received
 
 
@@ -98,7 +98,7 @@ def request(target: bytes = b"/health", *headers: bytes, method: bytes = b"GET",
     return method + b" " + target + b" HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n" + body
 
 
-def upload(*headers: bytes, body: bytes = GOOD) -> bytes:
+def upload(*headers: bytes, body: bytes = VALID_PNG) -> bytes:
     return request(
         b"/score?include=", b"Content-Type: image/png", b"Content-Length: %d" % len(body), *headers,
         method=b"POST", body=body,
@@ -125,18 +125,16 @@ class TestWire:
             request(b"/score", b"Content-Length: " + b"9" * 40, method=b"POST"),
             request(b"/score", b"Transfer-Encoding: identity", method=b"POST"),
         ],
-        ids=brief,
+        ids=short_id,
     )  # fmt: skip
-    def test_what_is_not_http_gets_a_problem_document_and_a_closed_connection(
-        self, target: Target, garbage: bytes
-    ) -> None:
+    def test_malformed_http_gets_a_problem_document_and_is_closed(self, target: Target, garbage: bytes) -> None:
         answers = exchange(target, garbage, answers=2)
-        assert [answer.status for answer in answers] in ([400], [404])  # 404: HTTP/0.9 has no headers to be wrong
+        assert [answer.status for answer in answers] in ([400], [404])  # 404: HTTP/0.9 requests have no headers
 
     @pytest.mark.parametrize(
-        "size", [b"zz", b"-1", b"ffffffffffffffffff", b"1" * 100, b"", b"1;" + b"e" * 100_000], ids=brief
+        "size", [b"zz", b"-1", b"ffffffffffffffffff", b"1" * 100, b"", b"1;" + b"e" * 100_000], ids=short_id
     )
-    def test_bad_chunks(self, target: Target, size: bytes) -> None:
+    def test_malformed_chunk_sizes(self, target: Target, size: bytes) -> None:
         head = request(b"/score", b"Content-Type: image/png", b"Transfer-Encoding: chunked", method=b"POST")
         began = time.perf_counter()
         exchange(target, head, size + b"\r\nx\r\n0\r\n\r\n")
@@ -151,13 +149,13 @@ class TestWire:
             b"GET /" + b"a" * 1_000_000, b"GET /health HTTP/1.1\r\nX: " + b"y" * 1_000_000,
             b"A" * 1_000_000, b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 200_000,
         ],
-        ids=brief,
+        ids=short_id,
     )  # fmt: skip
-    def test_heads_too_large(self, target: Target, head: bytes) -> None:
+    def test_huge_heads(self, target: Target, head: bytes) -> None:
         answers = exchange(target, *(head[at : at + 10_000] for at in range(0, len(head), 10_000)), answers=2)
         assert {answer.status for answer in answers} <= {400, 431}
 
-    def test_a_large_head_is_told_so(self, target: Target) -> None:
+    def test_head_above_the_limit_is_431(self, target: Target) -> None:
         assert [answer.status for answer in exchange(target, request(b"/health", b"X: " + b"y" * 70_000))] == [431]
         assert [answer.status for answer in exchange(target, request(b"/health", b"X: " + b"y" * 60_000))] == [200]
 
@@ -171,11 +169,11 @@ class TestWire:
             b"http://elsewhere/health", b"/score?model=%00", b"/score?false_alarm_rate=nan", b"/score?include=%ff",
             b"/score?model=" + b"a" * 5000, b"/score?" + b"include=&" * 5000, b"/score?model=a&model=b", b"/health#x",
         ],
-        ids=brief,
+        ids=short_id,
     )  # fmt: skip
-    def test_odd_targets(self, target: Target, path: bytes) -> None:
+    def test_unusual_request_targets(self, target: Target, path: bytes) -> None:
         for method in (b"GET", b"POST"):
-            body = GOOD if method == b"POST" else b""
+            body = VALID_PNG if method == b"POST" else b""
             headers = (b"Content-Type: image/png", b"Content-Length: %d" % len(body))
             assert len(exchange(target, request(path, *headers, method=method, body=body))) == 1
 
@@ -190,9 +188,9 @@ class TestWire:
             b"Connection: \xff",
             b"X-Forwarded-For: ', 1.2.3.4, \xff", b"X-Forwarded-Proto: gopher", b"Cookie: \xff=", b"Origin: null",
         ],
-        ids=brief,
+        ids=short_id,
     )  # fmt: skip
-    def test_odd_headers(self, target: Target, header: bytes) -> None:
+    def test_unusual_headers(self, target: Target, header: bytes) -> None:
         assert len(exchange(target, upload(header))) == 1
 
     @pytest.mark.parametrize(
@@ -201,11 +199,9 @@ class TestWire:
             (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA"),
             (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13"),
         ],
-        ids=brief,
+        ids=short_id,
     )  # fmt: skip
-    def test_offers_of_other_protocols_are_declined_without_losing_the_image(
-        self, target: Target, offer: Sequence[bytes]
-    ) -> None:
+    def test_protocol_upgrade_is_ignored_and_the_image_is_scored(self, target: Target, offer: Sequence[bytes]) -> None:
         sent = upload(*offer)
         head = sent.index(b"\r\n\r\n") + 4
         for pieces in (
@@ -217,27 +213,27 @@ class TestWire:
             assert json.loads(answer.body)["results"][0]["score"] == target.score
         assert [answer.status for answer in exchange(target, sent * 3, answers=3)] == [200] * 3
 
-    def test_thousands_of_offers_on_one_connection(self, target: Target) -> None:
+    def test_thousands_of_protocol_upgrades_on_one_connection(self, target: Target) -> None:
         sent = request(b"/health/live", b"Connection: Upgrade", b"Upgrade: h2c") * 3000
         assert [answer.status for answer in exchange(target, sent, answers=3000)] == [200] * 3000
 
-    def test_expect_continue(self, target: Target) -> None:
+    def test_expect_100_continue(self, target: Target) -> None:
         with socket.create_connection(("127.0.0.1", target.server.port), timeout=10) as connection:
             sent = upload(b"Expect: 100-continue")
-            connection.sendall(sent[: -len(GOOD)])
+            connection.sendall(sent[: -len(VALID_PNG)])
             assert connection.recv(4096).startswith(b"HTTP/1.1 100 ")
-            connection.sendall(GOOD)
+            connection.sendall(VALID_PNG)
             assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
 
     def test_pipelined_requests_are_answered_in_order(self, target: Target) -> None:
         sent = (upload() + request(b"/nothing") + request(b"/health/live")) * 20
         assert [answer.status for answer in exchange(target, sent, answers=60)] == [200, 404, 200] * 20
 
-    def test_garbage_behind_a_good_request_gets_no_second_answer_to_the_first(self, target: Target) -> None:
+    def test_garbage_after_a_valid_request_causes_no_second_response(self, target: Target) -> None:
         answers = exchange(target, upload() + b"\0garbage\r\n\r\n", answers=3)
         assert [answer.status for answer in answers] in ([], [200], [200, 400])
 
-    def test_clients_that_leave_halfway(self, target: Target) -> None:
+    def test_clients_that_disconnect_during_a_request(self, target: Target) -> None:
         sent = upload()
         for length in range(1, len(sent), 17):
             with socket.create_connection(("127.0.0.1", target.server.port), timeout=10) as connection:
@@ -249,7 +245,7 @@ class TestWire:
     @examples(150)
     @given(hostile.damaged([upload(), request(b"/models/m", b"Accept: */*")]))
     def test_damaged_requests(self, target: Target, sent: bytes) -> None:
-        """Damage may leave a request that waits for more: the client hangs up then, and nothing is left behind."""
+        """A damaged request can be incomplete; then the client closes the connection."""
         with socket.create_connection(("127.0.0.1", target.server.port), timeout=10) as connection:
             connection.sendall(sent)
             connection.shutdown(socket.SHUT_WR)

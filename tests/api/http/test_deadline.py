@@ -1,4 +1,4 @@
-"""The deadline cuts off what takes too long, and nothing else."""
+"""The time limit of requests."""
 
 import asyncio
 import time
@@ -12,20 +12,20 @@ from app.api.http.deadline import deadline
 async def sleep_within(seconds: float, limit: float) -> str:
     with deadline(limit):
         await asyncio.sleep(seconds)
-    await asyncio.sleep(0)  # no cancellation is left behind
+    await asyncio.sleep(0)  # no cancellation may be pending
     return "done"
 
 
-def test_what_is_quick_passes() -> None:
+def test_block_within_the_deadline_completes() -> None:
     assert asyncio.run(sleep_within(0.01, 5)) == "done"
 
 
-def test_what_is_slow_is_cut_off_and_told_so() -> None:
+def test_block_past_the_deadline_is_cancelled() -> None:
     with pytest.raises(RequestTimedOut, match=r"0\.02 s, upload included"):
         asyncio.run(sleep_within(5, 0.02))
 
 
-def test_the_task_goes_on_afterwards() -> None:
+def test_task_can_continue_after_a_deadline() -> None:
     async def scenario() -> str:
         with pytest.raises(RequestTimedOut):
             await sleep_within(5, 0.01)
@@ -38,7 +38,7 @@ def test_the_task_goes_on_afterwards() -> None:
     assert asyncio.run(scenario()) == "done"
 
 
-def test_an_error_of_the_body_stays_what_it_is() -> None:
+def test_deadline_does_not_change_errors_of_the_block() -> None:
     async def scenario() -> None:
         with deadline(5):
             raise ZeroDivisionError
@@ -47,7 +47,7 @@ def test_an_error_of_the_body_stays_what_it_is() -> None:
         asyncio.run(scenario())
 
 
-def test_a_cancellation_from_elsewhere_goes_on() -> None:
+def test_deadline_does_not_hide_a_cancellation_from_elsewhere() -> None:
     async def scenario() -> None:
         task = asyncio.create_task(sleep_within(5, 5))
         await asyncio.sleep(0)
@@ -58,7 +58,7 @@ def test_a_cancellation_from_elsewhere_goes_on() -> None:
     asyncio.run(scenario())
 
 
-def test_so_does_one_that_comes_with_the_deadline() -> None:
+def test_deadline_does_not_hide_a_simultaneous_cancellation() -> None:
     async def scenario() -> None:
         task = asyncio.create_task(sleep_within(5, 0.01))
         await asyncio.sleep(0)

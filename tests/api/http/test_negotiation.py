@@ -1,3 +1,5 @@
+"""Content negotiation by the Accept header."""
+
 import pytest
 
 from app.api.errors import NotAcceptable
@@ -23,11 +25,11 @@ OFFERS = ("application/json", "image/png")
         ("image/png;q=broken, application/json;q=0.1", "application/json"),
     ],
 )
-def test_the_best_offer_wins(accept: str | None, expected: str) -> None:
+def test_media_type_with_the_highest_quality_is_selected(accept: str | None, expected: str) -> None:
     assert best_type(accept, OFFERS) == expected
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/jpeg", "*/*;q=0", "nonsense", ";;,,;"])
-def test_nothing_acceptable(accept: str) -> None:
+def test_unacceptable_accept_is_refused(accept: str) -> None:
     with pytest.raises(NotAcceptable, match=r"application/json or image/png"):
         best_type(accept, OFFERS)

@@ -1,4 +1,4 @@
-"""Connections that say nothing, or too little, are closed; the rest of the wire is in fuzz."""
+"""Limits and writes of HTTP connections. Malformed input is tested in tests/api/fuzz/test_wire.py."""
 
 import asyncio
 import contextlib
@@ -15,12 +15,12 @@ from app.api.http.protocol import Protocol
 from app.api.schemas import Problem
 
 
-class Impatient(Protocol):
+class ShortTimeoutProtocol(Protocol):
     head_timeout_s = 0.3
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers at once and never reads a body, unless the path asks for something else."""
+    """Responds at once and does not read the body, unless the path requires otherwise."""
     if scope["path"] == "/echo":
         await receive()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
@@ -36,7 +36,7 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     config = uvicorn.Config(
-        hello, port=0, http=Impatient, loop="uvloop", lifespan="off", log_config=None, timeout_keep_alive=1
+        hello, port=0, http=ShortTimeoutProtocol, loop="uvloop", lifespan="off", log_config=None, timeout_keep_alive=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -50,7 +50,7 @@ def port() -> Iterator[int]:
 
 
 def talk(port: int, *pieces: bytes, pause_s: float = 0, pauses: int = 0) -> tuple[bytes, float]:
-    """What came back until the server hung up, and how long that took. After the pieces, drips of one byte."""
+    """(bytes received until the server closed the connection, seconds). Sends single bytes after the pieces."""
     received = b""
     began = time.perf_counter()
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
@@ -66,15 +66,15 @@ def talk(port: int, *pieces: bytes, pause_s: float = 0, pauses: int = 0) -> tupl
     return received, time.perf_counter() - began
 
 
-def test_silence_is_cut_off(port: int) -> None:
+def test_silent_connection_is_closed(port: int) -> None:
     received, seconds = talk(port)
     assert received == b""
     assert 0.2 < seconds < 2
 
 
-@pytest.mark.parametrize("drips", [0, 20])
-def test_a_head_that_does_not_end_is_cut_off(port: int, drips: int) -> None:
-    received, seconds = talk(port, b"GET / HTTP/1.1\r\nX: ", pause_s=0.05, pauses=drips)
+@pytest.mark.parametrize("single_bytes", [0, 20])
+def test_incomplete_head_is_408(port: int, single_bytes: int) -> None:
+    received, seconds = talk(port, b"GET / HTTP/1.1\r\nX: ", pause_s=0.05, pauses=single_bytes)
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 408 ")
     assert b"content-type: application/problem+json" in head
@@ -83,22 +83,22 @@ def test_a_head_that_does_not_end_is_cut_off(port: int, drips: int) -> None:
     assert seconds < 2
 
 
-def test_so_is_the_second_one_of_a_connection(port: int) -> None:
+def test_incomplete_second_head_of_a_connection_is_408(port: int) -> None:
     received, seconds = talk(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET ")
     assert received.count(b"hello") == 1
     assert b"HTTP/1.1 408 " in received
     assert seconds < 2
 
 
-def test_a_body_that_nobody_reads_keeps_no_connection(port: int) -> None:
-    """The keep-alive time runs from the answer on, whatever still drips in."""
+def test_unread_body_does_not_keep_the_connection_open(port: int) -> None:
+    """The keep-alive time starts at the response, even if more of the body arrives."""
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
     received, seconds = talk(port, head, pause_s=0.2, pauses=10)
     assert received.count(b"hello") == 1
     assert seconds < 3.5
 
 
-def test_a_quick_client_is_not_disturbed(port: int) -> None:
+def test_connection_is_kept_between_requests(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         for _ in range(5):
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -106,7 +106,7 @@ def test_a_quick_client_is_not_disturbed(port: int) -> None:
             time.sleep(0.4)  # longer than a head may take, shorter than a connection is kept
 
 
-def test_a_head_leaves_with_the_first_of_its_body(port: int) -> None:
+def test_response_head_is_written_with_the_first_body_bytes(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(b"GET /slowly HTTP/1.1\r\nHost: x\r\n\r\n")
         first, second = connection.recv(4096), connection.recv(4096)
@@ -115,20 +115,20 @@ def test_a_head_leaves_with_the_first_of_its_body(port: int) -> None:
     assert second == b"llo"
 
 
-def test_a_head_without_a_body_is_an_answer_to_head(port: int) -> None:
+def test_head_request_gets_a_response_without_a_body(port: int) -> None:
     request = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
     received, _ = talk(port, request + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     assert received.count(b"HTTP/1.1 200 OK\r\n") == 2
     assert received.endswith(b"\r\n\r\n")
 
 
-def test_a_head_whose_body_never_comes_is_sent_before_the_end(port: int) -> None:
+def test_response_head_without_a_body_is_sent_at_the_close(port: int) -> None:
     received, _ = talk(port, b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n")
     assert received.startswith(b"HTTP/1.1 200 OK\r\n")
     assert received.endswith(b"\r\n\r\n")
 
 
-def test_who_asks_before_sending_a_body_is_told_to_go_on_at_once(port: int) -> None:
+def test_expect_100_continue_is_answered_at_once(port: int) -> None:
     head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(head)
@@ -137,7 +137,7 @@ def test_who_asks_before_sending_a_body_is_told_to_go_on_at_once(port: int) -> N
         assert connection.recv(4096).endswith(b"\r\n\r\nhello")
 
 
-def test_answers_to_requests_sent_at_once_stand_in_their_order(port: int) -> None:
+def test_pipelined_requests_are_answered_in_order(port: int) -> None:
     paths = (b"/slowly", b"/", b"/slowly", b"/")
     requests = b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in paths)
     received, _ = talk(port, requests)

@@ -1,4 +1,4 @@
-"""The short way through a form: it agrees with the parser on whatever it takes."""
+"""The fast splitter for forms agrees with the parser wherever it applies."""
 
 import httpx
 import pytest
@@ -18,7 +18,7 @@ CONTENTS = st.one_of(
 
 
 def form(parts: list[tuple[str, str | None, bytes]]) -> bytes:
-    """As browsers write it."""
+    """A form as browsers write it."""
     body = b""
     for name, filename, content in parts:
         head = f'--abc\r\nContent-Disposition: form-data; name="{name}"'
@@ -28,17 +28,17 @@ def form(parts: list[tuple[str, str | None, bytes]]) -> bytes:
 
 
 @given(st.lists(st.tuples(NAMES, st.none() | NAMES, CONTENTS), min_size=1, max_size=5))
-def test_it_finds_what_the_parser_finds(parts: list[tuple[str, str | None, bytes]]) -> None:
+def test_simple_form_is_split_as_the_parser_does(parts: list[tuple[str, str | None, bytes]]) -> None:
     body = form(parts)
     simple = _split_simple(body, BOUNDARY, MANY)
     if any(b"\r\n--abc" in b"\r\n" + content for _, _, content in parts):
-        return  # such a content ends where it should not: no client would choose this boundary
+        return  # the content contains the boundary, which no client would choose
     assert simple == [(name, filename or None, content) for name, filename, content in parts]
     assert simple == _parse(body, BOUNDARY, MANY)
 
 
 @given(st.data())
-def test_what_is_damaged_is_the_parsers_or_the_same(data: st.DataObject) -> None:
+def test_damaged_form_is_left_to_the_parser_or_split_alike(data: st.DataObject) -> None:
     body = bytearray(form([("file", "a.png", b"\x89PNG\r\n\x1a\n\0"), ("files", None, b"-")]))
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(body) - 1))
@@ -49,10 +49,10 @@ def test_what_is_damaged_is_the_parsers_or_the_same(data: st.DataObject) -> None
     try:
         assert simple == _parse(bytes(body), BOUNDARY, MANY)
     except MalformedMultipart:
-        pytest.fail(f"taken, though malformed: {bytes(body)!r}")
+        pytest.fail(f"split, although malformed: {bytes(body)!r}")
 
 
-def test_what_clients_send_is_simple() -> None:
+def test_form_of_httpx_is_simple() -> None:
     request = httpx.Request("POST", "http://a", files=[("files", (f"{n}.png", b"\x89PNG", "image/png")) for n in "ab"])
     boundary = request.headers["content-type"].partition("boundary=")[2].encode()
     parts = _split_simple(request.read(), boundary, MANY)
@@ -72,11 +72,11 @@ def test_what_clients_send_is_simple() -> None:
         b"",
     ],
 )
-def test_what_is_unusual_is_the_parsers(body: bytes) -> None:
+def test_unusual_form_is_left_to_the_parser(body: bytes) -> None:
     assert _split_simple(body, BOUNDARY, MANY) is None
 
 
-def test_more_parts_than_allowed_are_the_parsers_to_refuse() -> None:
+def test_too_many_parts_are_left_to_the_parser() -> None:
     body = form([("file", "a", b"")] * 4)
     assert len(_split_simple(body, BOUNDARY, 4) or ()) == 4
     assert _split_simple(body, BOUNDARY, 3) is None

@@ -1,4 +1,6 @@
-"""What the page draws from: calibration scores with thresholds, and the files of the training report."""
+"""Calibration scores and thresholds, files of the training report, and static files of the web page."""
+
+import time
 
 import pytest
 
@@ -9,14 +11,14 @@ from training.pipeline import Published
 
 
 class TestCalibration:
-    def test_stops_are_the_thresholds_that_scoring_uses(self, server: Server, trained: Published) -> None:
+    def test_calibration_stops_have_the_thresholds_of_scoring(self, server: Server, trained: Published) -> None:
         answer = CalibrationScores.model_validate_json(server.client.get("/models/digits-5/calibration").content)
         manifest = trained.manifest
         assert (answer.name, answer.version, answer.guarantee) == ("digits-5", manifest.version, "marginal")
         assert answer.scores == manifest.calibration.scores
         rates = [stop.false_alarm_rate for stop in answer.stops]
         assert rates == sorted(rates)
-        assert rates[0] == manifest.false_alarm_rate  # so few scores: the finest rate gives the same threshold
+        assert rates[0] == manifest.false_alarm_rate  # with so few scores, the finest rate has the same threshold
         assert answer.stops[0].threshold == manifest.threshold == answer.scores[-1]
         for stop in answer.stops:
             query = f"include=&false_alarm_rate={stop.false_alarm_rate!r}"
@@ -25,7 +27,7 @@ class TestCalibration:
         assert len({stop.threshold for stop in answer.stops}) == len(answer.stops)
 
     @pytest.mark.parametrize("guarantee", ["marginal", "strict"])
-    def test_stops_reach_from_the_finest_rate_to_a_half(self, guarantee: str) -> None:
+    def test_calibration_stops_reach_from_the_finest_rate_to_one_half(self, guarantee: str) -> None:
         manifest, _ = make_bundle("m")
         calibration = Calibration(manifest.calibration.scores)
         changed = manifest.model_copy(
@@ -38,12 +40,12 @@ class TestCalibration:
         thresholds = [stop.threshold for stop in stops]
         assert thresholds == sorted(set(thresholds), reverse=True)
 
-    def test_an_unknown_model_has_none(self, server: Server) -> None:
+    def test_calibration_of_an_unknown_model_is_404(self, server: Server) -> None:
         assert server.client.get("/models/nothing/calibration").status_code == 404
 
 
 class TestReport:
-    def test_every_file_of_the_manifest_comes_as_it_was_made(self, server: Server, trained: Published) -> None:
+    def test_report_files_are_served_unchanged(self, server: Server, trained: Published) -> None:
         names = [name for name in trained.manifest.files if name.startswith("report/")]
         assert len(names) > 5
         for name in names:
@@ -66,16 +68,16 @@ class TestReport:
             "..%2f..%2fCURRENT", "%00", "x" * 5000,
         ],
     )  # fmt: skip
-    def test_nothing_else_comes(self, server: Server, path: str) -> None:
+    def test_other_report_paths_are_404(self, server: Server, path: str) -> None:
         response = server.client.get(f"/models/digits-5/report/{path}")
         assert response.status_code == 404
         assert response.headers["content-type"] == "application/problem+json"
 
 
 class TestStaticFiles:
-    """The page's own files, without a browser."""
+    """The files of the web page, without a browser."""
 
-    def test_headers(self, server: Server) -> None:
+    def test_static_file_headers(self, server: Server) -> None:
         for path in ("/", "/docs", "/static/page.js", "/static/page.css", "/static/samples/five.png"):
             response = server.client.get(path)
             assert response.status_code == 200
@@ -110,11 +112,13 @@ class TestStaticFiles:
             "x" * 5000,
         ],
     )
-    def test_nothing_else_comes(self, server: Server, path: str) -> None:
+    def test_other_static_paths_are_404(self, server: Server, path: str) -> None:
         response = server.client.get(f"/static/{path}")
         assert response.status_code == 404
         assert response.headers["content-type"] == "application/problem+json"
 
-    def test_each_is_counted_under_its_route(self, server: Server) -> None:
+    def test_static_files_are_counted_under_their_route(self, server: Server) -> None:
         server.client.get("/static/page.css")
-        assert 'route="/static/{path:path}",status="200"' in server.client.get("/metrics").text
+        deadline = time.monotonic() + 5  # a file response is counted after its file is closed in a thread
+        while 'route="/static/{path:path}",status="200"' not in server.client.get("/metrics").text:
+            assert time.monotonic() < deadline

@@ -1,3 +1,5 @@
+"""POST /score over the real service."""
+
 import base64
 import io
 import json
@@ -38,7 +40,7 @@ def image(data_uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(payload)), formats=["PNG"])
 
 
-def test_the_answer_is_that_of_the_contract(server: Server, trained: Published, digit_files: Digits) -> None:
+def test_score_has_the_documented_fields(server: Server, trained: Published, digit_files: Digits) -> None:
     response = server.client.post("/score", files={"file": ("five.png", digit_files[5][0], "image/png")})
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
@@ -57,7 +59,7 @@ def test_the_answer_is_that_of_the_contract(server: Server, trained: Published, 
     assert result["score"] == result["mse"]
 
 
-def test_raw_and_multipart_agree(server: Server, digit_files: Digits) -> None:
+def test_raw_and_multipart_scores_are_equal(server: Server, digit_files: Digits) -> None:
     data = digit_files[3][0]
     raw = scored(server, data)
     form = server.client.post("/score", files={"files": ("a.png", data)}).json()["results"][0]
@@ -74,7 +76,7 @@ def test_mse_is_the_mean_squared_difference_to_the_reconstruction(server: Server
     assert result["mse"] == pytest.approx(mse, rel=0.02)  # the PNG is rounded to 8 bits
 
 
-def test_verdict_threshold_and_p_value_belong_together(server: Server, trained: Published, digit_files: Digits) -> None:
+def test_verdict_threshold_and_p_value_are_consistent(server: Server, trained: Published, digit_files: Digits) -> None:
     scores = trained.manifest.calibration.scores
     anomalies = 0
     for digit in range(10):
@@ -86,10 +88,10 @@ def test_verdict_threshold_and_p_value_belong_together(server: Server, trained: 
             expected = (1 + sum(score >= result["score"] for score in scores)) / (len(scores) + 1)
             assert result["p_value"] == pytest.approx(expected, abs=1e-12)
             anomalies += result["is_anomaly"]
-    assert 30 <= anomalies <= 75  # it tells fives from the rest; how well is told by the shipped model's test
+    assert 30 <= anomalies <= 75  # fives are mostly normal; test_shipped_model.py measures the rates
 
 
-def test_each_request_may_choose_its_rate(server: Server, trained: Published, digit_files: Digits) -> None:
+def test_request_can_choose_the_false_alarm_rate(server: Server, trained: Published, digit_files: Digits) -> None:
     scores = trained.manifest.calibration.scores
     finest = 1 / (len(scores) + 1)
     for rate, threshold in ((finest, scores[-1]), (0.5, scores[len(scores) - (len(scores) + 1) // 2])):
@@ -98,19 +100,19 @@ def test_each_request_may_choose_its_rate(server: Server, trained: Published, di
 
 
 @pytest.mark.parametrize("rate", ["0", "1", "-1", "2", "nan", "inf", "abc", ""])
-def test_a_rate_out_of_range_is_422(server: Server, digit_files: Digits, rate: str) -> None:
+def test_invalid_false_alarm_rate_is_422(server: Server, digit_files: Digits, rate: str) -> None:
     response = post(server, digit_files[5][0], false_alarm_rate=rate)
     assert response.status_code == 422
     assert "false_alarm_rate" in response.json()["detail"]
 
 
-def test_a_rate_finer_than_the_calibration_supports_says_what_it_takes(server: Server, digit_files: Digits) -> None:
+def test_unsupported_false_alarm_rate_is_422_with_the_required_size(server: Server, digit_files: Digits) -> None:
     response = post(server, digit_files[5][0], false_alarm_rate="0.0001")
     assert response.status_code == 422
     assert "needs at least 9999 calibration images" in response.json()["detail"]
 
 
-def test_include_chooses_the_images(server: Server, digit_files: Digits) -> None:
+def test_include_selects_the_images(server: Server, digit_files: Digits) -> None:
     data = digit_files[4][0]
     assert {"reconstruction", "error_map"} <= set(scored(server, data, include="reconstruction, error_map"))
     only = scored(server, data, include="error_map")
@@ -122,10 +124,10 @@ def test_include_chooses_the_images(server: Server, digit_files: Digits) -> None
     assert {"reconstruction", "error_map"} <= set(repeated.json()["results"][0])
     response = post(server, data, include="heatmap")
     assert response.status_code == 422
-    assert "'heatmap' is none of input, reconstruction, error_map" in response.json()["detail"]
+    assert "'heatmap' is not one of input, reconstruction, error_map" in response.json()["detail"]
 
 
-def test_the_error_map_is_black_where_nothing_differs_and_has_a_fixed_scale() -> None:
+def test_error_map_has_a_fixed_colour_scale() -> None:
     original = torch.zeros(1, 2, 2)
     rebuilt = torch.tensor([[[0.0, 0.5], [1.0, 0.0]]])
     pixels = np.asarray(error_map(original, rebuilt))
@@ -134,7 +136,7 @@ def test_the_error_map_is_black_where_nothing_differs_and_has_a_fixed_scale() ->
     assert pixels[1, 0].tolist() == [252, 255, 164]
 
 
-def test_a_image_answer_shows_input_reconstruction_and_error(server: Server, digit_files: Digits) -> None:
+def test_accept_png_returns_input_reconstruction_and_error_map(server: Server, digit_files: Digits) -> None:
     data = digit_files[7][0]
     response = server.client.post("/score", content=data, headers={"Content-Type": "image/png", "Accept": "image/png"})
     assert response.status_code == 200
@@ -152,7 +154,7 @@ def test_a_image_answer_shows_input_reconstruction_and_error(server: Server, dig
         assert (sheet[:, 8:16, channel] == rebuilt).all()
 
 
-def test_many_files_keep_their_order_and_bad_ones_their_place(server: Server, digit_files: Digits) -> None:
+def test_results_are_in_upload_order_with_rejected_files(server: Server, digit_files: Digits) -> None:
     names = ["a.png", "notes.txt", "b.png", "empty.png", "bomb.png"]
     bodies = [digit_files[1][0], b"not an image", digit_files[5][0], b"", encode(Image.new("1", (2000, 2000)))]
     files = [
@@ -169,7 +171,7 @@ def test_many_files_keep_their_order_and_bad_ones_their_place(server: Server, di
     assert results[0]["mse"] == pytest.approx(scored(server, bodies[0])["mse"], rel=1e-5)
 
 
-def test_when_none_can_be_scored_the_first_rejection_decides(server: Server) -> None:
+def test_status_is_that_of_the_first_rejection_if_all_are_rejected(server: Server) -> None:
     bomb = encode(Image.new("1", (2000, 2000)))
     response = server.client.post("/score", files=[("file", ("bomb.png", bomb)), ("file", ("b.txt", b"text"))])
     assert response.status_code == 413
@@ -179,7 +181,7 @@ def test_when_none_can_be_scored_the_first_rejection_decides(server: Server) -> 
     assert body["status"] == 413
 
 
-def test_warnings_tell_what_was_done(server: Server) -> None:
+def test_warnings_describe_conversions(server: Server) -> None:
     image = Image.new("RGBA", (30, 20), (200, 10, 10, 128))
     assert scored(server, encode(image))["warnings"][:3] == [
         "transparency was flattened onto black",
@@ -188,13 +190,13 @@ def test_warnings_tell_what_was_done(server: Server) -> None:
     ]
 
 
-def test_another_model_of_the_store_is_loaded_on_first_use(server: Server) -> None:
+def test_other_model_is_loaded_on_first_use(server: Server) -> None:
     answer = post(server, encode(gradient().convert("RGB")), model="colour").json()
     assert answer["model"]["name"] == "colour"
     assert image(answer["results"][0]["reconstruction"]).mode == "RGB"
 
 
-def test_batching_changes_no_result(server: Server, digit_files: Digits) -> None:
+def test_batching_does_not_change_scores(server: Server, digit_files: Digits) -> None:
     files = [digit_files[digit][k] for k in range(16) for digit in range(10)]
     alone = [scored(server, data, include="")["score"] for data in files]
     with ThreadPoolExecutor(16) as pool:
@@ -202,15 +204,15 @@ def test_batching_changes_no_result(server: Server, digit_files: Digits) -> None
     assert together == pytest.approx(alone, rel=1e-5)
 
 
-def test_large_images_are_scored_like_small_ones(server: Server) -> None:
-    """Above 256 × 256 decoding leaves the event loop; the numbers must not notice."""
+def test_large_images_have_the_same_score_as_small_ones(server: Server) -> None:
+    """Images above 256 × 256 are decoded in threads, which must not change the scores."""
     large = gradient(960, 940)
     spec = InputSpec(mode="L", height=8, width=8)
     small = to_image(open_image(encode(large), max_pixels=10**6).decode(spec).tensor)
     assert scored(server, encode(large))["score"] == scored(server, encode(small))["score"]
 
 
-def test_examples_of_the_openapi_document_validate(server: Server) -> None:
+def test_documented_examples_of_score_are_valid(server: Server) -> None:
     document = server.client.get("/openapi.json").json()
     answers = document["paths"]["/score"]["post"]["responses"]
     ScoreAnswer.model_validate(answers["200"]["content"]["application/json"]["example"])

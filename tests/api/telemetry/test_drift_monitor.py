@@ -1,4 +1,4 @@
-"""Drift, over the real service: noticed, kept over a restart, the same whichever worker is asked, in bounded memory."""
+"""Drift monitoring over the real service: detection, restarts, several workers, bounded memory."""
 
 import asyncio
 import io
@@ -26,7 +26,7 @@ Answer = dict[str, Any]
 
 
 def random_images(count: int, *, seed: int, contrast: float = 1) -> list[bytes]:
-    """Images of the very distribution that `make_bundle` calibrates on, unless their contrast is less."""
+    """Images from the distribution that `make_bundle` calibrates on, optionally with less contrast."""
     pixels = 255 * (0.5 + contrast * (np.random.default_rng(seed).random((count, 8, 8)) - 0.5))
     return [encode(Image.fromarray(image)) for image in pixels.round().astype(np.uint8)]
 
@@ -40,8 +40,8 @@ def send(server: Server, images: list[bytes], model: str = "m") -> None:
         assert response.status_code == 200, response.text
 
 
-def told(server: Server, model: str = "m", *, seen: int | None = None) -> Answer:
-    """What the service says, once it has taken in that many images."""
+def drift_state(server: Server, model: str = "m", *, seen: int | None = None) -> Answer:
+    """The response of `/models/{model}/drift`, after waiting until it covers a number of images."""
     deadline = time.monotonic() + 15
     while True:
         answer: Answer = server.client.get(f"/models/{model}/drift").raise_for_status().json()
@@ -51,11 +51,11 @@ def told(server: Server, model: str = "m", *, seen: int | None = None) -> Answer
         time.sleep(0.05)
 
 
-def metrics(server: Server, model: str = "m") -> dict[str, float]:
+def drift_metrics(server: Server, model: str = "m") -> dict[str, float]:
     lines = [line for line in server.client.get("/metrics").text.splitlines() if f'model="{model}"' in line]
-    named = {name: [line for line in lines if line.startswith(f"anomaly_drift_{name}{{")]
+    by_name = {name: [line for line in lines if line.startswith(f"anomaly_drift_{name}{{")]
              for name in ("windows_total", "alarms_total", "changed")}  # fmt: skip
-    return {name: float(found[0].split()[-1]) for name, found in named.items() if found}
+    return {name: float(found[0].split()[-1]) for name, found in by_name.items() if found}
 
 
 @pytest.fixture
@@ -65,47 +65,47 @@ def random_store(tmp_path: Path) -> ModelStore:
     return store
 
 
-def test_a_change_is_noticed_kept_over_a_restart_and_over_with_another_version(
+def test_drift_is_detected_survives_a_restart_and_ends_with_a_new_version(
     random_store: ModelStore, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"model": "m", "drift_path": tmp_path / "kept" / "drift"}
     with running_server(random_store.root, tmp_path / "log", **options) as server:
-        answer = told(server)
+        answer = drift_state(server)
         assert (answer["verdict"], answer["pictures"], answer["last"]) == ("too few pictures yet", 0, None)
         send(server, random_images(WINDOW + 30, seed=1))
-        answer = told(server, seen=WINDOW + 30)
+        answer = drift_state(server, seen=WINDOW + 30)
         assert (answer["verdict"], answer["scores"], answer["since"]) == ("no change seen", None, None)
         assert answer["last"]["statistic"] < answer["last"]["limit"]
         assert 0.001 < answer["last"]["p_value"] <= 1
         assert answer["last"]["mean_p_value"] == pytest.approx(0.5, abs=0.15)
-        assert metrics(server) == {"windows_total": 1, "alarms_total": 0, "changed": 0}
+        assert drift_metrics(server) == {"windows_total": 1, "alarms_total": 0, "changed": 0}
         send(server, random_images(2 * WINDOW, seed=2, contrast=0.3))
-        changed = told(server, seen=3 * WINDOW + 30)
+        changed = drift_state(server, seen=3 * WINDOW + 30)
         assert (changed["verdict"], changed["scores"]) == ("changed", "lower")
         assert (changed["windows"], changed["alarms"], changed["pictures"]) == (3, 2, 30)
         assert changed["since"] < changed["last"]["at"]
         assert changed["last"]["p_value"] <= 0.001
-        assert metrics(server) == {"windows_total": 3, "alarms_total": 2, "changed": 1}
+        assert drift_metrics(server) == {"windows_total": 3, "alarms_total": 2, "changed": 1}
     assert (tmp_path / "log").read_text().count("the images have changed") == 1
 
     with running_server(random_store.root, tmp_path / "log", **options) as server:
-        assert told(server) == changed
-        assert metrics(server)["changed"] == 1
+        assert drift_state(server) == changed
+        assert drift_metrics(server)["changed"] == 1
         newer, files = make_bundle("m", seed=5)
         random_store.publish(newer, files)
         server.wait_for("/health/ready", 200)
         deadline = time.monotonic() + 15
-        while told(server)["version"] != newer.version:
+        while drift_state(server)["version"] != newer.version:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert (told(server)["verdict"], told(server)["windows"]) == ("too few pictures yet", 0)
+        assert (drift_state(server)["verdict"], drift_state(server)["windows"]) == ("too few pictures yet", 0)
         send(server, random_images(1, seed=3))
-        assert told(server, seen=1)["windows"] == 0
-        assert metrics(server)["changed"] == 0
+        assert drift_state(server, seen=1)["windows"] == 0
+        assert drift_metrics(server)["changed"] == 0
 
 
 @pytest.mark.parametrize("change", ["bright", "noisy", "very blurred"])
-def test_a_change_of_the_camera_is_noticed_on_handwriting(
+def test_drift_of_handwritten_digits_is_detected(
     server: Server, trained: Published, digit_files: dict[int, list[bytes]], change: str
 ) -> None:
     random = np.random.default_rng(0)
@@ -118,18 +118,18 @@ def test_a_change_of_the_camera_is_noticed_on_handwriting(
         pixels = pixels + (90 if change == "bright" else random.normal(0, 90, pixels.shape))
         return encode(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
 
-    before = told(server, "digits-5")
-    missing = 2 * WINDOW - before["pictures"]  # the last window of these is of changed images alone
+    before = drift_state(server, "digits-5")
+    missing = 2 * WINDOW - before["pictures"]  # the last full window has only changed images
     images = [changed(digit_files[5][number % len(digit_files[5])]) for number in range(missing)]
     for start in range(0, missing, 8):
         server.client.post("/score?include=", files=[("file", each) for each in images[start : start + 8]])
-    answer = told(server, "digits-5", seen=before["windows"] * WINDOW + 2 * WINDOW)
+    answer = drift_state(server, "digits-5", seen=before["windows"] * WINDOW + 2 * WINDOW)
     assert answer["verdict"] == "changed"
-    assert answer["scores"] == "higher" or change == "very blurred"  # simpler images are easier to redraw
+    assert answer["scores"] == "higher" or change == "very blurred"  # simpler images are easier to reconstruct
     assert answer["version"] == trained.manifest.version
 
 
-def test_workers_tell_of_each_other_and_overwrite_nothing(random_store: ModelStore, tmp_path: Path) -> None:
+def test_drift_state_covers_all_workers(random_store: ModelStore, tmp_path: Path) -> None:
     options: dict[str, Any] = {"model": "m", "drift_path": tmp_path / "drift", "workers": 2}
     with running_server(random_store.root, tmp_path / "log", **options) as server:
         deadline = time.monotonic() + 30
@@ -142,19 +142,19 @@ def test_workers_tell_of_each_other_and_overwrite_nothing(random_store: ModelSto
             assert time.monotonic() < deadline, files
             try:
                 send(server, random_images(50, seed=sent))
-            except AssertionError:  # a worker that is still loading the model says 503
+            except AssertionError:  # 503 from a worker that is still loading the model
                 time.sleep(0.2)
                 continue
             sent += 50
             files = list(tmp_path.glob("drift/*.json"))
             time.sleep(0.05)
-        answer = told(server, seen=sent)
-        assert metrics(server)["windows_total"] == answer["windows"]
-        each = [DriftDocument.model_validate_json(file.read_bytes()).models["m"] for file in files]
-        assert all(state.windows or state.ranks for state in each)
+        answer = drift_state(server, seen=sent)
+        assert drift_metrics(server)["windows_total"] == answer["windows"]
+        states = [DriftDocument.model_validate_json(file.read_bytes()).models["m"] for file in files]
+        assert all(state.windows or state.ranks for state in states)
 
 
-def test_a_file_belongs_to_one_worker_and_is_taken_over_when_that_one_has_gone(tmp_path: Path) -> None:
+def test_state_file_is_locked_by_one_worker_and_taken_over_after_release(tmp_path: Path) -> None:
     first, second = StateFile(tmp_path), StateFile(tmp_path)
     state = DriftState(version="1", calibration_size=9, ranks=(1, 2))
     second.write({"m": state})
@@ -167,12 +167,12 @@ def test_a_file_belongs_to_one_worker_and_is_taken_over_when_that_one_has_gone(t
     third.release()
 
 
-def scoring(calibration: Calibration, scores: list[float], version: str = "1") -> ScoredRequest:
-    unlooked = [0.0] * len(scores)
-    return ScoredRequest("m", version, calibration, 0, unlooked, scores, unlooked, [], 0, 0)
+def scored_request(calibration: Calibration, scores: list[float], version: str = "1") -> ScoredRequest:
+    unused = [0.0] * len(scores)
+    return ScoredRequest("m", version, calibration, 0, unused, scores, unused, [], 0, 0)
 
 
-def test_memory_and_file_have_a_bound(tmp_path: Path) -> None:
+def test_drift_state_has_bounded_memory_and_file_size(tmp_path: Path) -> None:
     calibration = Calibration(np.random.default_rng(0).random(300).tolist())
     scores = np.random.default_rng(1).random(50 * WINDOW - 1).tolist()
 
@@ -180,7 +180,7 @@ def test_memory_and_file_have_a_bound(tmp_path: Path) -> None:
         drift = DriftMonitor(Metrics(), tmp_path)
         drift.open()
         for start in range(0, len(scores), 7):
-            drift.add(scoring(calibration, scores[start : start + 7]))
+            drift.add(scored_request(calibration, scores[start : start + 7]))
         await asyncio.sleep(0.5)
         (state,) = await drift.states("m", "1")
         assert (state.windows, len(state.ranks)) == (49, WINDOW - 1)
@@ -193,7 +193,7 @@ def test_memory_and_file_have_a_bound(tmp_path: Path) -> None:
     assert file.stat().st_size < 2000
 
 
-def test_a_damaged_file_is_told_of_in_one_line_and_ignored(tmp_path: Path) -> None:
+def test_damaged_state_file_is_logged_once_and_ignored(tmp_path: Path) -> None:
     (tmp_path / "worker-0.json").write_text('{"schema_version": 1, "models": {"m"')
     drift = DriftMonitor(Metrics(), tmp_path)
     with capture_logs() as lines:
@@ -202,13 +202,13 @@ def test_a_damaged_file_is_told_of_in_one_line_and_ignored(tmp_path: Path) -> No
     drift.close()
 
 
-def test_a_folder_that_cannot_be_used_stops_nothing(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
+def test_drift_is_monitored_if_the_folder_is_unusable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
 
     async def run() -> None:
         drift = DriftMonitor(Metrics(), tmp_path / "file")
         drift.open()
-        drift.add(scoring(Calibration([1, 2, 3]), [2.5]))
+        drift.add(scored_request(Calibration([1, 2, 3]), [2.5]))
         (state,) = await drift.states("m", "1")
         assert state.ranks == (2,)
         drift.close()
@@ -218,12 +218,12 @@ def test_a_folder_that_cannot_be_used_stops_nothing(tmp_path: Path) -> None:
     assert [line["event"] for line in lines] == ["drift state is not kept"]
 
 
-def test_a_disk_that_is_full_is_told_of_once_a_change(tmp_path: Path) -> None:
+def test_write_failure_is_logged_once_per_change(tmp_path: Path) -> None:
     async def run() -> None:
         drift = DriftMonitor(Metrics(), tmp_path / "drift")
         drift.open()
-        (tmp_path / "drift" / "worker-0.part").mkdir()  # nothing can be written there
-        drift.add(scoring(Calibration([1, 2, 3]), [2.5]))
+        (tmp_path / "drift" / "worker-0.part").mkdir()  # makes writing fail
+        drift.add(scored_request(Calibration([1, 2, 3]), [2.5]))
         drift.close()
 
     with capture_logs() as lines:
@@ -231,6 +231,6 @@ def test_a_disk_that_is_full_is_told_of_once_a_change(tmp_path: Path) -> None:
     assert [line["event"] for line in lines] == ["drift state is not kept"]
 
 
-def test_unknown_models_have_no_drift(server: Server) -> None:
+def test_drift_of_an_unknown_model_is_404(server: Server) -> None:
     answer = server.client.get("/models/nothing/drift")
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

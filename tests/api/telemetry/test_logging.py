@@ -1,4 +1,4 @@
-"""Log lines of our own and of the libraries have one form, tracebacks and warnings included."""
+"""Log lines of the service and of libraries have one format, also for tracebacks and warnings."""
 
 import json
 import logging
@@ -11,12 +11,12 @@ import pytest
 from app.api.telemetry import logging as logs
 from tests.support import ROOT
 
-_SPEAK = """
+_LOG_PROGRAM = """
 import logging, warnings, structlog
 from app.api.telemetry import logging as logs
 logs.configure(FORMAT, "info")
-structlog.get_logger("ours").info("hello", number=7)
-for logger in (structlog.get_logger("ours"), logging.getLogger("theirs")):
+structlog.get_logger("service").info("hello", number=7)
+for logger in (structlog.get_logger("service"), logging.getLogger("library")):
     try:
         secret = "swordfish"
         raise ValueError("oops")
@@ -26,13 +26,13 @@ warnings.warn("odd file")
 """
 
 
-def speak(log_format: str) -> str:
-    program = _SPEAK.replace("FORMAT", repr(log_format))
+def run_log_program(log_format: str) -> str:
+    program = _LOG_PROGRAM.replace("FORMAT", repr(log_format))
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     return run.stderr
 
 
-_TELL = """
+_WRITE_EVENTS_PROGRAM = """
 import os
 from app.api.telemetry import logging as logs
 logs.configure(FORMAT, LEVEL)
@@ -42,27 +42,27 @@ logs.write_events([])
 """
 
 
-def told(log_format: str, level: str) -> str:
-    program = _TELL.replace("FORMAT", repr(log_format)).replace("LEVEL", repr(level))
+def run_write_events_program(log_format: str, level: str) -> str:
+    program = _WRITE_EVENTS_PROGRAM.replace("FORMAT", repr(log_format)).replace("LEVEL", repr(level))
     return subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     ).stderr  # fmt: skip
 
 
-def test_lines_told_together_are_as_if_told_one_by_one() -> None:
-    lines = [json.loads(line) for line in told("json", "info").splitlines()]
+def test_write_events_logs_every_event() -> None:
+    lines = [json.loads(line) for line in run_write_events_program("json", "info").splitlines()]
     assert [line["number"] for line in lines] == list(range(21))
     assert {line["level"] for line in lines} == {"info"}
     assert all(datetime.fromisoformat(line["timestamp"]).tzinfo for line in lines)
-    console = told("console", "info").splitlines()
+    console = run_write_events_program("console", "info").splitlines()
     assert [f"number={number}" in line for number, line in enumerate(console)] == [True] * 21
 
 
-def test_who_wants_warnings_alone_gets_no_lines_of_requests() -> None:
-    assert told("json", "warning") == ""
+def test_write_events_respects_the_log_level() -> None:
+    assert run_write_events_program("json", "warning") == ""
 
 
-def test_lines_told_together_leave_in_writes_that_a_pipe_keeps_whole(
+def test_write_events_writes_whole_lines_of_at_most_pipe_buf_bytes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     writes: list[bytes] = []
@@ -74,10 +74,10 @@ def test_lines_told_together_leave_in_writes_that_a_pipe_keeps_whole(
     assert all(write.endswith(b"\n") for write in writes)
 
 
-def test_json_lines_are_json_and_carry_tracebacks() -> None:
-    hello, ours, theirs, warning = (json.loads(line) for line in speak("json").splitlines())
+def test_json_lines_contain_tracebacks() -> None:
+    hello, service, library, warning = (json.loads(line) for line in run_log_program("json").splitlines())
     assert (hello["event"], hello["number"], hello["level"]) == ("hello", 7, "info")
-    for failed in (ours, theirs):
+    for failed in (service, library):
         assert failed["level"] == "error"
         assert failed["exception"].startswith("Traceback (most recent call last)")
         assert failed["exception"].endswith("ValueError: oops")
@@ -85,7 +85,7 @@ def test_json_lines_are_json_and_carry_tracebacks() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_tracebacks_never_show_the_values_of_variables(log_format: str) -> None:
-    text = speak(log_format)
+def test_tracebacks_do_not_show_values_of_variables(log_format: str) -> None:
+    text = run_log_program(log_format)
     assert text.count("ValueError: oops") == 2
     assert "swordfish" not in text.replace('secret = "swordfish"', "")

@@ -1,3 +1,5 @@
+"""Counting of requests and images."""
+
 import random
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -5,18 +7,18 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from app.api.telemetry.metrics import Metrics, _observe
 
 
-def test_many_values_are_observed_as_one_by_one() -> None:
+def test_bulk_observe_equals_single_observes() -> None:
     bounds = (0.001, 0.25, 0.5, 1)
     values = [0, 0.001, 0.0010001, 0.25, 1, 1.5, 30, *(random.Random(1).uniform(0, 1.2) for _ in range(200))]
-    together, alone = CollectorRegistry(), CollectorRegistry()
-    _observe(Histogram("h", "h", buckets=bounds, registry=together), values)
-    one_by_one = Histogram("h", "h", buckets=bounds, registry=alone)
+    bulk, single = CollectorRegistry(), CollectorRegistry()
+    _observe(Histogram("h", "h", buckets=bounds, registry=bulk), values)
+    histogram = Histogram("h", "h", buckets=bounds, registry=single)
     for value in values:
-        one_by_one.observe(value)
-    assert generate_latest(together) == generate_latest(alone)
+        histogram.observe(value)
+    assert generate_latest(bulk) == generate_latest(single)
 
 
-def test_requests_and_images_are_counted_by_their_sort() -> None:
+def test_requests_and_images_are_counted_by_label() -> None:
     metrics = Metrics()
     metrics.count_requests("POST", "/score", 200, [0.002, 0.2])
     metrics.count_requests("POST", "/score", 422, [0.002])

@@ -1,4 +1,4 @@
-"""Buffered requests are counted and logged as each on its own."""
+"""The request log buffers requests, then counts and logs each of them."""
 
 import asyncio
 from typing import Any
@@ -33,11 +33,11 @@ def scope(number: int, method: str = "POST", scored: ScoredRequest | None = None
     return scope
 
 
-def test_several_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_log_counts_and_logs_buffered_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[Any] = []
     monkeypatch.setattr(logging, "write_events", lines.extend)
-    metrics, watched = Metrics(), list[str]()
-    request_log = RequestLog(metrics, lambda each: watched.append(each.model))
+    metrics, notified = Metrics(), list[str]()
+    request_log = RequestLog(metrics, lambda each: notified.append(each.model))
 
     async def scenario() -> None:
         request_log.add(scope(1, scored=scored("a", "normal", "anomaly")), 200, 0.002)
@@ -45,10 +45,10 @@ def test_several_requests(monkeypatch: pytest.MonkeyPatch) -> None:
         request_log.add(scope(3, scored=scored("a", "anomaly", rejected=("unreadable-image",))), 200, 0.02)
         request_log.add(scope(4, method="BREW"), 405, 0.001)
         request_log.flush()
-        request_log.flush()  # nothing is counted twice
+        request_log.flush()  # must not count anything twice
 
     asyncio.run(scenario())
-    counted = metrics.exposition().decode().splitlines()
+    exposition = metrics.exposition().decode().splitlines()
     for line in (
         'anomaly_requests_total{method="POST",route="unmatched",status="200"} 3.0',
         'anomaly_requests_total{method="other",route="unmatched",status="405"} 1.0',
@@ -60,8 +60,8 @@ def test_several_requests(monkeypatch: pytest.MonkeyPatch) -> None:
         'anomaly_p_value_count{model="b"} 1.0',
         'anomaly_rejected_total{reason="unreadable-image"} 1.0',
     ):
-        assert line in counted
-    assert watched == ["a", "b", "a"]
+        assert line in exposition
+    assert notified == ["a", "b", "a"]
     assert [(line["request_id"], line.get("model"), line.get("anomaly"), line.get("rejected")) for line in lines] == [
         ("r1", "a", 1, 0),
         ("r2", "b", 0, 0),

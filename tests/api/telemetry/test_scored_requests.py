@@ -1,4 +1,4 @@
-"""The summary of a request's results, for log, metrics and drift."""
+"""The summary of a request that scored images, for log, metrics and drift."""
 
 from collections.abc import Sequence
 from pathlib import Path

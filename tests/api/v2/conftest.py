@@ -1,4 +1,4 @@
-"""Requests of the Open Inference Protocol for the tests, and what their answers must be."""
+"""Helpers for requests and responses of the Open Inference Protocol."""
 
 import io
 import json
@@ -32,8 +32,8 @@ def images(digit_files: Digits) -> NDArray[np.uint8]:
 
 def tensor(values: NDArray[Any], **changed: Any) -> Body:
     datatype = {"float32": "FP32", "uint8": "UINT8"}[values.dtype.name]
-    whole = {"name": "image", "shape": list(values.shape), "datatype": datatype, "data": values.ravel().tolist()}
-    return {key: value for key, value in {**whole, **changed}.items() if value is not None}
+    members = {"name": "image", "shape": list(values.shape), "datatype": datatype, "data": values.ravel().tolist()}
+    return {key: value for key, value in {**members, **changed}.items() if value is not None}
 
 
 def infer(server: Server, *inputs: Body, path: str = INFER, **members: Any) -> httpx.Response:
@@ -41,15 +41,15 @@ def infer(server: Server, *inputs: Body, path: str = INFER, **members: Any) -> h
 
 
 def send_binary(
-    server: Server, head: Body, behind: bytes, *, length: str | None = None, path: str = INFER
+    server: Server, head: Body, tensors: bytes, *, length: str | None = None, path: str = INFER
 ) -> httpx.Response:
     text = json.dumps(head).encode()
     headers = {"Inference-Header-Content-Length": str(len(text)) if length is None else length}
-    return server.client.post(path, content=text + behind, headers=headers)
+    return server.client.post(path, content=text + tensors, headers=headers)
 
 
-def answered(response: httpx.Response) -> dict[str, Body]:
-    """The outputs by name."""
+def outputs_of(response: httpx.Response) -> dict[str, Body]:
+    """Asserts that the response is valid, and returns its outputs by name."""
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
     body = InferenceResponse.model_validate_json(response.content)
@@ -57,8 +57,8 @@ def answered(response: httpx.Response) -> dict[str, Body]:
     return {each["name"]: each for each in response.json()["outputs"]}
 
 
-def refused(response: httpx.Response, status: int = 400) -> str:
-    """The reason, in the protocol's shape of errors."""
+def error_of(response: httpx.Response, status: int = 400) -> str:
+    """Asserts that the response is an error in the protocol's form, and returns its reason."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     assert list(response.json()) == ["error"]

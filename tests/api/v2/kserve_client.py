@@ -1,7 +1,7 @@
-"""Asks a server with KServe's own client; runs in whichever environment has the ``kserve`` package.
+"""Sends requests to a server with KServe's client. Runs in an environment that has the ``kserve`` package.
 
-Arguments: the server's address, a model, a file with images (N, C, H, W) as NumPy saved them, a false-alarm rate.
-Prints what the client understood, as JSON.
+Arguments: the server's address, a model, a ``.npy`` file with images (N, C, H, W), a false-alarm rate.
+Prints what the client received, as JSON.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
 
 
-async def ask(url: str, model: str, file: str, rate: str) -> dict[str, Any]:
+async def query_server(url: str, model: str, file: str, rate: str) -> dict[str, Any]:
     images = np.load(file)
     datatype = {"float32": "FP32", "uint8": "UINT8"}[images.dtype.name]
 
@@ -37,22 +37,22 @@ async def ask(url: str, model: str, file: str, rate: str) -> dict[str, Any]:
             }
 
         try:
-            await client.infer(url, request(binary=True), model_name="nothing")
-            refusal = ""
+            await client.infer(url, request(binary=True), model_name="unknown")
+            error_text = ""
         except httpx.HTTPStatusError as error:
-            refusal = str(error)
-        wanted = [RequestedOutput("score", {"binary_data": True}), RequestedOutput("is_anomaly")]
+            error_text = str(error)
+        requested = [RequestedOutput("score", {"binary_data": True}), RequestedOutput("is_anomaly")]
         return {
             "live": await client.is_server_live(url),
             "ready": await client.is_server_ready(url),
             "model_ready": await client.is_model_ready(url, model),
-            "nothing_ready": await client.is_model_ready(url, "nothing"),
-            "refusal": refusal,
+            "unknown_ready": await client.is_model_ready(url, "unknown"),
+            "error": error_text,
             "json": await infer(request(binary=False)),
             "binary": await infer(request(binary=True, binary_data_output=True)),
-            "mixed": await infer(request(binary=True, outputs=wanted, false_alarm_rate=float(rate))),
+            "mixed": await infer(request(binary=True, outputs=requested, false_alarm_rate=float(rate))),
         }
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(ask(*sys.argv[1:]))))
+    print(json.dumps(asyncio.run(query_server(*sys.argv[1:]))))

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol with clients that others wrote for it."""
+"""The Open Inference Protocol with third-party clients."""
 
 import importlib.util
 import json
@@ -23,18 +23,18 @@ from tests.api.v2.conftest import (
 from tests.support import Server
 from training.pipeline import Published
 
-pytestmark = pytest.mark.no_cover  # the server's lines are counted, not those of what asks it
+pytestmark = pytest.mark.no_cover  # coverage is measured in the server process
 
 
 class TestTriton:
-    """NVIDIA's client for Triton."""
+    """NVIDIA's Triton client."""
 
     @pytest.fixture
     def client(self, server: Server) -> Iterator[triton.InferenceServerClient]:
         with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
             yield client
 
-    def test_it_finds_the_server_and_the_model(self, client: triton.InferenceServerClient, trained: Published) -> None:
+    def test_triton_metadata_and_readiness(self, client: triton.InferenceServerClient, trained: Published) -> None:
         version = trained.manifest.version
         assert client.is_server_live()
         assert client.is_server_ready()
@@ -48,7 +48,7 @@ class TestTriton:
     @pytest.mark.parametrize("binary_in", [True, False])
     @pytest.mark.parametrize("binary_out", [True, False, None])
     @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-    def test_it_scores(
+    def test_triton_inference(
         self, client: triton.InferenceServerClient, server: Server, digit_files: Digits,
         dtype: type[Any], binary_in: bool, binary_out: bool | None,
     ) -> None:  # fmt: skip
@@ -56,9 +56,9 @@ class TestTriton:
         values = pixels(*files) if dtype is np.uint8 else pixels(*files).astype(np.float32) / np.float32(255)
         tensor = triton.InferInput("image", list(values.shape), "UINT8" if dtype is np.uint8 else "FP32")
         tensor.set_data_from_numpy(values, binary_data=binary_in)
-        wanted = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in OUTPUTS]
+        requested = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in OUTPUTS]
         result = client.infer(
-            "digits-5", [tensor], request_id="t-1", outputs=None if binary_out is None else wanted,
+            "digits-5", [tensor], request_id="t-1", outputs=None if binary_out is None else requested,
             parameters={"false_alarm_rate": 0.5},
         )  # fmt: skip
         assert result.get_response()["id"] == "t-1"
@@ -70,7 +70,7 @@ class TestTriton:
         mse = ((values / (255 if dtype is np.uint8 else 1) - rebuilt) ** 2).mean(axis=(1, 2, 3))
         assert result.as_numpy("mse") == pytest.approx(mse, rel=1e-5)
 
-    def test_it_understands_errors(self, client: triton.InferenceServerClient) -> None:
+    def test_triton_errors(self, client: triton.InferenceServerClient) -> None:
         tensor = triton.InferInput("image", [1, 1, 9, 9], "UINT8")
         tensor.set_data_from_numpy(np.zeros((1, 1, 9, 9), np.uint8))
         with pytest.raises(InferenceServerException, match=r"the model takes \[-1, 1, 8, 8\]") as caught:
@@ -81,16 +81,16 @@ class TestTriton:
 
 
 def kserve_python() -> str:
-    """The interpreter that has the ``kserve`` package: it pins libraries that ours have newer, and lives apart."""
+    """An interpreter with the ``kserve`` package, whose pinned dependencies conflict with those of this project."""
     given = os.environ.get("KSERVE_PYTHON")
     if given is None and importlib.util.find_spec("kserve") is None:
-        pytest.skip("no kserve here; KSERVE_PYTHON can name the interpreter of an environment that has it")
+        pytest.skip("kserve is not installed; KSERVE_PYTHON can name an interpreter that has it")
     return given or sys.executable
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_kserve(server: Server, digit_files: Digits, tmp_path: Path, dtype: type[Any]) -> None:
-    """KServe's client."""
+def test_kserve_client(server: Server, digit_files: Digits, tmp_path: Path, dtype: type[Any]) -> None:
+    """KServe's REST client."""
     python, files = kserve_python(), (digit_files[5][3], digit_files[8][3])
     values = pixels(*files) if dtype is np.uint8 else pixels(*files).astype(np.float32) / np.float32(255)
     np.save(tmp_path / "images.npy", values)
@@ -98,16 +98,21 @@ def test_kserve(server: Server, digit_files: Digits, tmp_path: Path, dtype: type
     arguments = [f"http://127.0.0.1:{server.port}", "digits-5", str(tmp_path / "images.npy"), "0.5"]
     done = subprocess.run([python, str(script), *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)
-    assert (seen["live"], seen["ready"], seen["model_ready"], seen["nothing_ready"]) == (True, True, True, False)
-    assert "there is no model named 'nothing', '404 Not Found'" in seen["refusal"]
+    received = json.loads(done.stdout)
+    assert (received["live"], received["ready"], received["model_ready"], received["unknown_ready"]) == (
+        True,
+        True,
+        True,
+        False,
+    )
+    assert "there is no model named 'unknown', '404 Not Found'" in received["error"]
     expected = scored(server, *files)
-    for answer in (seen["json"], seen["binary"]):
+    for answer in (received["json"], received["binary"]):
         assert answer["id"] == "from-kserve"
         assert list(answer["outputs"]) == OUTPUTS
         for name in ("mse", "score", "p_value", "is_anomaly"):
             assert answer["outputs"][name] == [each[name] for each in expected]
-    assert seen["json"]["outputs"]["reconstruction"] == seen["binary"]["outputs"]["reconstruction"]
+    assert received["json"]["outputs"]["reconstruction"] == received["binary"]["outputs"]["reconstruction"]
     half = scored(server, *files, false_alarm_rate=0.5)
-    assert seen["mixed"]["parameters"]["false_alarm_rate"] == 0.5
-    assert seen["mixed"]["outputs"] == {name: [each[name] for each in half] for name in ("score", "is_anomaly")}
+    assert received["mixed"]["parameters"]["false_alarm_rate"] == 0.5
+    assert received["mixed"]["outputs"] == {name: [each[name] for each in half] for name in ("score", "is_anomaly")}

@@ -1,4 +1,4 @@
-"""Keys, signatures and a service that loads nothing else."""
+"""``keygen`` and ``sign``, and a service that loads signed versions only."""
 
 import stat
 import time
@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> ModelStore:
     return store
 
 
-def test_a_key_that_only_its_owner_can_read_and_that_is_never_overwritten(
+def test_keygen_writes_a_private_key_for_its_owner_and_never_overwrites(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = tmp_path / "keys" / "ours"
@@ -40,7 +40,7 @@ def test_a_key_that_only_its_owner_can_read_and_that_is_never_overwritten(
     assert "PRIVATE KEY" in before.decode()
     assert before.decode().splitlines()[1] not in out
     assert main(["keygen", str(key)]) == 1
-    assert capsys.readouterr().err == f"error: {key} is there already; a key is never overwritten\n"
+    assert capsys.readouterr().err == f"error: {key} already exists; keys are never overwritten\n"
     assert key.read_bytes() == before
 
 
@@ -55,7 +55,7 @@ def test_sign_and_verify(key: Path, store: ModelStore, tmp_path: Path, capsys: p
     assert main(["verify", *where]) == 0
     assert main(["keygen", str(tmp_path / "theirs")]) == 0
     assert main(["activate", "m", "v1", *where, "--trusted-keys", f"{tmp_path / 'theirs'}.pub"]) == 1
-    assert "is none of the trusted ones" in capsys.readouterr().err
+    assert "which is not trusted" in capsys.readouterr().err
     flip_a_bit(store.root / "m" / "v1" / "model.pt")
     assert main(["sign", "m", "v1", *where, "--key", str(key)]) == 1
     assert capsys.readouterr().err.startswith("error: m/v1: model.pt ")
@@ -66,13 +66,13 @@ def test_sign_and_verify(key: Path, store: ModelStore, tmp_path: Path, capsys: p
     [
         (["sign", "m"], "the following arguments are required: --key"),
         (["sign", "m", "--key", "nowhere"], "'nowhere' cannot be read"),
-        (["sign", "m", "--key", __file__], "it is no private key in PEM"),
+        (["sign", "m", "--key", __file__], "not a private key in PEM format"),
         (["verify", "--trusted-keys", "nowhere"], "neither a file nor an Ed25519 public key"),
-        (["verify", "--trusted-keys", ","], "there is no key to trust"),
+        (["verify", "--trusted-keys", ","], "no public key found"),
         (["--data", "digits", "--sign-key", "nowhere"], "'nowhere' cannot be read"),
     ],
 )
-def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 2
@@ -81,8 +81,7 @@ def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.Ca
     assert err.count("\n") == 1
 
 
-def test_a_service_that_trusts_a_key(key: Path, store: ModelStore, tmp_path: Path) -> None:
-    """Unsigned, it starts and refuses; signed, it serves; what comes later unsigned is refused until it is signed."""
+def test_service_with_trusted_keys_serves_signed_versions_only(key: Path, store: ModelStore, tmp_path: Path) -> None:
     where = ["--store", str(store.root)]
     sign = ["sign", "m", *where, "--key", str(key)]
     with running_server(store.root, tmp_path / "log", ready=False, model="m", trusted_keys=f"{key}.pub") as server:
@@ -109,5 +108,5 @@ def test_a_service_that_trusts_a_key(key: Path, store: ModelStore, tmp_path: Pat
 def wait_for_refusal(server: Server, reason: str) -> None:
     deadline = time.monotonic() + 20
     while not any(each["reason"].startswith(reason) for each in server.client.get("/health").json()["refused"]):
-        assert time.monotonic() < deadline, f"{reason} was not told"
+        assert time.monotonic() < deadline, f"/health does not show: {reason}"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The commands of the store on really published versions, and under a running service."""
+"""The commands for the model store, with published versions and with a running service."""
 
 import json
 import re
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from app.inference.bundles.manifest import Manifest
+from app.inference.bundles.manifest import Manifest, Scoring
 from app.inference.bundles.store import ModelStore
 from tests.support import Server, make_bundle, running_server
 from training.__main__ import main
+from training.model.scoring_rules import SCORING_RULES
 from training.pipeline import Published
 
 
@@ -37,7 +38,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str, store: ModelStore) -> t
 
 
 class TestList:
-    def test_every_version_is_one_line_in_a_pipe(self, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_pipe_output_has_one_line_per_version(self, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
         status, out, err = run(capsys, "list", store=store)
         assert (status, err) == (0, "")
         lines = [line.split() for line in out.splitlines()[2:]]
@@ -47,10 +48,10 @@ class TestList:
         assert lines[1][-5:] == ["untrained", "mse", f"{manifest.threshold:.6g}", "0.05", "–"]
 
     @pytest.mark.parametrize("width", [80, 120])
-    def test_nothing_is_cut_or_torn_at_usual_widths(
+    def test_output_is_complete_at_common_widths(
         self, width: int, trained: Published, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("training.cli.parser._WIDTH_OF_FILES", width)
+        monkeypatch.setattr("training.cli.parser._PIPE_WIDTH", width)
         _, out, _ = run(capsys, "list", store=ModelStore(trained.directory.parent.parent))
         manifest = trained.manifest
         assert manifest.evaluation is not None
@@ -81,26 +82,28 @@ class TestList:
             "bytes": sum(path.stat().st_size for path in (store.root / "m" / "v1").rglob("*.p*")),
         }
 
-    def test_an_empty_store(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_empty_store(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         store = ModelStore(tmp_path)
         assert run(capsys, "list", store=store)[:2] == (
-            0, f"{tmp_path} holds no models yet; python -m training --help says how to make one",
+            0, f"{tmp_path} has no models yet; see python -m training --help",
         )  # fmt: skip
         assert run(capsys, "list", "--json", store=store) == (0, "[]", "")
-        assert run(capsys, "verify", store=store) == (0, f"{tmp_path} holds no models", "")
+        assert run(capsys, "verify", store=store) == (0, f"{tmp_path} has no models", "")
 
-    def test_what_is_broken_is_told(self, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_refused_versions_are_listed_with_the_reason(
+        self, store: ModelStore, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         flip_a_bit(store.root / "m" / "v1" / "manifest.json")
         (store.root / "other" / "CURRENT").unlink()
         status, out, _ = run(capsys, "list", store=store)
         assert status == 0
         assert re.search(r"^m +v1 +REFUSED$", out, re.MULTILINE)
         assert "\nREFUSED  m/v1: manifest.json " in out
-        assert "\nREFUSED  other/CURRENT is missing: none of its versions is served" in out
+        assert "\nREFUSED  other/CURRENT is missing: no version is served" in out
 
 
 class TestShow:
-    def test_the_current_version_by_default(self, trained: Published, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_current_version_is_the_default(self, trained: Published, capsys: pytest.CaptureFixture[str]) -> None:
         _, out, _ = run(capsys, "show", "digits-5", store=ModelStore(trained.directory.parent.parent))
         manifest = trained.manifest
         assert manifest.evaluation is not None
@@ -113,11 +116,11 @@ class TestShow:
             f"seed {manifest.training.seed}",
             f"epochs {manifest.training.recipe['epochs']}",
             f"torch {manifest.libraries['torch']}",
-            f"{manifest.training.split.fit:,} to fit",
+            f"{manifest.training.split.fit:,} for training",
         ):
             assert part in text
 
-    def test_another_version_and_json(self, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_other_version_and_json(self, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
         assert "m v1  not current" in run(capsys, "show", "m", "v1", store=store)[1]
         card = json.loads(run(capsys, "show", "m", "v1", "--json", store=store)[1])
         manifest = store.manifest("m", "v1")
@@ -125,7 +128,18 @@ class TestShow:
         assert set(card) == {"current", *Manifest.model_fields}
         assert card["calibration"] == {"size": 99}
 
-    def test_a_broken_card_is_refused(self, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_version_with_the_removed_scoring_rule_relative_loads(
+        self, store: ModelStore, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        manifest, files = make_bundle("old", version="v1")
+        formula = "mean((x - x̂)²) / max(mean(x²), mean(x̂²), 0.01)"
+        store.publish(manifest.model_copy(update={"scoring": Scoring(rule="relative", formula=formula)}), files)
+        assert "relative" not in SCORING_RULES
+        assert store.load("old", "v1").manifest.scoring.rule == "relative"
+        status, out, _ = run(capsys, "show", "old", store=store)
+        assert (status, formula in out) == (0, True)
+
+    def test_damaged_manifest_is_refused(self, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
         flip_a_bit(store.root / "m" / "v1" / "manifest.json")
         status, out, err = run(capsys, "show", "m", "v1", store=store)
         assert (status, out) == (1, "")
@@ -133,15 +147,17 @@ class TestShow:
 
 
 class TestActivate:
-    def test_back_and_back_again(self, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_activate_prints_the_command_that_undoes_it(
+        self, store: ModelStore, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         status, out, _ = run(capsys, "activate", "m", "v1", store=store)
         assert status == 0
         assert store.current("m") == "v1"
         assert out == f"m v1 is current\nundo: python -m training activate m v2 --store '{store.root}'"
-        assert run(capsys, "activate", "m", "v1", store=store)[1] == "m v1 is current, as it was"
+        assert run(capsys, "activate", "m", "v1", store=store)[1] == "m v1 is already current"
 
     @pytest.mark.parametrize("file", ["model.pt", "manifest.json", "report/loss.png"])
-    def test_a_broken_version_is_refused_and_current_untouched(
+    def test_damaged_version_is_refused_and_current_does_not_change(
         self, file: str, store: ModelStore, capsys: pytest.CaptureFixture[str]
     ) -> None:
         flip_a_bit(store.root / "m" / "v1" / file)
@@ -154,7 +170,7 @@ class TestActivate:
         assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
         assert store.current("m") == "v2"
 
-    def test_a_running_service_follows(
+    def test_running_service_switches_to_the_activated_version(
         self, store: ModelStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with running_server(store.root, tmp_path / "log", model="m") as server:
@@ -163,7 +179,7 @@ class TestActivate:
                 wait_for_version(server, version)
             flip_a_bit(store.root / "m" / "v1" / "model.pt")
             assert run(capsys, "activate", "m", "v1", store=store)[0] == 1
-            time.sleep(1.5)  # a round of the service's watch
+            time.sleep(1.5)  # longer than the service's interval of checking CURRENT
             assert server.client.get("/health").json()["model"]["version"] == "v2"
             assert server.client.get("/health").json()["refused"] == []
 
@@ -171,26 +187,26 @@ class TestActivate:
 def wait_for_version(server: Server, version: str) -> None:
     deadline = time.monotonic() + 20
     while server.client.get("/health").json()["model"]["version"] != version:
-        assert time.monotonic() < deadline, f"the service did not follow to {version}"
+        assert time.monotonic() < deadline, f"the service does not serve {version}"
         time.sleep(0.05)
 
 
 class TestVerify:
-    def test_all_is_well(self, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_intact_store_passes(self, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
         everything = "OK       m/v1\nOK       m/v2 ●\nOK       other/v1 ●"
         assert run(capsys, "verify", store=store) == (0, everything, "")
         assert run(capsys, "verify", "other", store=store) == (0, "OK       other/v1 ●", "")
         assert run(capsys, "verify", "m", "v1", store=store) == (0, "OK       m/v1", "")
 
     @pytest.mark.parametrize("file", ["model.pt", "manifest.json", "report/loss.png"])
-    def test_a_flipped_bit_is_found(self, file: str, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_flipped_bit_is_refused(self, file: str, store: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
         flip_a_bit(store.root / "m" / "v1" / file)
         status, out, err = run(capsys, "verify", store=store)
         assert status == 1
         refused, *good = sorted(out.splitlines(), reverse=True)
         assert refused.startswith(f"REFUSED  m/v1: {file} ")
         assert good == ["OK       other/v1 ●", "OK       m/v2 ●"]
-        assert err == f"error: {store.root} is broken in 1 place, see above\n"
+        assert err == f"error: 1 check of {store.root} failed, see above\n"
         assert run(capsys, "verify", "m", "v1", store=store)[0] == 1
         assert run(capsys, "verify", "m", "v2", store=store)[0] == 0
         assert run(capsys, "verify", "other", store=store)[0] == 0
@@ -199,7 +215,7 @@ class TestVerify:
         ("text", "refusal"),
         [("nonsense\n", "m/CURRENT names version 'nonsense', which is not"), (None, "m/CURRENT is missing")],
     )
-    def test_a_broken_current_is_found(
+    def test_invalid_current_is_refused(
         self, text: str | None, refusal: str, store: ModelStore, capsys: pytest.CaptureFixture[str]
     ) -> None:
         current = store.root / "m" / "CURRENT"
@@ -210,7 +226,7 @@ class TestVerify:
         assert "OK       m/v2\n" in out
 
 
-class TestMistakes:
+class TestErrors:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
@@ -222,7 +238,7 @@ class TestMistakes:
             (("verify", "m", "CURRENT"), "m has no version 'CURRENT'"),
         ],
     )
-    def test_unknown_names(
+    def test_unknown_models_and_versions(
         self, words: tuple[str, ...], message: str, store: ModelStore, capsys: pytest.CaptureFixture[str]
     ) -> None:
         status, _, err = run(capsys, *words, store=store)
@@ -232,11 +248,11 @@ class TestMistakes:
         assert err.count("\n") == 1
 
     @pytest.mark.parametrize("words", [("list",), ("show", "m"), ("activate", "m", "v1"), ("verify",)])
-    def test_an_absent_store_is_no_empty_one(
+    def test_missing_store_is_an_error(
         self, words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         store = ModelStore(tmp_path / "nothing")
-        assert run(capsys, *words, store=store) == (1, "", f"error: there is no store {store.root}\n")
+        assert run(capsys, *words, store=store) == (1, "", f"error: store not found: {store.root}\n")
         assert not store.root.exists()
 
     @pytest.mark.parametrize(
@@ -249,7 +265,7 @@ class TestMistakes:
             (["verify", "m", "v1", "v2"], "'v2' is not understood"),
         ],
     )
-    def test_of_usage(self, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_usage_errors(self, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code == 2

@@ -1,4 +1,4 @@
-"""What people meet at the command line: help, the run as it goes on, and every mistake in one line."""
+"""The command line of training: help, output of a run, Ctrl-C, and errors in one line."""
 
 import os
 import pty
@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from app.inference.bundles.store import ModelStore
-from tests.support import NOT_COUNTED, ROOT, encode, gradient, make_bundle
+from tests.support import ROOT, WITHOUT_COVERAGE, encode, gradient, make_bundle
 from training.__main__ import main
 
 QUICK = ["--data", "digits", "--false-alarm-rate", "0.05", "--epochs", "2", "--name", "d"]
@@ -36,8 +36,8 @@ def options(tmp_path: Path, *words: str) -> list[str]:
     return ["--store", str(tmp_path / "store"), "--data-dir", str(tmp_path / "data"), *words]
 
 
-def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Status and the one line on standard error."""
+def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit status, and the only line on standard error."""
     try:
         status = main(arguments)
     except SystemExit as stop:
@@ -50,7 +50,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
 
 class TestHelp:
     @pytest.mark.parametrize("width", ["80", "120"])
-    def test_it_opens_with_examples_and_fits(
+    def test_begins_with_examples_and_fits_the_terminal(
         self, width: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("COLUMNS", width)
@@ -58,13 +58,13 @@ class TestHelp:
             main(["--help"])
         assert stop.value.code == 0
         text = capsys.readouterr().out
-        assert text.index("examples:") < text.index("what to learn:")
+        assert text.index("examples:") < text.index("training data:")
         assert max(map(len, text.splitlines())) <= min(int(width), 100)
         assert "default: None" not in text
         assert " ".join(text.split()).count("(default: ") == text.count("\n  --")
 
     @pytest.mark.parametrize("word", ["list", "show", "activate", "verify", "keygen", "sign", "recalibrate"])
-    def test_each_command_has_its_own(
+    def test_each_command_has_help(
         self, word: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("COLUMNS", "80")
@@ -75,10 +75,11 @@ class TestHelp:
         assert text.startswith(f"usage: python -m training {word}")
         assert ("(default: model_store)" in text) is (word != "keygen")
         assert max(map(len, text.splitlines())) <= 80
+        assert text.splitlines()[-1].startswith("  -h, --help ")
 
 
-class TestTheRun:
-    def test_every_epoch_is_a_line_and_a_table_closes(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+class TestRun:
+    def test_output_has_a_line_per_epoch_and_a_table(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(options(tmp_path, *QUICK)) == 0
         first = ModelStore(tmp_path / "store").current("d")
         assert main(options(tmp_path, *QUICK)) == 0
@@ -103,12 +104,12 @@ class TestTheRun:
             f"{manifest.evaluation.detection_rate:.2%}",
             f"{manifest.evaluation.false_alarm_rate:.2%}",
             f"bundle    {directory}\n",
-            f"images  {directory / 'report'}\n",
+            f"charts    {directory / 'report'}\n",
             f"undo      python -m training activate d {first} --store {tmp_path / 'store'}\n",
         ):
             assert figure in out
 
-    def test_unreadable_files_are_listed_and_mixed_sizes_are_fine(
+    def test_unreadable_files_are_listed_and_skipped(
         self, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         for i in range(12):
@@ -120,20 +121,20 @@ class TestTheRun:
         assert "broken-09.png: not a readable image" in out
         assert "skipped 2 more" in out
         assert "40 normal images: " in out
-        assert "no: there are no test images" in out
+        assert "none: there are no test images" in out
 
-    def test_a_cache_that_cannot_be_written_stops_no_training(
+    def test_unwritable_cache_does_not_stop_training(
         self, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         words = ["--data", str(parts), "--false-alarm-rate", "0.1", "--epochs", "1", "--size", "16"]
         assert main([*words, "--store", str(tmp_path / "store"), "--data-dir", "/dev/null/data"]) == 0
 
-    def test_on_a_terminal_a_bar_moves_and_ctrl_c_leaves_it_clean(self, tmp_path: Path) -> None:
+    def test_terminal_has_a_progress_bar_and_ctrl_c_restores_it(self, tmp_path: Path) -> None:
         main_end, terminal = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-m", "training", *options(tmp_path, *QUICK, "--epochs", "100000")],
             cwd=ROOT, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, text=True,
-            env={**NOT_COUNTED, "TERM": "xterm-256color", "COLUMNS": "80"},
+            env={**WITHOUT_COVERAGE, "TERM": "xterm-256color", "COLUMNS": "80"},
         )  # fmt: skip
         os.close(terminal)
         shown, stopping = b"", False
@@ -146,7 +147,7 @@ class TestTheRun:
         assert process.returncode == 130
         assert errors == "stopped; nothing was published\n"
         assert re.search(rb"fitting.*images/s.* left", shown)
-        assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")  # the cursor is back
+        assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")  # the cursor is visible again
         assert ModelStore(tmp_path / "store").contents() == {}
 
 
@@ -156,28 +157,28 @@ def _chunks(terminal: int) -> Iterator[bytes]:
     try:
         while chunk := os.read(terminal, 65536):
             yield chunk
-    except OSError:  # how Linux says that the other end was closed
+    except OSError:  # Linux raises it when the other end is closed
         return
     finally:
         watchdog.cancel()
 
 
-class TestStopping:
-    def test_in_a_pipe(self, tmp_path: Path) -> None:
+class TestInterrupt:
+    def test_ctrl_c_with_output_to_a_pipe(self, tmp_path: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "training", *options(tmp_path, *QUICK, "--epochs", "100000")],
-            cwd=ROOT, env=NOT_COUNTED, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=ROOT, env=WITHOUT_COVERAGE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert process.stdout is not None
-        while not process.stdout.readline().startswith("epoch   1/"):  # at once, not when a buffer is full
+        while not process.stdout.readline().startswith("epoch   1/"):  # immediately, not when a buffer is full
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (130, "stopped; nothing was published\n")
         assert ModelStore(tmp_path / "store").contents() == {}
 
-    def test_while_libraries_are_read(self, tmp_path: Path) -> None:
-        """Interrupted in the middle of an import, numpy and scipy would fail with a page of their own."""
+    def test_ctrl_c_during_imports(self, tmp_path: Path) -> None:
+        """Without special handling, numpy and scipy would print long tracebacks."""
         for seconds in (1.0, 1.7, 2.6):
             process = subprocess.Popen(
                 [sys.executable, "-m", "training", *options(tmp_path, *QUICK, "--epochs", "100000")],
@@ -188,7 +189,7 @@ class TestStopping:
             _, errors = process.communicate(timeout=60)
             assert (process.returncode, errors) == (130, "stopped; nothing was published\n")
 
-    def test_between_the_libraries_and_the_training(self, tmp_path: Path) -> None:
+    def test_ctrl_c_between_imports_and_training(self, tmp_path: Path) -> None:
         words = options(tmp_path, *QUICK)
         interrupted = (
             "import os, signal, sys; from training import __main__; from training.cli import train; "
@@ -200,7 +201,7 @@ class TestStopping:
         )
         assert (done.returncode, done.stderr) == (130, "stopped; nothing was published\n")
 
-    def test_while_publishing_it_says_where_to_look(
+    def test_ctrl_c_while_publishing_prints_how_to_check(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def interrupted(*_: object) -> None:
@@ -209,10 +210,10 @@ class TestStopping:
         monkeypatch.setattr(ModelStore, "publish", interrupted)
         assert main(options(tmp_path, *QUICK)) == 130
         assert capsys.readouterr().err == (
-            f"stopped; what was published says python -m training list --store {tmp_path / 'store'}\n"
+            f"stopped; python -m training list --store {tmp_path / 'store'} shows what was published\n"
         )
 
-    def test_a_reader_that_leaves(self, tmp_path: Path) -> None:
+    def test_closed_pipe_is_status_1_without_output(self, tmp_path: Path) -> None:
         ModelStore(tmp_path).publish(*make_bundle("m"))
         reader, writer = os.pipe()
         os.close(reader)
@@ -224,27 +225,27 @@ class TestStopping:
         assert (done.returncode, done.stderr) == (1, "")
 
 
-class TestMistakes:
+class TestErrors:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["--recipe", "tutorail"], "no recipe 'tutorail'; did you mean 'tutorial'?"),
-            (["--recipe", "xyz"], "no recipe 'xyz'; there are default, tutorial, conv, linear"),
-            (["--score", "locl-relative"], "no scoring rule 'locl-relative'; did you mean 'local-relative'?"),
+            (["--recipe", "tutorail"], "unknown recipe 'tutorail'; did you mean 'tutorial'?"),
+            (["--recipe", "xyz"], "unknown recipe 'xyz'; choose from default, tutorial, conv, linear"),
+            (["--score", "locl-relative"], "unknown scoring rule 'locl-relative'; did you mean 'local-relative'?"),
             (["--guarantee", "Strict"], "did you mean 'strict'?"),
-            (["--mode", "grey"], "there are auto, L, RGB"),
+            (["--mode", "grey"], "choose from auto, L, RGB"),
             (["--epohcs", "3"], "'--epohcs' is not understood; did you mean '--epochs'?"),
             (["lst"], "'lst' is not understood; did you mean 'list'?"),
             (["--store", "x", "list"], "'list' must be the first word"),
             (["digits"], "'digits' is not understood"),
-            (["--false-alarm-rate", "1.5"], "'1.5' does not lie between 0 and 1"),
-            (["--false-alarm-rate", "-0.1"], "'-0.1' does not lie between 0 and 1"),
-            (["--false-alarm-rate", "nan"], "'nan' does not lie between 0 and 1"),
+            (["--false-alarm-rate", "1.5"], "'1.5' is not between 0 and 1"),
+            (["--false-alarm-rate", "-0.1"], "'-0.1' is not between 0 and 1"),
+            (["--false-alarm-rate", "nan"], "'nan' is not between 0 and 1"),
             (["--epochs"], "--epochs: expected one argument"),
         ],
     )
-    def test_of_usage(self, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-        status, line = refused(words, capsys)
+    def test_usage_errors(self, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+        status, line = error_of(words, capsys)
         assert status == 2
         assert message in line
         assert line.endswith("(see python -m training --help)")
@@ -252,22 +253,22 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("make", "words", "message"),
         [
-            ((), ["--data", "{}/nothing"], "there is no folder"),
+            ((), ["--data", "{}/nothing"], "is neither a folder nor a built-in set; choose"),
             ((), ["--data", "Digits"], "did you mean 'digits'?"),
             ((), ["--data", "a" * 300], "a" * 300),
-            (("zip",), ["--data", "{}/zip"], "is a file; --data takes a folder that holds normal/"),
-            (("x/notes.txt",), ["--data", "{}/x"], "has no folder normal/ with the images to learn from"),
-            (("x/1.png", "x/2.jpg"), ["--data", "{}/x"], "move the 2 images that lie in"),
-            (("x/normal/notes.txt",), ["--data", "{}/x"], "holds no images (.bmp, "),
+            (("zip",), ["--data", "{}/zip"], "is a file; --data must be a folder that contains normal/"),
+            (("x/notes.txt",), ["--data", "{}/x"], "has no folder normal/ with normal images"),
+            (("x/1.png", "x/2.jpg"), ["--data", "{}/x"], "move the 2 images of"),
+            (("x/normal/notes.txt",), ["--data", "{}/x"], "contains no images (.bmp, "),
             (("x/normal/1.png", "x/normal/2.png"), ["--data", "{}/x"],
              "none of the 2 images in {}/x/normal can be read; the first, 1.png: not a readable image"),
             ((), ["--data", "digits", "--false-alarm-rate", "0.001"],
-             "needs at least 999 calibration images, so 1332 normal images in all; there are 149"),
+             "needs at least 999 calibration images, so 1332 normal images in total, but there are 149"),
             ((), ["--data", "digits", "--store", "/dev/null/store"], "cannot write to /dev/null/store/digits-5: Not a"),
-            ((), ["--data", "digits", "--learning-rate", "1e30"], "ask for a --learning-rate below 1e+30"),
+            ((), ["--data", "digits", "--learning-rate", "1e30"], "choose a --learning-rate below 1e+30"),
         ],
     )  # fmt: skip
-    def test_of_data_and_places(
+    def test_unusable_data_and_stores(
         self,
         make: tuple[str, ...],
         words: list[str],
@@ -278,28 +279,26 @@ class TestMistakes:
         for name in make:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(b"nothing")
-        status, line = refused(options(tmp_path, *(word.replace("{}", str(tmp_path)) for word in words)), capsys)
+        status, line = error_of(options(tmp_path, *(word.replace("{}", str(tmp_path)) for word in words)), capsys)
         assert status == 1
         assert message.replace("{}", str(tmp_path)) in line
         assert ModelStore(tmp_path / "store").contents() == {}
 
-    def test_too_few_images_say_how_many_it_takes_and_which_were_skipped(
+    def test_too_few_images_prints_how_many_are_needed_and_which_were_skipped(
         self, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (parts / "normal" / "00.png").write_bytes(b"nothing")
         assert main(options(tmp_path, "--data", str(parts))) == 1
         out, err = capsys.readouterr()
         assert "00.png: not a readable image" in out
-        assert "so 132 normal images in all; there are 39." in err
+        assert "so 132 normal images in total, but there are 39." in err
 
-    def test_a_refused_run_leaves_no_trace_in_the_store(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        refused(options(tmp_path, "--data", "digits", "--false-alarm-rate", "0.001"), capsys)
+    def test_failed_run_does_not_create_the_store(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        error_of(options(tmp_path, "--data", "digits", "--false-alarm-rate", "0.001"), capsys)
         assert not (tmp_path / "store").exists()
 
     @pytest.mark.parametrize(("source", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
-    def test_without_network_one_line_says_where_to_place_the_files(
+    def test_missing_data_set_without_network(
         self,
         source: str,
         folder: str,
@@ -308,8 +307,8 @@ class TestMistakes:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         for variable in ("http_proxy", "https_proxy"):
-            monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody listens there
-        status, line = refused(options(tmp_path, "--data", source), capsys)
+            monkeypatch.setenv(variable, "http://127.0.0.1:9")  # no server listens there
+        status, line = error_of(options(tmp_path, "--data", source), capsys)
         assert status == 1
         assert f"not in {tmp_path / 'data' / folder / 'raw'} and cannot be downloaded (Connection refused)" in line
         assert "train-images-idx3-ubyte" in line
@@ -323,20 +322,18 @@ class TestMistakes:
         done = subprocess.run(
             ["/bin/sh", "-c", 'ulimit -v 8000000 && exec "$@"', "sh", sys.executable, "-m", "training",
              *options(tmp_path, *words)],
-            cwd=ROOT, capture_output=True, text=True, check=False, env={**NOT_COUNTED, "OMP_NUM_THREADS": "1"},
+            cwd=ROOT, capture_output=True, text=True, check=False, env={**WITHOUT_COVERAGE, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 1
-        assert done.stderr.startswith("error: memory is too small for recipe default")
+        assert done.stderr.startswith("error: not enough memory for recipe default")
         assert done.stderr.count("\n") == 1
 
-    def test_what_training_needs_is_not_installed(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_missing_package(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "training.cli.train", None)
         monkeypatch.delitem(sys.modules, "training.cli.train")
         monkeypatch.delitem(sys.modules, "training.cli.parser", raising=False)
         monkeypatch.setitem(sys.modules, "rich.console", None)
-        status, line = refused(["--data", "digits"], capsys)
+        status, line = error_of(["--data", "digits"], capsys)
         assert status == 1
         assert "rich.console is not installed" in line
         assert "pip install '.[training]'" in line

@@ -1,5 +1,5 @@
-import gzip
 import os
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -30,57 +30,53 @@ class TestDigits:
         assert 0 < data.test_kinds.count("normal") < len(data.test_kinds)
         assert set(data.test_kinds) == {"normal", *"012346789"}
 
-    def test_images_are_what_their_png_decodes_to(self) -> None:
+    def test_png_files_of_the_images_decode_to_the_same_tensors(self) -> None:
         data = read("digits")
         for image in data.normal[:20]:
             png = encode(Image.fromarray((image[0].numpy() * 255).round().astype(np.uint8)))
             assert torch.equal(open_image(png, max_pixels=100).decode(data.spec).tensor, image)
 
-    def test_several_labels_may_be_normal(self) -> None:
+    def test_several_normal_labels(self) -> None:
         data = read("digits", normal=(3, 5))
         assert data.normal_label == "3,5"
         assert len(data.normal) > len(read("digits").normal)
         assert "3" not in data.test_kinds
 
     @pytest.mark.parametrize("normal", [(10,), (), (5, 11)])
-    def test_labels_that_do_not_exist(self, normal: tuple[int, ...]) -> None:
+    def test_unknown_labels(self, normal: tuple[int, ...]) -> None:
         with pytest.raises(TrainingError, match="labels from 0 to 9"):
             read("digits", normal=normal)
 
-    def test_the_fingerprint_follows_the_images(self) -> None:
+    def test_fingerprint_depends_on_the_images(self) -> None:
         assert read("digits").fingerprint == read("digits").fingerprint != read("digits", normal=(4,)).fingerprint
 
 
-class TestMnistFiles:
-    @staticmethod
-    def place(folder: Path, *, compressed: bool, count: int = 40) -> None:
-        """Tiny files of the original format, by torchvision's layout."""
-        folder.mkdir(parents=True)
-        random = np.random.default_rng(0)
-        for part, size in (("train", count), ("t10k", count // 2)):
-            images = random.integers(0, 256, (size, 28, 28), dtype=np.uint8)
-            labels = (np.arange(size) % 10).astype(np.uint8)
-            for name, magic, array in (
-                (f"{part}-images-idx3-ubyte", (0x803, size, 28, 28), images),
-                (f"{part}-labels-idx1-ubyte", (0x801, size), labels),
-            ):
-                content = struct.pack(f">{len(magic)}I", *magic) + array.tobytes()
-                if compressed:
-                    (folder / f"{name}.gz").write_bytes(gzip.compress(content))
-                (folder / name).write_bytes(content)
+def write_mnist_files(folder: Path, *, count: int = 40) -> None:
+    """Small files in the original format, in the folder layout of torchvision."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for part, size in (("train", count), ("t10k", count // 2)):
+        images = random.integers(0, 256, (size, 28, 28), dtype=np.uint8)
+        labels = (np.arange(size) % 10).astype(np.uint8)
+        for name, magic, array in (
+            (f"{part}-images-idx3-ubyte", (0x803, size, 28, 28), images),
+            (f"{part}-labels-idx1-ubyte", (0x801, size), labels),
+        ):
+            content = struct.pack(f">{len(magic)}I", *magic) + array.tobytes()
+            (folder / name).write_bytes(content)
 
+
+class TestMnistFiles:
     @pytest.mark.parametrize(("source", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
-    def test_files_placed_by_hand_are_read(self, tmp_path: Path, source: str, folder: str) -> None:
-        self.place(tmp_path / folder / "raw", compressed=False)
+    def test_existing_files_are_read(self, tmp_path: Path, source: str, folder: str) -> None:
+        write_mnist_files(tmp_path / folder / "raw")
         data = read(source, data_dir=tmp_path)
         assert (data.normal.shape, data.test.shape) == ((4, 1, 28, 28), (20, 1, 28, 28))
         assert data.test_kinds.count("normal") == 2
 
-    def test_without_files_and_network_one_line_says_where_to_place_them(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_missing_files_without_network(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for variable in ("http_proxy", "https_proxy"):
-            monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody listens there
+            monkeypatch.setenv(variable, "http://127.0.0.1:9")  # no server listens there
         with pytest.raises(TrainingError, match=r"MNIST/raw and cannot be downloaded .*by hand") as caught:
             read("mnist", data_dir=tmp_path)
         assert "\n" not in str(caught.value)
@@ -88,7 +84,7 @@ class TestMnistFiles:
 
 class TestFolder:
     @pytest.fixture(autouse=True)
-    def _cache_elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _temporary_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
 
     @pytest.fixture
@@ -113,19 +109,19 @@ class TestFolder:
         assert data.groups == ("0.png", "1.png", "a", "a", "a", str(Path("b/deep")), str(Path("b/deep")))
         assert data.test_kinds == ("normal", "normal", "hole", "hole", "hole")
 
-    def test_the_very_decode_path_of_the_service(self, folder: Path) -> None:
+    def test_files_are_decoded_as_in_the_service(self, folder: Path) -> None:
         data = read(folder, size=(16, 24))
         png = (folder / "normal" / "0.png").read_bytes()
         assert torch.equal(data.normal[0], open_image(png, max_pixels=10**6).decode(data.spec).tensor)
 
-    def test_colour_is_noticed_and_can_be_overruled(self, folder: Path) -> None:
+    def test_colour_is_detected_and_mode_overrides_it(self, folder: Path) -> None:
         (folder / "normal" / "red.jpg").write_bytes(encode(Image.new("RGB", (9, 9), (250, 0, 0)), "JPEG"))
         assert read(folder).spec.mode == "RGB"
         assert read(folder, mode="L").spec.mode == "L"
 
     def test_unreadable_files_are_listed_and_skipped(self, folder: Path) -> None:
         (folder / "normal" / "a" / "broken.png").write_bytes(b"nothing")
-        (folder / "normal" / "a" / "notes.txt").write_text("no image, not looked at")
+        (folder / "normal" / "a" / "notes.txt").write_text("not an image")
         data = read(folder)
         assert len(data.normal) == 7
         ((path, reason),) = data.unreadable
@@ -134,22 +130,20 @@ class TestFolder:
 
     @pytest.mark.parametrize(
         ("make", "message"),
-        [("", "no folder"), ("parts", "no folder normal/"), ("parts/normal", "holds no images")],
+        [("", "neither a folder nor"), ("parts", "no folder normal/"), ("parts/normal", "contains no images")],
     )
-    def test_nothing_to_learn_from(self, tmp_path: Path, make: str, message: str) -> None:
+    def test_missing_images(self, tmp_path: Path, make: str, message: str) -> None:
         (tmp_path / make).mkdir(parents=True, exist_ok=True)
         with pytest.raises(TrainingError, match=message):
             read(tmp_path / "parts")
 
-    def test_only_broken_images(self, tmp_path: Path) -> None:
+    def test_only_unreadable_images(self, tmp_path: Path) -> None:
         (tmp_path / "normal").mkdir()
         (tmp_path / "normal" / "a.png").write_bytes(b"nothing")
         with pytest.raises(TrainingError, match="none of the 1 images"):
             read(tmp_path)
 
-    def test_a_folder_without_test_images(self, folder: Path) -> None:
-        import shutil
-
+    def test_folder_without_test_images(self, folder: Path) -> None:
         shutil.rmtree(folder / "test")
         data = read(folder)
         assert data.test.shape == (0, 1, 64, 64)
@@ -164,20 +158,18 @@ class TestFolder:
             ("^[ab]", ("0.png", "1.png", "a", "a", "a", "b", "b")),
         ],
     )
-    def test_what_is_one_thing_can_be_said(self, folder: Path, rule: str, groups: tuple[str, ...]) -> None:
+    def test_group_rules(self, folder: Path, rule: str, groups: tuple[str, ...]) -> None:
         assert read(folder, groups=rule).groups == groups
 
-    def test_odd_names_are_read_and_shown(
-        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        odd = folder / "normal" / "x[" / "y]"
-        odd.mkdir(parents=True)
+    def test_unusual_file_names(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        unusual = folder / "normal" / "x[" / "y]"
+        unusual.mkdir(parents=True)
         for i in range(20):
-            (odd / f"{i}.png").write_bytes(encode(gradient(9, 9 + i)))
-        (odd / "broken[red].png").write_bytes(b"nothing")
-        (odd / os.fsdecode(b"caf\xe9.png")).write_bytes(encode(gradient(9, 9)))
+            (unusual / f"{i}.png").write_bytes(encode(gradient(9, 9 + i)))
+        (unusual / "broken[red].png").write_bytes(b"nothing")
+        (unusual / os.fsdecode(b"caf\xe9.png")).write_bytes(encode(gradient(9, 9)))
         options = ["--data-dir", str(tmp_path / "cache"), "--store", str(tmp_path / "store"), "--groups", "none"]
-        options += ["--epochs", "1", "--false-alarm-rate", "0.1", "--size", "16", "--name", "odd"]
+        options += ["--epochs", "1", "--false-alarm-rate", "0.1", "--size", "16", "--name", "unusual"]
         assert main(["--data", str(folder), *options]) == 0
         assert "x[/y]/broken[red].png: not a readable image" in capsys.readouterr().out.replace("\n", "")
 

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
@@ -11,24 +12,24 @@ from training.errors import TrainingError
 from training.model.recipes import DEFAULT, TUTORIAL
 
 
-def alone(count: int) -> list[str]:
+def single_groups(count: int) -> list[str]:
     return [str(i) for i in range(count)]
 
 
-def test_parts_are_disjoint_and_together_everything() -> None:
-    parts = split(alone(5421), DEFAULT, false_alarm_rate=0.01, seed=1)
+def test_parts_are_disjoint_and_complete() -> None:
+    parts = split(single_groups(5421), DEFAULT, false_alarm_rate=0.01, seed=1)
     assert sorted(parts.fit + parts.validation + parts.calibration) == list(range(5421))
     assert (len(parts.calibration), len(parts.validation)) == (1085, 271)
 
 
-def test_the_tutorial_keeps_its_eighty_twenty() -> None:
-    parts = split(alone(5421), TUTORIAL, false_alarm_rate=0.01, seed=1)
+def test_tutorial_fits_on_80_percent() -> None:
+    parts = split(single_groups(5421), TUTORIAL, false_alarm_rate=0.01, seed=1)
     assert len(parts.fit) == math.floor(0.8 * 5421)
 
 
-def test_the_seed_decides() -> None:
+def test_split_depends_on_the_seed() -> None:
     def calibration(seed: int) -> tuple[int, ...]:
-        return split(alone(200), DEFAULT, false_alarm_rate=0.05, seed=seed).calibration
+        return split(single_groups(200), DEFAULT, false_alarm_rate=0.05, seed=seed).calibration
 
     assert calibration(1) == calibration(1)
     assert calibration(1) != calibration(2)
@@ -39,36 +40,36 @@ def test_the_seed_decides() -> None:
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=60)
-def test_no_group_is_torn_apart(sizes: list[int], seed: int) -> None:
+def test_groups_stay_together(sizes: list[int], seed: int) -> None:
     groups = [f"tile-{group}" for group, size in enumerate(sizes) for _ in range(size)]
     try:
         parts = split(groups, DEFAULT, false_alarm_rate=0.1, seed=seed)
     except TrainingError:
         return
-    owners = [{groups[index] for index in part} for part in (parts.fit, parts.validation, parts.calibration)]
-    assert not owners[0] & owners[1] | owners[0] & owners[2] | owners[1] & owners[2]
+    groups_of_parts = [{groups[index] for index in part} for part in (parts.fit, parts.validation, parts.calibration)]
+    assert all(one.isdisjoint(other) for one, other in combinations(groups_of_parts, 2))
     assert len(parts.calibration) >= max(required_calibration_size(0.1), 0.2 * len(groups))
 
 
-def test_calibration_grows_as_far_as_the_rate_needs() -> None:
-    parts = split(alone(150), DEFAULT, false_alarm_rate=0.01, seed=1)
+def test_calibration_part_is_large_enough_for_the_rate() -> None:
+    parts = split(single_groups(150), DEFAULT, false_alarm_rate=0.01, seed=1)
     assert len(parts.calibration) == 99
     assert len(parts.fit) >= 150 / 4
 
 
 @pytest.mark.parametrize(
-    ("count", "rate", "needed", "in_all"), [(100, 0.01, 99, 132), (149, 0.001, 999, 1332), (3, 0.2, 4, 6)]
+    ("count", "rate", "needed", "total"), [(100, 0.01, 99, 132), (149, 0.001, 999, 1332), (3, 0.2, 4, 6)]
 )
-def test_too_few_images_say_how_many_it_takes(count: int, rate: float, needed: int, in_all: int) -> None:
+def test_too_few_images_is_an_error_with_the_needed_number(count: int, rate: float, needed: int, total: int) -> None:
     with pytest.raises(
         TrainingError,
-        match=f"at least {needed} calibration images, so {in_all} normal images in all; there are {count}",
+        match=f"at least {needed} calibration images, so {total} normal images in total, but there are {count}",
     ):
-        split(alone(count), DEFAULT, false_alarm_rate=rate, seed=1)
-    split(alone(in_all), DEFAULT, false_alarm_rate=rate, seed=1)
+        split(single_groups(count), DEFAULT, false_alarm_rate=rate, seed=1)
+    split(single_groups(total), DEFAULT, false_alarm_rate=rate, seed=1)
 
 
-def test_too_few_groups_are_an_error() -> None:
+def test_too_few_groups_is_an_error() -> None:
     with pytest.raises(TrainingError, match="200 images in 2 groups"):
         split(["a"] * 190 + ["b"] * 10, DEFAULT, false_alarm_rate=0.05, seed=1)
 
@@ -77,6 +78,6 @@ def test_too_few_groups_are_an_error() -> None:
     "changes",
     [{"hidden": ()}, {"epochs": 0}, {"learning_rate": 0}, {"calibration_share": 0}, {"validation_share": 0.9}],
 )
-def test_recipes_that_make_no_sense_are_refused(changes: dict[str, object]) -> None:
+def test_invalid_recipes(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         dataclasses.replace(DEFAULT, **changes)  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ def train(recipe: Recipe, *, seed: int = 1, images: torch.Tensor | None = None) 
     return network, epochs
 
 
-def test_the_tutorials_network_has_the_tutorials_parameters() -> None:
+def test_tutorial_network_has_the_original_parameters() -> None:
     network = build(TUTORIAL, (1, 28, 28), 100)
     assert parameter_count(network) == 1_132_944
     assert [type(layer).__name__ for layer in network.get_submodule("decoder").children()] == ["Linear", "ReLU"] * 2 + [
@@ -39,7 +39,7 @@ def test_the_tutorials_network_has_the_tutorials_parameters() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 16, 24), (3, 33, 50), (1, 4, 4)])
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_the_reconstruction_has_the_images_shape_always(recipe: Recipe, shape: tuple[int, int, int]) -> None:
+def test_reconstruction_has_the_shape_of_the_images(recipe: Recipe, shape: tuple[int, int, int]) -> None:
     network = build(recipe, shape, 100).eval()
     for count in (1, 2, 7):
         images = torch.rand(count, *shape)
@@ -50,7 +50,7 @@ def test_the_reconstruction_has_the_images_shape_always(recipe: Recipe, shape: t
     "recipe",
     [SHORT, SHORT_CONV, dataclasses.replace(TUTORIAL, hidden=(32,), code=8, batch_size=16, learning_rate=1e-2)],
 )
-def test_training_lowers_both_losses(recipe: Recipe) -> None:
+def test_fitting_lowers_both_losses(recipe: Recipe) -> None:
     recipe = dataclasses.replace(recipe, epochs=30)
     _, epochs = train(recipe)
     assert [epoch.number for epoch in epochs] == list(range(1, 31))
@@ -67,33 +67,32 @@ def test_equal_seeds_give_equal_weights() -> None:
     assert any(not torch.equal(w, other.state_dict()[n]) for n, w in first.state_dict().items())
 
 
-def test_validation_images_decide_nothing() -> None:
-    """The weights do not depend on them: they are watched, not used."""
+def test_weights_do_not_depend_on_validation_images() -> None:
     images = blobs()
-    elsewhere = torch.cat([images[:48], torch.rand(16, 1, 8, 8)])
-    first, second = train(SHORT, images=images)[0], train(SHORT, images=elsewhere)[0]
+    other_validation = torch.cat([images[:48], torch.rand(16, 1, 8, 8)])
+    first, second = train(SHORT, images=images)[0], train(SHORT, images=other_validation)[0]
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, second.state_dict()[name])
 
 
-def test_the_linear_autoencoder_is_the_best_there_is() -> None:
+def test_linear_autoencoder_has_the_least_error() -> None:
     images = blobs()
     network, epochs = train(dataclasses.replace(LINEAR, code=5), images=images)
     flat = images[:48].flatten(1)
     singular = torch.linalg.svdvals(flat - flat.mean(0))
     least = (singular[5:] ** 2).sum().item() / flat.numel()
-    assert 0.7 * least < epochs[0].train_loss <= 1.0001 * least  # clamping to [0, 1] can only help
+    assert 0.7 * least < epochs[0].train_loss <= 1.0001 * least  # clamping to [0, 1] can only reduce it
     assert network(images).shape == images.shape
 
 
-def test_a_linear_code_is_no_wider_than_the_images_allow() -> None:
+def test_width_of_a_linear_code_is_limited_by_the_number_of_images() -> None:
     network, _ = train(LINEAR)
     assert isinstance(network, LinearAutoencoder)
     assert network.encoder.out_features == 47
 
 
-class _LosesTheChannel(nn.Module):
-    """The tutorial as it was written: (B, 1, H, W) in, (B, H, W) out."""
+class _WithoutChannel(nn.Module):
+    """The mistake of the tutorial: (B, 1, H, W) → (B, H, W)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,21 +102,21 @@ class _LosesTheChannel(nn.Module):
         return torch.sigmoid(self.layer(images.flatten(1))).reshape(-1, 8, 8)
 
 
-def test_a_reconstruction_of_the_wrong_shape_cannot_train_silently() -> None:
+def test_fitting_rejects_a_reconstruction_of_the_wrong_shape() -> None:
     images = blobs()
     with pytest.raises(ValueError, match=r"reconstruction of shape .*16, 8, 8.* for images of shape .*16, 1, 8, 8"):
-        fit(_LosesTheChannel(), images, images[:0], SHORT, seed=1, device=CPU, on_epoch=lambda _: None)
-    # And this is what the check is there for: torch itself would broadcast and train towards the mean image.
+        fit(_WithoutChannel(), images, images[:0], SHORT, seed=1, device=CPU, on_epoch=lambda _: None)
+    # torch only warns, and would learn the mean image.
     with pytest.warns(UserWarning, match="target size"):
-        nn.functional.mse_loss(_LosesTheChannel()(images), images)
+        nn.functional.mse_loss(_WithoutChannel()(images), images)
 
 
-def test_a_reconstruction_of_the_wrong_shape_cannot_be_served_either() -> None:
-    scripted = torch.jit.script(ScoredAutoencoder(_LosesTheChannel(), Mse()))
+def test_published_model_rejects_a_reconstruction_of_the_wrong_shape() -> None:
+    scripted = torch.jit.script(ScoredAutoencoder(_WithoutChannel(), Mse()))
     with pytest.raises(torch.jit.Error, match="reconstruction of shape"):
         scripted(blobs(2))
 
 
-def test_a_device_can_be_wished_for() -> None:
+def test_pick_device() -> None:
     assert pick_device("cpu") == CPU
     assert pick_device("auto").type in {"cpu", "cuda", "mps"}

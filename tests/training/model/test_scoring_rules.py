@@ -25,7 +25,7 @@ def random_pair(count: int = 6, channels: int = 1, side: int = 16) -> tuple[torc
 
 
 def box(values: Array) -> Array:
-    """3 × 3 mean over what there is, written out."""
+    """3 × 3 mean over the existing pixels."""
     height, width = values.shape
     return np.array(
         [[values[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].mean() for j in range(width)] for i in range(height)]
@@ -33,14 +33,14 @@ def box(values: Array) -> Array:
 
 
 def variation(values: Array) -> float:
-    """Total variation of (C, H, W), written out."""
+    """Total variation of (C, H, W)."""
     across = np.abs(values[:, :, 1:] - values[:, :, :-1]).mean()
     down = np.abs(values[:, 1:, :] - values[:, :-1, :]).mean()
     return max(float(across + down), FLOOR)
 
 
-def by_hand(rule: str, x: Array, y: Array) -> float:
-    """The documented formulas, plainly, for one image (C, H, W)."""
+def reference(rule: str, x: Array, y: Array) -> float:
+    """The formulas of docs/scoring.md for one image (C, H, W)."""
     energy = max((x**2).mean(), (y**2).mean(), FLOOR)
     smoothed = float(np.mean([box(a - b) ** 2 for a, b in zip(x, y, strict=True)]))
     if rule.startswith("local"):
@@ -59,16 +59,16 @@ def by_hand(rule: str, x: Array, y: Array) -> float:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @each_rule
-def test_each_rule_is_its_formula(rule: ScoringRule, channels: int) -> None:
-    images, rebuilt = random_pair(channels=channels)
-    got = torch.jit.script(rule.module())(images, rebuilt)
-    pairs = zip(images.double().numpy(), rebuilt.double().numpy(), strict=True)
+def test_rule_equals_its_formula(rule: ScoringRule, channels: int) -> None:
+    images, reconstructions = random_pair(channels=channels)
+    got = torch.jit.script(rule.module())(images, reconstructions)
+    pairs = zip(images.double().numpy(), reconstructions.double().numpy(), strict=True)
     assert got.shape == (6,)
-    assert got.tolist() == pytest.approx([by_hand(rule.name, x, y) for x, y in pairs], rel=1e-4)
+    assert got.tolist() == pytest.approx([reference(rule.name, x, y) for x, y in pairs], rel=1e-4)
 
 
 @each_rule
-def test_a_perfect_reconstruction_scores_zero_and_black_is_no_division_by_zero(rule: ScoringRule) -> None:
+def test_perfect_reconstruction_and_black_images_have_score_zero(rule: ScoringRule) -> None:
     images, _ = random_pair()
     assert rule.module()(images, images).abs().max() == 0
     black = torch.zeros_like(images)
@@ -76,7 +76,7 @@ def test_a_perfect_reconstruction_scores_zero_and_black_is_no_division_by_zero(r
 
 
 @each_rule
-def test_mse_is_always_returned_whatever_decides(rule: ScoringRule) -> None:
+def test_mse_does_not_depend_on_the_rule(rule: ScoringRule) -> None:
     network = DenseAutoencoder((1, 16, 16), (16,), 4, linear_code=True).eval()
     model = torchscript.load(torchscript.dump(ScoredAutoencoder(network, rule.module())))
     images, _ = random_pair()
@@ -86,26 +86,26 @@ def test_mse_is_always_returned_whatever_decides(rule: ScoringRule) -> None:
 
 
 @each_rule
-def test_a_batch_changes_no_score(rule: ScoringRule) -> None:
-    images, rebuilt = random_pair(64)
-    together = rule.module()(images, rebuilt)
-    alone = torch.cat([rule.module()(images[i : i + 1], rebuilt[i : i + 1]) for i in range(64)])
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=0)
+def test_score_does_not_depend_on_the_batch(rule: ScoringRule) -> None:
+    images, reconstructions = random_pair(64)
+    batched = rule.module()(images, reconstructions)
+    single = torch.cat([rule.module()(images[i : i + 1], reconstructions[i : i + 1]) for i in range(64)])
+    torch.testing.assert_close(batched, single, rtol=1e-5, atol=0)
 
 
-def test_faint_images_are_judged_by_their_own_energy() -> None:
-    """The reason for the relative rules: a faint image, wholly wrong, has a small MSE."""
-    images, rebuilt = random_pair()
-    faint_images, faint_rebuilt = images * 0.5, rebuilt * 0.5
-    assert torch.allclose(Mse()(faint_images, faint_rebuilt), Mse()(images, rebuilt) / 4)
+def test_smoothed_relative_does_not_depend_on_brightness() -> None:
+    """The MSE of a faint image is small, even if its reconstruction is completely wrong."""
+    images, reconstructions = random_pair()
+    faint_images, faint_reconstructions = images * 0.5, reconstructions * 0.5
+    assert torch.allclose(Mse()(faint_images, faint_reconstructions), Mse()(images, reconstructions) / 4)
     relative = SCORING_RULES["smoothed-relative"].module()
-    assert torch.allclose(relative(faint_images, faint_rebuilt), relative(images, rebuilt))
+    assert torch.allclose(relative(faint_images, faint_reconstructions), relative(images, reconstructions))
 
 
-def test_the_default_rule_forgives_more_where_there_is_more_to_rebuild() -> None:
+def test_smoothed_extent_is_lower_for_more_ink_and_longer_outlines() -> None:
     images = torch.zeros(3, 1, 16, 16)
     images[0, :, 8:, 8:] = 1  # a block
-    images[1, :, ::2, 8:] = 1  # as much ink in stripes: longer outlines
+    images[1, :, ::2, 8:] = 1  # the same amount of ink in stripes: longer outlines
     images[2, :, 4:, 4:] = 1  # a larger block
     wrong = torch.zeros(1, 1, 16, 16)
     wrong[..., 1:3, 1:3] = 0.5
@@ -114,7 +114,7 @@ def test_the_default_rule_forgives_more_where_there_is_more_to_rebuild() -> None
     assert score[0] > score[1:].max()
 
 
-def test_local_finds_a_small_defect_that_the_mean_hides() -> None:
+def test_local_detects_a_small_defect_that_the_mean_hides() -> None:
     images = torch.zeros(2, 1, 64, 64)
     images[0, :, 10:18, 10:18] = 0.6  # a small defect
     images[1] = 0.1  # a faint error everywhere
@@ -124,7 +124,7 @@ def test_local_finds_a_small_defect_that_the_mean_hides() -> None:
     assert local[0] > local[1]
 
 
-def test_squared_error_refuses_to_broadcast() -> None:
+def test_squared_error_does_not_broadcast() -> None:
     assert squared_error(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.0]])).tolist() == [[0.25, 0.0]]
     with pytest.raises(ValueError, match="reconstruction of shape"):
         squared_error(torch.rand(4, 1, 8, 8), torch.rand(4, 8, 8))

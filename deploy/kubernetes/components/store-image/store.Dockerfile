@@ -1,4 +1,4 @@
-# The model store and a shell to unpack it with. In the checkout:
+# An image with the model store, and busybox to copy it. Run in the checkout:
 #   docker build -t REGISTRY/anomaly-store:TAG -f deploy/kubernetes/components/store-image/store.Dockerfile .
 FROM busybox:1.37
 COPY model_store /model_store
