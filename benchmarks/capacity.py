@@ -20,7 +20,7 @@ import httpx
 
 from app.inference.bundles.store import ModelStore, new_version
 from benchmarks.errors import BenchmarkError
-from benchmarks.server_process import Server, free_port, pinned_server
+from benchmarks.load.server_process import Server, free_port, pinned_server
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _RESULTS: Final = _ROOT / "benchmarks" / "results.json"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.server_process import free_port
+from benchmarks.load.server_process import free_port
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SERVERS: Final = Path(__file__).with_name("peers")

@@ -28,6 +28,8 @@ from typing import Any, Final
 from PIL import Image, ImageChops
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.load.server_process import free_port, pinned_server
+from benchmarks.load.wrk import LOAD_CORE, MSE_TOLERANCE, check_script, post_script, require_tools, run_wrk
 from benchmarks.peer_servers import (
     OURS,
     PEERS,
@@ -41,8 +43,6 @@ from benchmarks.peer_servers import (
     pinned_version,
     run_command,
 )
-from benchmarks.server_process import free_port, pinned_server
-from benchmarks.wrk import LOAD_CORE, MSE_TOLERANCE, check_script, post_script, require_tools, run_wrk
 
 _RESULTS: Final = ROOT / "benchmarks" / "results.json"
 

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from app.inference.bundles.store import CURRENT_FILE
-from benchmarks.clients import (
+from benchmarks.load.clients import (
     Connection,
     LostRequest,
     Reply,
@@ -42,7 +42,7 @@ from benchmarks.clients import (
     quantile_of,
     sit_idle,
 )
-from benchmarks.server_process import free_port
+from benchmarks.load.server_process import free_port
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 

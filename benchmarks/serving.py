@@ -20,8 +20,8 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.server_process import Server, free_port, pinned_server
-from benchmarks.wrk import LOAD_CORE, Load, check_script, post_script, require_tools, run_wrk
+from benchmarks.load.server_process import Server, free_port, pinned_server
+from benchmarks.load.wrk import LOAD_CORE, Load, check_script, post_script, require_tools, run_wrk
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _RESULTS: Final = _ROOT / "benchmarks" / "results.json"

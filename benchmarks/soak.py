@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from app.inference.bundles.store import ModelStore
+from benchmarks.load.server_process import SERVER_CORE
+from benchmarks.load.wrk import LOAD_CORE
 from benchmarks.reliability import (
     ROOT,
     BadClients,
@@ -30,8 +32,6 @@ from benchmarks.reliability import (
     soak,
     swapped,
 )
-from benchmarks.server_process import SERVER_CORE
-from benchmarks.wrk import LOAD_CORE
 
 RESULTS: Final = Path(__file__).parent / "reliability.json"
 

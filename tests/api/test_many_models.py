@@ -14,7 +14,7 @@ from app.inference.bundles.manifest import Manifest
 from app.inference.bundles.store import ModelStore
 from app.inference.serving.engine import Engine
 from app.inference.serving.registry import ModelRegistry
-from benchmarks.clients import crowd, post
+from benchmarks.load.clients import crowd, post
 from tests.support import Server, SlowAutoencoder, encode, gradient, make_bundle, running_server
 
 PNG = encode(gradient())

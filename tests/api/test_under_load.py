@@ -16,7 +16,7 @@ import torch
 
 from app.inference.bundles.bundle import load_bundle
 from app.inference.bundles.store import ModelStore
-from benchmarks.clients import Tally, crowd, get, post
+from benchmarks.load.clients import Tally, crowd, get, post
 from benchmarks.reliability import Service, bad_clients, drained, image, overload, swapped
 from tests.support import SlowAutoencoder, make_bundle, running_server
 

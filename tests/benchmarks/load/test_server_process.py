@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.server_process import _start_time, free_port, pinned_server, process_tree
-from tests.benchmarks.echo_server import CORE, echo
+from benchmarks.load.server_process import _start_time, free_port, pinned_server, process_tree
+from tests.benchmarks.load.echo_server import CORE, echo
 
 pytestmark = [
     pytest.mark.no_cover,

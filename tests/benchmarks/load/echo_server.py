@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.server_process import Server, pinned_server
+from benchmarks.load.server_process import Server, pinned_server
 
 ECHO = """
 import sys, http.server

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.server_process import SERVER_CORE
+from benchmarks.load.server_process import SERVER_CORE
 
 LOAD_CORE: Final = 1
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.server_process import free_port
-from benchmarks.wrk import post_script, run_wrk
-from tests.benchmarks.echo_server import CORE, echo
+from benchmarks.load.server_process import free_port
+from benchmarks.load.wrk import post_script, run_wrk
+from tests.benchmarks.load.echo_server import CORE, echo
 
 pytestmark = [
     pytest.mark.no_cover,
