@@ -50,15 +50,13 @@ class ScoreQuery(BaseModel):
 
 @lru_cache(maxsize=256)  # most requests repeat one of a few queries
 def parse_score_query(query_string: bytes) -> ScoreQuery:
-    """Parses a query string. The last value of a repeated ``model`` or ``false_alarm_rate`` is used.
+    """Parses a query string. Of a repeated parameter the last value is used; ``include`` collects all.
 
     Raises:
         InvalidParameter: a value is invalid.
     """
-    fields: dict[str, Any] = dict(parse_qs(query_string.decode("latin-1"), keep_blank_values=True))
-    for name in ("model", "false_alarm_rate"):
-        if name in fields:
-            fields[name] = fields[name][-1]
+    values = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
+    fields: dict[str, Any] = {name: each if name == "include" else each[-1] for name, each in values.items()}
     try:
         return ScoreQuery.model_validate(fields)
     except ValidationError as error:
