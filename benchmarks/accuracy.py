@@ -29,14 +29,17 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
+from app.inference.bundles import torchscript
 from app.inference.decisions.conformal import Calibration, anomaly_rate
 from app.inference.errors import InferenceError
 from training.data.datasets import Dataset, Source, load
 from training.data.folders import NORMAL
 from training.data.splitting import Partition, split
 from training.errors import TrainingError
+from training.features.backbone import load_backbone
+from training.features.detector import extract, fit_heads, map_maxima
 from training.model.fitting import pick_device
-from training.model.recipes import DEFAULT, RECIPES, Recipe
+from training.model.recipes import DEFAULT, FEATURES, RECIPES, Recipe
 from training.model.scoring_rules import DEFAULT_SCORING_RULE, SCORING_RULES
 from training.pipeline import fit_network
 
@@ -103,6 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     folder.add_argument("--groups", default="folder", help="folder, none or a regular expression")
     folder.add_argument("--seed", type=int, default=0, help="of the split and the training")
+    folder.add_argument("--seeds", type=int, default=3, help="number of splits, for the recipe features")
     folder.set_defaults(run=_folder)
     for each in (mnist, folder):
         each.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -148,9 +152,24 @@ def judge(
         parts: the split.
         rates: guaranteed false-alarm rates; those that the calibration part cannot guarantee are left out.
     """
-    calibration = Calibration(score(data.normal[list(parts.calibration)]).tolist())
-    values = score(data.test)
-    kinds = np.array(data.test_kinds)
+    return judge_scores(score(data.normal[list(parts.calibration)]), score(data.test), data.test_kinds, rates)
+
+
+def judge_scores(
+    calibration_scores: npt.NDArray[np.float64],
+    values: npt.NDArray[np.float64],
+    test_kinds: Sequence[str],
+    rates: Iterable[float] = RATES,
+) -> Figures:
+    """As :func:`judge`, for scores that are known.
+
+    Args:
+        calibration_scores: of the calibration images.
+        values: scores of the test images.
+        test_kinds: ``normal`` or the kind of anomaly, one per test image.
+        rates: as above.
+    """
+    calibration, kinds = Calibration(calibration_scores.tolist()), np.array(test_kinds)
     anomalous = kinds != NORMAL
     thresholds = {rate: calibration.threshold_for(rate) for rate in rates if (len(calibration) + 1) * rate >= 1}
     return Figures(
@@ -160,7 +179,7 @@ def judge(
         alarmed={rate: anomaly_rate(values[~anomalous].tolist(), at) for rate, at in thresholds.items()},
         kinds={
             kind: float(roc_auc_score(kinds[chosen] != NORMAL, values[chosen]))
-            for kind in sorted(set(data.test_kinds) - {NORMAL})
+            for kind in sorted(set(test_kinds) - {NORMAL})
             for chosen in [np.isin(kinds, [NORMAL, kind])]
         },
     )
@@ -288,11 +307,52 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _folder(options: argparse.Namespace, console: Console) -> None:
+    if FEATURES in options.recipes:
+        _features(options, console)
+    if options.recipes != [FEATURES]:
+        _pixel_recipes(options, console)
+
+
+def _features(options: argparse.Namespace, console: Console) -> None:
+    """The recipe ``features``: one pass of the backbone, then heads for several splits."""
     began = time.perf_counter()
-    source = Source(options.folder, data_dir=options.data_dir, groups=options.groups, size=options.size)
-    data = load(source)
+    data = _load_folder(options, FEATURES.folder_size)
+    backbone = torchscript.trace(load_backbone(FEATURES.backbone).network, torch.zeros(1, 3, *data.spec.shape[1:]))
+    network = torchscript.optimized(backbone)
+    normal, test = extract(network, data.normal), extract(network, data.test)
+    console.print(f"features of {len(data.normal) + len(data.test)} images in {time.perf_counter() - began:.1f} s")
+    figures = []
+    for seed in range(options.seed, options.seed + options.seeds):
+        parts = split(data.groups, FEATURES, false_alarm_rate=max(RATES), seed=seed)
+        heads = fit_heads(normal.at(parts.fit), [data.groups[index] for index in parts.fit], seed=seed)
+        calibration = map_maxima(heads, normal.at(parts.calibration)).double().numpy()
+        figures.append(judge_scores(calibration, map_maxima(heads, test).double().numpy(), data.test_kinds))
+    table = Table(title=f"recipe features, mean over {options.seeds} splits [range]")
+    for heading in ("", "value"):
+        table.add_column(heading)
+    rows: dict[str, list[float]] = {"AUROC": [each.auroc for each in figures]}
+    for kind in sorted(set(data.test_kinds) - {NORMAL}):
+        rows[f"AUROC, {kind}"] = [each.kinds[kind] for each in figures]
+    for rate in RATES:
+        if all(rate in each.detected for each in figures):
+            rows[f"detected at {rate:.0%}"] = [each.detected[rate] for each in figures]
+            rows[f"false alarms at {rate:.0%}"] = [each.alarmed[rate] for each in figures]
+    for name, values in rows.items():
+        table.add_row(name, f"{mean(values):.3f} [{min(values):.3f}–{max(values):.3f}]")
+    console.print(table)
+    console.print(f"{time.perf_counter() - began:.0f} s in total")
+
+
+def _load_folder(options: argparse.Namespace, size: tuple[int, int]) -> Dataset:
+    data = load(Source(options.folder, data_dir=options.data_dir, groups=options.groups, size=size))
     if len({kind == NORMAL for kind in data.test_kinds}) != 2:  # noqa: PLR2004  normal images and anomalies
         raise TrainingError(f"{options.folder} needs test images in test/normal/ and test/anomaly/KIND/")
+    return data
+
+
+def _pixel_recipes(options: argparse.Namespace, console: Console) -> None:
+    began = time.perf_counter()
+    data = _load_folder(options, options.size)
     parts = split(data.groups, DEFAULT, false_alarm_rate=max(RATES), seed=options.seed)
     console.print(
         f"{data.source}: {len(parts.fit)} images for training, {len(parts.calibration)} for calibration, "
@@ -300,7 +360,7 @@ def _folder(options: argparse.Namespace, console: Console) -> None:
         f"{'×'.join(map(str, data.spec.shape))}; read in {time.perf_counter() - began:.1f} s"
     )
     autoencoders: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
-    for recipe in options.recipes:
+    for recipe in (each for each in options.recipes if each != FEATURES):
         started = time.perf_counter()
         network, _ = fit_network(recipe, data, parts, seed=options.seed, device=pick_device(options.device))
         autoencoders[f"{recipe.name} autoencoder"] = network

@@ -25,6 +25,7 @@ from app.inference.bundles.bundle import MODEL_FILE, file_record
 from app.inference.bundles.manifest import (
     CalibrationRecord,
     Data,
+    ErrorMap,
     Golden,
     Loss,
     Manifest,
@@ -98,6 +99,7 @@ def _bundle(seed: int, spec: InputSpec, network: torch.nn.Module | None) -> tupl
         version=new_version(),
         created_at=datetime.now(UTC),
         input=spec,
+        error_map=ErrorMap(height=spec.height, width=spec.width, score="rule"),
         scoring=Scoring(rule="mse", formula="mean((x - x̂)²)"),
         threshold=calibration.threshold_for(0.05),
         false_alarm_rate=0.05,

@@ -24,8 +24,7 @@ def score_all(model: ScoringModel, images: torch.Tensor) -> BatchScores:
         parts = [model(batch) for batch in torch.split(images, _BATCH)]
     if not parts:
         return BatchScores(images, [], [])
-    reconstruction, mse, score = (torch.cat(column) for column in zip(*parts, strict=True))
-    return BatchScores(reconstruction, mse.tolist(), score.tolist())
+    return BatchScores.of(tuple(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def evaluate(scores: Sequence[float], kinds: Sequence[str], threshold: float) -> Evaluation | None:

@@ -21,8 +21,10 @@ from app import __version__
 from app.inference.bundles import torchscript
 from app.inference.bundles.bundle import MODEL_FILE, file_record
 from app.inference.bundles.manifest import (
+    BackboneRecord,
     CalibrationRecord,
     Data,
+    ErrorMap,
     Golden,
     Loss,
     Manifest,
@@ -68,6 +70,7 @@ class Run:
     seed: int
     device: str
     threads: int
+    weights: Path | None = None
     sign_key: SigningKey | None = None
 
 
@@ -122,6 +125,7 @@ class _Fitted:
     network: nn.Module
     epochs: Sequence[Epoch]
     seconds: float
+    backbone: BackboneRecord | None = None
 
 
 def train(run: Run, observer: Observer | None = None) -> Published:
@@ -142,7 +146,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
 
     observer.stage(CALIBRATING)
     # Scores are computed with the archive that is published, so they match those of the service.
-    archive = torchscript.dump(ScoredAutoencoder(fitted.network, run.rule.module()))
+    archive = torchscript.dump(fitted.network)
     model = torchscript.load(archive)
     calibration_images = data.normal[list(parts.calibration)]
     calibration = Calibration(score_all(model, calibration_images).score)
@@ -154,6 +158,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         created_at=datetime.now(UTC).replace(microsecond=0),
         input=data.spec,
         scoring=Scoring(rule=run.rule.name, formula=run.rule.formula),
+        error_map=_error_map_record(model, run, calibration_images),
         threshold=threshold,
         false_alarm_rate=run.false_alarm_rate,
         guarantee=run.guarantee,
@@ -177,6 +182,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         test=data.test,
         test_kinds=data.test_kinds,
         test_scores=test_scores,
+        score_is_maximum=draft.error_map is not None and draft.error_map.score == "maximum",
     )
     files = {MODEL_FILE: archive, **report.write(draft, charts)}
     manifest = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
@@ -222,6 +228,21 @@ def fit_network(
 
 def _fit(run: Run, prepared: Prepared, observer: Observer) -> _Fitted:
     began = time.perf_counter()
+    data, fit_part = prepared.data, list(prepared.parts.fit)
+    if run.recipe.network == "features":
+        from training.features.fitting import fit_features  # noqa: PLC0415  timm takes seconds to import
+
+        fitted = fit_features(
+            run.recipe,
+            data.normal[fit_part],
+            [data.groups[index] for index in fit_part],
+            weights=run.weights,
+            seed=run.seed,
+            on_step=observer.step,
+        )
+        of = fitted.backbone
+        record = BackboneRecord(name=of.name, licence=of.licence, sha256=of.sha256)
+        return _Fitted(fitted.network, [], time.perf_counter() - began, record)
     network, epochs = fit_network(
         run.recipe,
         prepared.data,
@@ -231,7 +252,13 @@ def _fit(run: Run, prepared: Prepared, observer: Observer) -> _Fitted:
         on_epoch=observer.epoch,
         on_step=observer.step,
     )
-    return _Fitted(network, epochs, time.perf_counter() - began)
+    return _Fitted(ScoredAutoencoder(network, run.rule.module()), epochs, time.perf_counter() - began)
+
+
+def _error_map_record(model: torchscript.ScoringModel, run: Run, images: torch.Tensor) -> ErrorMap:
+    *_, error_map = model(images[:1])
+    _, _, height, width = error_map.shape
+    return ErrorMap(height=height, width=width, score="maximum" if run.recipe.network == "features" else "rule")
 
 
 def _training_record(run: Run, prepared: Prepared, fitted: _Fitted) -> Training:
@@ -248,6 +275,7 @@ def _training_record(run: Run, prepared: Prepared, fitted: _Fitted) -> Training:
             train=tuple(epoch.train_loss for epoch in epochs),
             validation=tuple(epoch.validation_loss for epoch in epochs if epoch.validation_loss is not None),
         ),
+        backbone=fitted.backbone,
     )
 
 

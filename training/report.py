@@ -10,6 +10,7 @@ from typing import Final
 import jinja2
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -17,7 +18,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from app.inference.bundles.bundle import BatchScores
 from app.inference.bundles.manifest import Manifest
-from app.inference.images.rendering import error_map, to_image
+from app.inference.images.rendering import error_map, score_map, to_image
 from training.data.folders import NORMAL
 from training.evaluation import evaluation_rows
 from training.model.fitting import Epoch
@@ -61,6 +62,7 @@ class ReportData:
         test: (M, C, H, W), may be empty.
         test_kinds: M names, ``normal`` or the kind of anomaly.
         test_scores: reconstructions and scores of ``test``.
+        score_is_maximum: whether the score is the maximum of the model's error map.
     """
 
     normal: torch.Tensor
@@ -71,6 +73,7 @@ class ReportData:
     test: torch.Tensor
     test_kinds: Sequence[str]
     test_scores: BatchScores
+    score_is_maximum: bool
 
 
 WITHOUT_THRESHOLD: Final = ("samples", "loss", "gallery", "precision_recall")
@@ -129,9 +132,10 @@ def draw(data: ReportData) -> dict[str, bytes]:
     kinds = set(data.test_kinds)
     figures = {
         "samples": _samples(data),
-        "loss": _loss(data.epochs),
         "histogram": _histogram(data),
     }
+    if data.epochs:
+        figures["loss"] = _loss(data.epochs)
     if kinds - {NORMAL}:
         figures["reconstruction"] = _reconstruction(data)
     if NORMAL in kinds and len(kinds) > 1:
@@ -221,10 +225,19 @@ def _reconstruction(data: ReportData) -> Figure:
     input_axes, reconstruction_axes, error_axes = figure.subplots(1, 3)
     _show(input_axes, original, "input")
     _show(reconstruction_axes, reconstruction, "reconstruction")
-    error_axes.imshow(error_map(original, reconstruction), interpolation="nearest")
+    error_axes.imshow(_error_map(data, index), interpolation="nearest")
     error_axes.set_title("error map", fontsize=8)
     error_axes.axis("off")
     return figure
+
+
+def _error_map(data: ReportData, index: int) -> npt.NDArray[np.uint8]:
+    """As the service shows it."""
+    original, scores = data.test[index], data.test_scores
+    if data.score_is_maximum and scores.error_map is not None:
+        height, width = original.shape[1:]
+        return score_map(scores.error_map[index], data.threshold, (height, width))
+    return error_map(original, scores.reconstruction[index])
 
 
 def _histogram(data: ReportData) -> Figure:

@@ -8,7 +8,17 @@ from pydantic import BaseModel, Field
 
 from app.api.telemetry.drift_state import DriftState
 from app.inference.bundles.labels import Label
-from app.inference.bundles.manifest import Data, Evaluation, FileRecord, Loss, Manifest, Recalibration, Scoring
+from app.inference.bundles.manifest import (
+    BackboneRecord,
+    Data,
+    ErrorMap,
+    Evaluation,
+    FileRecord,
+    Loss,
+    Manifest,
+    Recalibration,
+    Scoring,
+)
 from app.inference.decisions.conformal import Calibration, Guarantee, Verdict, finest_false_alarm_rate, verdict
 from app.inference.decisions.drift_test import (
     FALSE_ALARM_PROBABILITY,
@@ -169,6 +179,7 @@ class TrainingSummary(BaseModel):
     fit_images: int
     validation_images: int
     loss: Loss
+    backbone: BackboneRecord | None = Field(None, description="the pretrained network, if the model contains one")
 
 
 class ModelCard(BaseModel):
@@ -179,6 +190,7 @@ class ModelCard(BaseModel):
     created_at: datetime
     input: InputSpec
     scoring: Scoring
+    error_map: ErrorMap | None = Field(None, description="grid of the model's error map; null for schema version 1")
     threshold: float
     false_alarm_rate: float
     guarantee: Guarantee
@@ -206,6 +218,7 @@ class ModelCard(BaseModel):
             created_at=manifest.created_at,
             input=manifest.input,
             scoring=manifest.scoring,
+            error_map=manifest.error_map,
             threshold=manifest.threshold,
             false_alarm_rate=manifest.false_alarm_rate,
             guarantee=manifest.guarantee,
@@ -225,6 +238,7 @@ class ModelCard(BaseModel):
                 fit_images=training.split.fit,
                 validation_images=len(training.split.validation),
                 loss=training.loss,
+                backbone=training.backbone,
             ),
             data=manifest.data,
             recalibration=manifest.recalibration,

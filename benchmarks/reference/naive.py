@@ -29,7 +29,7 @@ async def score(request: Request) -> dict[str, Any]:
     image = Image.open(io.BytesIO(await request.body())).convert("L").resize(_size)
     tensor = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None, None]
     with torch.no_grad():
-        reconstruction, mse, score = _model(tensor)
+        reconstruction, mse, score, *_ = _model(tensor)
     encoded = io.BytesIO()
     Image.fromarray((reconstruction[0, 0].clamp(0, 1) * 255).round().byte().numpy()).save(encoded, "PNG")
     is_anomaly = score.item() > _manifest["threshold"]

@@ -47,7 +47,8 @@ def all_rows(manifest: Manifest) -> list[Row]:
             if data.near_duplicates
             else []
         ),
-        ("loss", _losses(manifest)),
+        *([("loss", losses)] if (losses := _losses(manifest)) else []),
+        *_backbone_rows(manifest),
         (
             "weights",
             f"{training.parameters:,}, fitted in {training.seconds:.1f} s on {training.device}, seed {training.seed}",
@@ -56,6 +57,12 @@ def all_rows(manifest: Manifest) -> list[Row]:
         ("libraries", ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())),
         ("size", f"{size_of(manifest)} in {len(manifest.files):,} files"),
     ]
+
+
+def _backbone_rows(manifest: Manifest) -> list[Row]:
+    if (backbone := manifest.training.backbone) is None:
+        return []
+    return [("pretrained network", f"{backbone.name}, {backbone.licence}, SHA-256 {backbone.sha256[:16]}…")]
 
 
 def size_of(manifest: Manifest) -> str:

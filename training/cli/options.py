@@ -14,8 +14,9 @@ from app.inference.images.model_input import SIDES
 from training.cli.key_files import signing_key
 from training.cli.parser import DEFAULT_STORE, PROGRAM, Parser, add_help, one_of
 from training.data.datasets import BUILT_IN, Source
+from training.errors import TrainingError
 from training.model.recipes import DEFAULT, RECIPES
-from training.model.scoring_rules import DEFAULT_SCORING_RULE, SCORING_RULES
+from training.model.scoring_rules import DEFAULT_SCORING_RULE, FEATURE_RULE, SCORING_RULES, ScoringRule
 
 if TYPE_CHECKING:
     from training.pipeline import Run
@@ -46,9 +47,10 @@ def run_of(options: argparse.Namespace) -> "Run":
     from training.pipeline import Run  # noqa: PLC0415  takes seconds; imported here so that help and usage errors are fast
 
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
-    recipe = dataclasses.replace(
-        RECIPES[options.recipe], **{name: value for name, value in changes.items() if value is not None}
-    )
+    recipe = RECIPES[options.recipe]
+    if recipe.backbone:
+        changes["backbone"] = options.backbone
+    recipe = dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
     return Run(
         source=Source(
             data=options.data,
@@ -60,13 +62,14 @@ def run_of(options: argparse.Namespace) -> "Run":
         ),
         name=options.name or _default_name(options.data, options.normal),
         recipe=recipe,
-        rule=SCORING_RULES[options.score],
+        rule=_rule(options.recipe, options.score),
         store=options.store,
         false_alarm_rate=options.false_alarm_rate,
         guarantee=options.guarantee,
         seed=options.seed,
         device=options.device,
         threads=options.threads,
+        weights=options.weights,
         sign_key=options.sign_key,
     )
 
@@ -141,16 +144,25 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         "--score",
         metavar="RULE",
         type=one_of("scoring rule", SCORING_RULES),
-        default=DEFAULT_SCORING_RULE,
-        help=f"scoring rule: {', '.join(SCORING_RULES)}; docs/scoring.md says when to use which",
+        help=f"scoring rule: {', '.join(SCORING_RULES)}; docs/scoring.md says when to use which "
+        f"(default: {DEFAULT_SCORING_RULE}; the recipe features has its own)",
     )
     fitting = parser.add_argument_group("training")
     fitting.add_argument(
         "--recipe",
         type=one_of("recipe", RECIPES),
         default=DEFAULT.name,
-        help="hyperparameters: default (small images), conv (larger images and colour images), linear (textured "
-        "surfaces; solved in closed form), tutorial (the classic)",
+        help="hyperparameters: default (small images), features (photographs of surfaces and parts; a pretrained "
+        "network), conv (larger images and colour images), linear (solved in closed form), tutorial (the classic)",
+    )
+    fitting.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="pretrained network of the recipe features: efficientnet_lite0, 1 or 2 (no download), or a name of timm "
+        "(default: efficientnet_lite0)",
+    )
+    fitting.add_argument(
+        "--weights", metavar="FILE", type=Path, help="its weights, safetensors or a PyTorch file (default: its own)"
     )
     fitting.add_argument(
         "--epochs", metavar="N", type=_positive(int), help=_of_recipe("passes over the images", "epochs")
@@ -184,6 +196,19 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
 def _of_recipe(text: str, hyperparameter: str) -> str:
     values = ", ".join(f"{name} {getattr(recipe, hyperparameter):g}" for name, recipe in RECIPES.items())
     return f"{text} (default: the recipe's: {values})"
+
+
+def _rule(recipe: str, score: str | None) -> ScoringRule:
+    """The scoring rule of a run.
+
+    Raises:
+        TrainingError: the recipe has a score of its own.
+    """
+    if RECIPES[recipe].network != "features":
+        return SCORING_RULES[score or DEFAULT_SCORING_RULE]
+    if score is not None:
+        raise TrainingError(f"recipe {recipe} has a score of its own: leave --score out")
+    return FEATURE_RULE
 
 
 def _default_name(data: str, normal: tuple[int, ...]) -> str:

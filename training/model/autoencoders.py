@@ -89,7 +89,7 @@ class LinearAutoencoder(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → reconstruction (N, C, H, W)."""
         reconstruction: torch.Tensor = self.decoder(self.encoder(images.flatten(1)))
-        return reconstruction.clamp(0, 1).reshape(images.shape)
+        return reconstruction.clamp(0.0, 1.0).reshape(images.shape)
 
     @torch.no_grad()
     def solve(self, images: torch.Tensor, *, seed: int) -> None:

@@ -9,9 +9,10 @@ class Recipe:
     """Hyperparameters of a training run. Shares are of the normal images; the rest is the fit part."""
 
     name: str
-    network: Literal["dense", "conv", "linear"]
+    network: Literal["dense", "conv", "linear", "features"]
     """dense: fully connected, for small images; conv: convolutional, for larger images and colour images; linear:
-    solved in closed form (optimizer settings are ignored), for surfaces."""
+    solved in closed form (optimizer settings are ignored); features: rebuilds the features of a pretrained network, in
+    closed form too, for surfaces and parts."""
     hidden: tuple[int, ...]
     """Layer widths (dense) or channels (conv) from the input on; the decoder mirrors them."""
     kept_share: float
@@ -40,14 +41,18 @@ class Recipe:
     """Only for the loss curve: there is no early stopping, and no epoch is selected."""
     calibration_share: float
     """Only for the threshold."""
+    backbone: str
+    """Name of the pretrained network; empty unless ``network`` is features."""
     folder_size: tuple[int, int]
     """(height, width) of the model's input for image folders, if the user gives no size."""
 
     def __post_init__(self) -> None:
-        if min(*self.hidden, self.code, 1) < 1 or (not self.hidden and self.network != "linear"):
+        if min(*self.hidden, self.code, 1) < 1 or (not self.hidden and self.network in {"dense", "conv"}):
             raise ValueError(f"hidden and code must be positive widths, not {self.hidden} and {self.code}")
         if not 0 < self.kept_share <= 1 or (self.kept_share < 1 and self.network != "dense"):
             raise ValueError(f"kept_share must be in (0, 1], and 1 unless the network is dense, not {self.kept_share}")
+        if bool(self.backbone) is not (self.network == "features"):
+            raise ValueError(f"a backbone belongs to the network features, not {self.network}")
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs and batch_size must be positive, not {self.epochs} and {self.batch_size}")
         if self.learning_rate <= 0:
@@ -81,6 +86,7 @@ TUTORIAL: Final = Recipe(
     # The tutorial fits on 80 %. Half of the remaining fifth is for validation, half for the threshold.
     validation_share=0.1,
     calibration_share=0.1,
+    backbone="",
     folder_size=(28, 28),
 )
 
@@ -105,6 +111,7 @@ DEFAULT: Final = Recipe(
     schedule="warmup-cosine",
     validation_share=0.05,
     calibration_share=0.2,
+    backbone="",
     folder_size=(64, 64),
 )
 
@@ -128,4 +135,9 @@ LINEAR: Final = replace(
     DEFAULT, name="linear", network="linear", hidden=(), kept_share=1, code=512, jitter=0, noise=0, epochs=1
 )
 
-RECIPES: Final = {recipe.name: recipe for recipe in (DEFAULT, TUTORIAL, CONV, LINEAR)}
+FEATURES: Final = replace(
+    LINEAR, name="features", network="features", code=64, validation_share=0, backbone="efficientnet_lite0",
+    folder_size=(320, 320),
+)  # fmt: skip
+
+RECIPES: Final = {recipe.name: recipe for recipe in (DEFAULT, TUTORIAL, CONV, LINEAR, FEATURES)}

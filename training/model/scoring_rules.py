@@ -194,6 +194,11 @@ SCORING_RULES: Final = {
 
 DEFAULT_SCORING_RULE: Final = "smoothed-extent"
 
+FEATURE_RULE: Final = ScoringRule(
+    "features", "max over places of exp(mean over heads of (log(smoothed error) - mean) / deviation)", nn.Identity
+)
+"""Of the recipe ``features``, whose network computes the score itself."""
+
 
 class ScoredAutoencoder(nn.Module):
     """A network with its scoring rule; the content of a bundle's ``model.pt``.
@@ -208,8 +213,8 @@ class ScoredAutoencoder(nn.Module):
         self.network = network
         self.rule = rule
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, C, H, W) float32 in [0, 1] → reconstruction (N, C, H, W), mse (N,), score (N,)."""
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(N, C, H, W) float32 in [0, 1] → reconstruction (N, C, H, W), mse (N,), score (N,), map (N, 1, H, W)."""
         reconstructions = self.network(images)
-        mse = squared_error(images, reconstructions).flatten(1).mean(1)
-        return reconstructions, mse, self.rule(images, reconstructions)
+        error_map = squared_error(images, reconstructions).mean(1, keepdim=True)
+        return reconstructions, error_map.flatten(1).mean(1), self.rule(images, reconstructions), error_map

@@ -24,8 +24,7 @@ from app.api.http.uploads import Upload, read_uploads
 from app.api.queries import Extra, ScoreQuery, parse_score_query
 from app.api.request_state import request_state
 from app.api.services import Services
-from app.inference.decisions.conformal import OperatingPoint
-from app.inference.images.rendering import error_map, png, side_by_side, to_pixels
+from app.inference.images.rendering import png, side_by_side, to_pixels
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import Rejected, Scored
 from app.inference.serving.scoring import Results
@@ -116,13 +115,14 @@ def _body(results: Results, uploads: Sequence[Upload], extras: Sequence[Extra]) 
         "threshold": point.threshold,
         "false_alarm_rate": point.false_alarm_rate,
         "results": [
-            _rejected(upload, outcome) if isinstance(outcome, Rejected) else _scored(upload, outcome, point, extras)
+            _rejected(upload, outcome) if isinstance(outcome, Rejected) else _scored(upload, outcome, results, extras)
             for upload, outcome in zip(uploads, results.outcomes, strict=True)
         ],
     }
 
 
-def _scored(upload: Upload, scored: Scored, point: OperatingPoint, extras: Sequence[Extra]) -> dict[str, Any]:
+def _scored(upload: Upload, scored: Scored, results: Results, extras: Sequence[Extra]) -> dict[str, Any]:
+    point = results.point
     result: dict[str, Any] = {
         "status": "scored",
         "filename": upload.filename,
@@ -138,7 +138,7 @@ def _scored(upload: Upload, scored: Scored, point: OperatingPoint, extras: Seque
     if "reconstruction" in extras:
         result["reconstruction"] = _data_uri(scored.reconstruction_png())
     if "error_map" in extras:
-        result["error_map"] = _data_uri(png(error_map(scored.original, scored.reconstruction)))
+        result["error_map"] = _data_uri(png(results.error_map(scored)))
     return result
 
 
@@ -151,7 +151,7 @@ def _strip(results: Results) -> Response:
     (scored,) = results.scored
     manifest, point = results.bundle.manifest, results.point
     return Response(
-        png(side_by_side(scored.original, scored.reconstruction)),
+        png(side_by_side(scored.original, scored.reconstruction, results.error_map(scored))),
         media_type=_PNG,
         headers={
             "X-Anomaly-MSE": repr(scored.mse),

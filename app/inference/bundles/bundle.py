@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import torch
 
@@ -40,11 +40,19 @@ class BatchScores:
         reconstruction: (N, C, H, W) float32.
         mse: N values, mean squared difference over channels and pixels.
         score: N values, the numbers that are compared with the threshold.
+        error_map: (N, 1, h, w) float32 on the model's own grid; None for bundles of schema version 1.
     """
 
     reconstruction: torch.Tensor
     mse: list[float]
     score: list[float]
+    error_map: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, outputs: tuple[torch.Tensor, ...]) -> Self:
+        """From what a model returns."""
+        reconstruction, mse, score, *maps = outputs
+        return cls(reconstruction, mse.tolist(), score.tolist(), maps[0] if maps else None)
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,7 @@ class Bundle:
             Values may be NaN or infinite; the caller checks them.
         """
         with torch.inference_mode():
-            reconstruction, mse, score = self.model(images)
-            return BatchScores(reconstruction, mse.tolist(), score.tolist())
+            return BatchScores.of(self.model(images))
 
 
 def file_record(content: bytes) -> FileRecord:
@@ -212,7 +219,9 @@ def _read(directory: Path, name: str, *, limit: int | None = None) -> bytes:
 def _check_probe(bundle: Bundle) -> None:
     """For two probe images the model must return (2, C, H, W), (2,), (2,), all finite float32."""
     probe = torch.stack([torch.zeros(bundle.spec.shape), torch.full(bundle.spec.shape, 0.5)])
-    expected = [tuple(probe.shape), (2,), (2,)]
+    expected: list[tuple[int, ...]] = [tuple(probe.shape), (2,), (2,)]
+    if (grid := bundle.manifest.error_map) is not None:
+        expected.append((2, 1, grid.height, grid.width))
     try:
         with torch.inference_mode():
             outputs = tuple(bundle.model(probe))

@@ -15,7 +15,7 @@ from app.inference.decisions.conformal import Calibration, Guarantee
 from app.inference.errors import BundleRejected, UnsupportedFalseAlarmRate
 from app.inference.images.model_input import InputSpec
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSIONS: Final = (1, 2)
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 VERSION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -36,6 +36,16 @@ class Scoring(_Part):
 
     rule: str = Field(description="name of the rule; `mse`: the score is the MSE")
     formula: str = Field(description="the rule as a formula on one line")
+
+
+class ErrorMap(_Part):
+    """The error map that the model returns for each image, since schema version 2."""
+
+    height: int = Field(ge=1, description="places from top to bottom")
+    width: int = Field(ge=1, description="places from left to right")
+    score: Literal["maximum", "rule"] = Field(
+        description="maximum: the score is the maximum of the map; rule: the scoring rule computes it"
+    )
 
 
 class CalibrationRecord(_Part):
@@ -94,6 +104,14 @@ class Loss(_Part):
     validation: tuple[FiniteFloat, ...] = Field(description="empty if there were no validation images")
 
 
+class BackboneRecord(_Part):
+    """The pretrained network that a model contains."""
+
+    name: str
+    licence: str = Field(description="of the weights")
+    sha256: Sha256 = Field(description="of the file of weights")
+
+
 class Training(_Part):
     """How the weights were trained."""
 
@@ -105,6 +123,7 @@ class Training(_Part):
     seconds: float = Field(description="duration")
     split: Split
     loss: Loss
+    backbone: BackboneRecord | None = Field(None, description="the pretrained network, if the model contains one")
 
 
 class Data(_Part):
@@ -155,12 +174,13 @@ class Golden(_Part):
 class Manifest(_Part):
     """The description of one version. The fields are in the order of the file."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     name: str = Field(pattern=NAME_PATTERN)
     version: str = Field(pattern=VERSION_PATTERN)
     created_at: datetime
     input: InputSpec
     scoring: Scoring
+    error_map: ErrorMap | None = Field(None, description="missing in schema version 1")
     threshold: FiniteFloat
     false_alarm_rate: float = Field(gt=0, lt=1)
     guarantee: Guarantee = Field(description="kind of guarantee; `promise` explains it")
@@ -189,10 +209,20 @@ class Manifest(_Part):
             raise ValueError(f"threshold is {self.threshold}, but the calibration scores give {expected}")
         return self
 
+    @model_validator(mode="after")
+    def _schema_says_whether_there_is_a_map(self) -> Self:
+        if (self.error_map is None) is not (self.schema_version == 1):
+            raise ValueError("error_map is required since schema version 2, and unknown before")
+        return self
+
     def to_bytes(self) -> bytes:
         """The content of ``manifest.json``, with a new seal."""
-        # Left out if it is None, so that older programs, which reject unknown fields, can read the manifest.
-        left_out = {"recalibration"} if self.recalibration is None else None
+        # Left out if they are None: older programs reject unknown fields, and must read versions of schema 1.
+        left_out: dict[str, Any] = {
+            name: True for name in ("recalibration", "error_map") if getattr(self, name) is None
+        }
+        if self.training.backbone is None:
+            left_out["training"] = {"backbone"}
         draft = self.model_copy(update={"seal": _UNSEALED})
         unsealed = draft.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
         return _replace_seal(unsealed, hashlib.sha256(unsealed).hexdigest())
@@ -205,10 +235,10 @@ class Manifest(_Part):
             BundleRejected: it is not JSON, has another schema version, does not match its seal, or contradicts itself.
         """
         header = _read_header(raw)
-        if header.get("schema_version") != SCHEMA_VERSION:
+        if header.get("schema_version") not in SCHEMA_VERSIONS:
             raise BundleRejected(
                 f"manifest.json has schema version {header.get('schema_version')!r}, "
-                f"this program supports version {SCHEMA_VERSION}"
+                f"this program supports {' and '.join(map(str, SCHEMA_VERSIONS))}"
             )
         seals = _SEAL.findall(raw)
         if len(seals) != 1 or hashlib.sha256(_replace_seal(raw, _UNSEALED)).hexdigest().encode() != seals[0]:

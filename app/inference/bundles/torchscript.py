@@ -23,8 +23,11 @@ _BATCH: Final = 32  # the batch size that the weight layout is chosen for; any s
 class ScoringModel(Protocol):
     """The interface of a bundle's ``model.pt``."""
 
-    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, C, H, W) float32 in [0, 1] → reconstruction of that shape, mse (N,), score (N,)."""
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(N, C, H, W) float32 in [0, 1] → reconstruction of that shape, mse (N,), score (N,).
+
+        Since schema version 2 also the error map (N, 1, h, w).
+        """
 
 
 @contextmanager
@@ -46,6 +49,20 @@ def dump(model: torch.nn.Module) -> bytes:
         buffer = io.BytesIO()
         torch.jit.save(scripted, buffer)
     return _without_debug_records(buffer.getvalue())
+
+
+def trace(module: torch.nn.Module, example: torch.Tensor) -> torch.nn.Module:
+    """Records what a module does with an example, for modules that cannot be scripted; its shape is then fixed."""
+    with _no_deprecation_warning(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit._trace.TracerWarning)
+        traced: torch.nn.Module = torch.jit.trace(module.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
+    return traced
+
+
+def optimized(traced: torch.nn.Module) -> torch.nn.Module:
+    """A traced module, frozen and with its layers fused, for inference only."""
+    with _no_deprecation_warning():
+        return torch.jit.optimize_for_inference(torch.jit.freeze(traced.eval()))
 
 
 def _without_debug_records(archive: bytes) -> bytes:
@@ -78,7 +95,7 @@ class _BySize:
         self._single = single
         self._batch = batch
 
-    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return (self._batch if images.shape[0] > 1 else self._single)(images)
 
 

@@ -63,18 +63,36 @@ def error_map(original: torch.Tensor, reconstruction: torch.Tensor) -> NDArray[n
     return _SCALE[to_pixels(root)]
 
 
-def side_by_side(original: torch.Tensor, reconstruction: torch.Tensor) -> NDArray[np.uint8]:
+def score_map(values: torch.Tensor, threshold: float, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A map in score units on the same colour scale, of which 1 stands for four times the threshold.
+
+    The threshold is then in the middle of the scale, red.
+
+    Args:
+        values: (1, h, w) float, positive.
+        threshold: of the score that is the map's maximum.
+        size: (H, W) of the result.
+
+    Returns:
+        (H, W, 3) 8-bit pixels.
+    """
+    enlarged = torch.nn.functional.interpolate(values[None], size, mode="bilinear")[0]
+    return _SCALE[to_pixels((enlarged / (4 * threshold)).sqrt())]
+
+
+def side_by_side(original: torch.Tensor, reconstruction: torch.Tensor, errors: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The model's input, the reconstruction and the error map, from left to right.
 
     Args:
         original: (C, H, W) float in [0, 1].
         reconstruction: the same shape.
+        errors: (H, W, 3) pixels of :func:`error_map` or :func:`score_map`.
 
     Returns:
         (H, 3·W, 3) 8-bit pixels.
     """
     images = [to_pixels(part.expand(3, -1, -1)) for part in (original, reconstruction)]
-    return np.concatenate([*images, error_map(original, reconstruction)], axis=1)
+    return np.concatenate([*images, errors], axis=1)
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

@@ -43,6 +43,7 @@ class Scored(NamedTuple):
         warnings: changes that decoding made to the image, and suspected problems.
         queue_s: seconds that the image waited for its batch.
         compute_s: seconds that its batch took.
+        error_maps: (N, 1, h, w) float32, the model's error maps of the batch; None for bundles of schema version 1.
     """
 
     images: torch.Tensor
@@ -55,6 +56,7 @@ class Scored(NamedTuple):
     warnings: tuple[str, ...]
     queue_s: float
     compute_s: float
+    error_maps: torch.Tensor | None = None
 
     @property
     def original(self) -> torch.Tensor:
@@ -164,7 +166,19 @@ class BatchScorer:
                 warnings += (_BELOW_ALL if score < lowest else _ABOVE_ALL,)
             p_value, queue_s = calibration.p_value(score), began - start
             outcomes.append(
-                Scored(images, reconstructions, row, file, mse, score, p_value, warnings, queue_s, compute_s)
+                Scored(
+                    images,
+                    reconstructions,
+                    row,
+                    file,
+                    mse,
+                    score,
+                    p_value,
+                    warnings,
+                    queue_s,
+                    compute_s,
+                    scores.error_map,
+                )
             )
         return outcomes
 

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeGuard, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.inference.bundles.bundle import Bundle
 from app.inference.decisions.conformal import OperatingPoint
 from app.inference.errors import InferenceError
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import DecodedImage
+from app.inference.images.rendering import error_map, score_map
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import BatchOutcome, Large, Outcome, Rejected, Scored
 from app.inference.serving.engine import Engine
@@ -40,6 +44,16 @@ class Results(NamedTuple):
     def scored(self) -> list[Scored]:
         """The images that were scored, in order."""
         return [outcome for outcome in self.outcomes if isinstance(outcome, Scored)]
+
+    def error_map(self, scored: Scored) -> NDArray[np.uint8]:
+        """The error map of one image as (H, W, 3) pixels at the model's input size.
+
+        The model's own map where its maximum is the score, else the squared error per pixel.
+        """
+        manifest, maps = self.bundle.manifest, scored.error_maps
+        if maps is not None and manifest.error_map is not None and manifest.error_map.score == "maximum":
+            return score_map(maps[scored.row], manifest.threshold, manifest.input.shape[1:])
+        return error_map(scored.original, scored.reconstruction)
 
     @property
     def rejected(self) -> list[Rejected]:

@@ -40,7 +40,7 @@ class Model:
     def score(self, images: list[torch.Tensor]) -> list[dict]:
         """One forward pass, one answer per image."""
         with torch.inference_mode():
-            reconstruction, mse, score = self.network(torch.stack(images))
+            reconstruction, mse, score, *_ = self.network(torch.stack(images))
         pixels = (reconstruction.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
         return [
             self._answer(pixels[row, 0], one_mse, one_score)

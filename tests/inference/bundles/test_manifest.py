@@ -36,10 +36,10 @@ def test_truncation_is_detected(raw: bytes) -> None:
             Manifest.from_bytes(raw[:length])
 
 
-@pytest.mark.parametrize("version", ["0", "2", '"1"', "null"])
+@pytest.mark.parametrize("version", ["0", "3", '"1"', "null"])
 def test_unsupported_schema_version_is_refused(raw: bytes, version: str) -> None:
-    other = raw.replace(b'"schema_version": 1', b'"schema_version": ' + version.encode())
-    with pytest.raises(BundleRejected, match=r"schema version .*this program supports version 1"):
+    other = raw.replace(b'"schema_version": 2', b'"schema_version": ' + version.encode())
+    with pytest.raises(BundleRejected, match=r"schema version .*this program supports 1 and 2"):
         Manifest.from_bytes(other)
 
 

@@ -80,7 +80,8 @@ def test_mse_does_not_depend_on_the_rule(rule: ScoringRule) -> None:
     network = DenseAutoencoder((1, 16, 16), (16,), 4, linear_code=True).eval()
     model = torchscript.load(torchscript.dump(ScoredAutoencoder(network, rule.module())))
     images, _ = random_pair()
-    reconstruction, mse, score = model(images)
+    reconstruction, mse, score, error_map = model(images)
+    torch.testing.assert_close(error_map, ((images - reconstruction) ** 2).mean(dim=1, keepdim=True))
     torch.testing.assert_close(mse, ((images - reconstruction) ** 2).mean(dim=(1, 2, 3)))
     torch.testing.assert_close(score, rule.module()(images, reconstruction))
 

@@ -1,0 +1,1 @@
+"""The recipe ``features``: an autoencoder over the features of a pretrained network."""
