@@ -76,7 +76,7 @@ def ranks_of(bundle: Bundle, images: Sequence[Pixels]) -> Ranks:
     tensors = [open_image(_png(pixels), max_pixels=10**6).decode(bundle.spec).tensor for pixels in images]
     batches = [torch.stack(tensors[start : start + _BATCH]) for start in range(0, len(tensors), _BATCH)]
     scores = [score for batch in batches for score in bundle.score_batch(batch).score]
-    return np.array([bundle.calibration.rank(score) for score in scores])
+    return np.array([bundle.calibration.independent.rank(score) for score in scores])
 
 
 def _png(pixels: Pixels) -> bytes:
@@ -132,7 +132,7 @@ def main() -> int:
     random = np.random.default_rng(0)
     store = ModelStore(options.store)
     bundle = store.load(options.model, store.current(options.model))
-    size = len(bundle.calibration)
+    size = bundle.calibration.effective_size
     data = load(Source("mnist", normal=(int(bundle.manifest.data.normal),), data_dir=options.data_dir))
     kinds = np.array(data.test_kinds)
     pixels = 255 * data.test[:, 0].double().numpy()

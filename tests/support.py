@@ -120,7 +120,7 @@ def _bundle(seed: int, spec: InputSpec, network: torch.nn.Module | None) -> tupl
         libraries={"torch": str(torch.__version__)},
         files={file: file_record(content) for file, content in files.items()},
         golden=Golden(image=base64.b64encode(golden).decode(), mse=scores.mse[0], score=scores.score[0]),
-        calibration=CalibrationRecord(size=len(calibration), scores=calibration.scores),
+        calibration=CalibrationRecord.of(calibration),
     )
     return manifest, files
 

@@ -37,7 +37,8 @@ def test_shipped_model_verifies_and_is_small() -> None:
     version = store.current("mnist-5")
     manifest = store.load("mnist-5", version).manifest
     assert manifest.input.shape == (1, 28, 28)
-    assert (manifest.false_alarm_rate, manifest.calibration.size) == (0.01, 1085)
+    assert (manifest.false_alarm_rate, manifest.calibration.size, manifest.calibration.groups) == (0.01, 1085, None)
+    assert manifest.to_bytes() == (STORE / "mnist-5" / version / "manifest.json").read_bytes()
     files = [path for path in (STORE / "mnist-5" / version).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 6e6
     for path in files:

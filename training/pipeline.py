@@ -34,7 +34,7 @@ from app.inference.bundles.manifest import (
 )
 from app.inference.bundles.signing import SigningKey
 from app.inference.bundles.store import ModelStore, new_version
-from app.inference.decisions.conformal import Calibration, Guarantee, promise
+from app.inference.decisions.conformal import Guarantee, calibrate
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from app.inference.images.rendering import png, to_pixels
@@ -149,7 +149,8 @@ def train(run: Run, observer: Observer | None = None) -> Published:
     archive = torchscript.dump(fitted.network)
     model = torchscript.load(archive)
     calibration_images = data.normal[list(parts.calibration)]
-    calibration = Calibration(score_all(model, calibration_images).score)
+    calibration_groups = [data.groups[index] for index in parts.calibration]
+    calibration = calibrate(score_all(model, calibration_images).score, calibration_groups, run.guarantee, run.seed)
     threshold = calibration.threshold_for(run.false_alarm_rate, run.guarantee)
     test_scores = score_all(model, data.test)
     draft = Manifest(
@@ -162,14 +163,14 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         threshold=threshold,
         false_alarm_rate=run.false_alarm_rate,
         guarantee=run.guarantee,
-        promise=promise(run.false_alarm_rate, run.guarantee, len(calibration)),
+        promise=calibration.promise(run.false_alarm_rate, run.guarantee),
         evaluation=evaluate(test_scores.score, data.test_kinds, threshold),
         training=_training_record(run, prepared, fitted),
         data=_data_record(prepared),
         libraries=_libraries(),
         files={},
         golden=_golden(model, data.spec, calibration_images),
-        calibration=CalibrationRecord(size=len(calibration), scores=calibration.scores),
+        calibration=CalibrationRecord.of(calibration),
     )
 
     observer.stage(DRAWING)

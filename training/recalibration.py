@@ -17,7 +17,7 @@ from app.inference.bundles.labels import Label
 from app.inference.bundles.manifest import CalibrationRecord, Data, Evaluation, Manifest, Recalibration
 from app.inference.bundles.signing import SigningKey
 from app.inference.bundles.store import ModelStore, new_version
-from app.inference.decisions.conformal import Calibration, Guarantee, anomaly_rate, promise
+from app.inference.decisions.conformal import Guarantee, anomaly_rate, calibrate
 from app.inference.errors import InferenceError, UnsupportedFalseAlarmRate
 from training import report
 from training.data import folders
@@ -40,6 +40,7 @@ class NewImages:
 
     Attributes:
         normal: scores of normal images; they set the threshold.
+        groups: the name of the group of each of them; None: every image is its own group.
         anomalies: scores of images that were labelled anomalies, for the output only.
         data: the origin of the normal images.
         skipped: one line of text for each file, or for all lines, that could not be read.
@@ -47,6 +48,7 @@ class NewImages:
     """
 
     normal: Sequence[float]
+    groups: Sequence[str] | None
     anomalies: Sequence[float]
     data: Data
     skipped: Sequence[str]
@@ -82,15 +84,16 @@ def from_images(bundle: Bundle, folder: Path, groups: str) -> NewImages:
     decoded = folders.decode_some(files, bundle.spec, root, cache=None)
     image_hashes = hashes(decoded.images)
     pairs = [pair for pair in near_duplicates(image_hashes, image_hashes) if pair.first < pair.second]
-    group_names = {folders.group_of(files[index].relative_to(root), groups) for index in decoded.kept}
+    group_names = [folders.group_of(files[index].relative_to(root), groups) for index in decoded.kept]
     return NewImages(
         normal=score_all(bundle.model, decoded.images).score,
+        groups=group_names,
         anomalies=(),
         data=Data(
             source=folders.name_of(folder),
             normal=NORMAL,
             fingerprint=fingerprint(decoded.images),
-            groups=len(group_names),
+            groups=len(set(group_names)),
             unreadable=len(decoded.unreadable),
             near_duplicates={_WITHIN: len(pairs)},
         ),
@@ -129,6 +132,7 @@ def from_labels(store: ModelStore, bundle: Bundle, file: Path) -> NewImages:
         )
     return NewImages(
         normal=[label.score for label in normal],
+        groups=None,
         anomalies=[label.score for label in anomalies],
         data=Data(
             source=f"labels in {file.name}",
@@ -184,11 +188,12 @@ def recalibrate(
         TrainingError: there are too few images; the text says how many are needed.
         StoreNotWritable, BundleRejected: publishing failed; the store did not change.
     """
-    before, calibration = bundle.manifest, Calibration(new.normal)
+    before = bundle.manifest
+    calibration = calibrate(new.normal, new.groups, guarantee, before.training.seed)
     try:
         threshold = calibration.threshold_for(false_alarm_rate, guarantee)
     except UnsupportedFalseAlarmRate as error:
-        raise TrainingError(f"too few normal images: {error}") from error
+        raise TrainingError(f"{_too_few(new)}: {error}") from error
     draft = before.model_copy(
         update={
             "version": new_version(),
@@ -196,7 +201,7 @@ def recalibrate(
             "threshold": threshold,
             "false_alarm_rate": false_alarm_rate,
             "guarantee": guarantee,
-            "promise": promise(false_alarm_rate, guarantee, len(calibration)) + new.caveat,
+            "promise": calibration.promise(false_alarm_rate, guarantee) + new.caveat,
             "evaluation": _without_rates(before.evaluation),
             "recalibration": Recalibration(
                 version=before.version,
@@ -207,7 +212,7 @@ def recalibrate(
                 flagged=anomaly_rate(new.normal, before.threshold),
                 data=new.data,
             ),
-            "calibration": CalibrationRecord(size=len(calibration), scores=calibration.scores),
+            "calibration": CalibrationRecord.of(calibration),
         }
     )
     kept = _files_of(store, before, [MODEL_FILE, *(f"report/{name}.png" for name in report.WITHOUT_THRESHOLD)])
@@ -215,6 +220,13 @@ def recalibrate(
     files = {MODEL_FILE: kept[MODEL_FILE], **report.write_recalibrated(before, draft, charts)}
     after = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
     return Recalibrated(before, after, store.publish(after, files, key))
+
+
+def _too_few(new: NewImages) -> str:
+    images, groups = len(new.normal), new.data.groups
+    if groups == images:
+        return "too few normal images"
+    return f"too few groups, {groups:,} of {images:,} images (--groups none treats every image as its own object)"
 
 
 def _without_rates(evaluation: Evaluation | None) -> Evaluation | None:

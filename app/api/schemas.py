@@ -19,7 +19,7 @@ from app.inference.bundles.manifest import (
     Recalibration,
     Scoring,
 )
-from app.inference.decisions.conformal import Calibration, Guarantee, Verdict, finest_false_alarm_rate, verdict
+from app.inference.decisions.conformal import Guarantee, Verdict, finest_false_alarm_rate, verdict
 from app.inference.decisions.drift_test import (
     FALSE_ALARM_PROBABILITY,
     SMALLEST_P_VALUE,
@@ -81,7 +81,10 @@ class ScoredImage(BaseModel):
     score: float = Field(description="the anomaly score, which is compared with the threshold")
     is_anomaly: bool = Field(description="true exactly if score > threshold")
     verdict: Literal["normal", "anomaly"]
-    p_value: float = Field(description="(1 + number of calibration scores ≥ score) / (n + 1)")
+    p_value: float = Field(
+        description="(1 + number of calibration scores ≥ score) / (n + 1). If the calibration images come in groups: "
+        "(1 + weight of calibration scores ≥ score) / (number of groups + 1); the weights of a group sum to 1"
+    )
     warnings: list[str] = Field(description="conversions of the image, and signs that it does not suit the model")
     id: str | None = Field(None, description="answer id for `POST /feedback`; only if labels are kept")
     input: str | None = Field(None, description="the image as the model receives it, a PNG data URI; only if included")
@@ -163,7 +166,10 @@ class Readiness(BaseModel):
 class CalibrationSummary(BaseModel):
     """Summary of the calibration scores."""
 
-    size: int
+    size: int = Field(description="number of calibration images")
+    groups: int = Field(
+        description="number of their groups, which the guarantee counts; equals `size` if every image is its own group"
+    )
     finest_false_alarm_rate: float = Field(description="the smallest rate that a request may choose")
     error_quantiles: dict[str, float] = Field(description="quantiles of the calibration scores, by level")
 
@@ -210,8 +216,8 @@ class ModelCard(BaseModel):
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
         """The model card for a manifest."""
-        scores = Calibration(manifest.calibration.scores).scores
-        training = manifest.training
+        calibration, training = manifest.calibration, manifest.training
+        scores, groups = calibration.scores, calibration.effective_size
         return cls(
             name=manifest.name,
             version=manifest.version,
@@ -224,8 +230,9 @@ class ModelCard(BaseModel):
             guarantee=manifest.guarantee,
             promise=manifest.promise,
             calibration=CalibrationSummary(
-                size=len(scores),
-                finest_false_alarm_rate=finest_false_alarm_rate(len(scores), manifest.guarantee),
+                size=calibration.size,
+                groups=groups,
+                finest_false_alarm_rate=finest_false_alarm_rate(groups, manifest.guarantee),
                 error_quantiles={f"{level:g}": scores[round(level * (len(scores) - 1))] for level in _QUANTILES},
             ),
             evaluation=manifest.evaluation,
@@ -261,13 +268,16 @@ class CalibrationScores(BaseModel):
     version: str
     guarantee: Guarantee
     scores: tuple[float, ...] = Field(description="scores of the calibration images, ascending")
+    groups: tuple[int, ...] | None = Field(
+        None, description="number of the group of each score, in the same order; null if every image is its own group"
+    )
     stops: list[Stop] = Field(description="from the smallest supported rate to 0.5, ascending")
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
         """The calibration scores of a manifest, and thresholds for round false-alarm rates."""
-        calibration = Calibration(manifest.calibration.scores)
-        finest = finest_false_alarm_rate(len(calibration), manifest.guarantee)
+        calibration = manifest.calibration.restore()
+        finest = finest_false_alarm_rate(calibration.effective_size, manifest.guarantee)
         rates = (manifest.false_alarm_rate, finest, *(rate for rate in _ROUND_RATES if rate > finest))
         by_threshold: dict[float, float] = {}
         for rate in rates:  # several rates can share a threshold: the calibrated and the finest one take precedence
@@ -277,6 +287,7 @@ class CalibrationScores(BaseModel):
             version=manifest.version,
             guarantee=manifest.guarantee,
             scores=calibration.scores,
+            groups=calibration.groups,
             stops=[
                 Stop(false_alarm_rate=rate, threshold=threshold)
                 for threshold, rate in sorted(by_threshold.items(), reverse=True)
@@ -326,7 +337,7 @@ class DriftAnswer(BaseModel):
         """Combines the states of all workers for a version. Blocking."""
         compared = [(state.last, state.since) for state in states if state.last is not None]
         last, since = max(compared, key=lambda window: window[0].at, default=(None, None))
-        size = manifest.calibration.size
+        size = manifest.calibration.effective_size
         return cls(
             name=manifest.name,
             version=manifest.version,

@@ -47,7 +47,8 @@ class ScoredImage:
         mse: mean squared difference between the model's input and its reconstruction, both in [0, 1].
         score: the number that is compared with the threshold.
         is_anomaly: exactly ``score > threshold``.
-        p_value: conformal p-value: (1 + number of calibration scores ≥ score) / (n + 1), n calibration images.
+        p_value: conformal p-value: (1 + weight of the calibration scores ≥ score) / (number of groups + 1). The weights
+            of a group sum to 1. Without groups, every image is its own group with the weight 1.
         warnings: conversions of the image (resized, transparency flattened) and suspected problems (looks inverted).
         input: the model's input as a PNG file, if requested.
         reconstruction: a PNG file, if requested.

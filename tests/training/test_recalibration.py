@@ -112,13 +112,37 @@ def test_recalibration_with_another_rate_and_guarantee(
     store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_files(tmp_path / "new", digit_files[5][:80])
-    options = ("--false-alarm-rate", 0.1, "--guarantee", "strict", "--groups", "^0")
+    options = ("--false-alarm-rate", 0.1, "--guarantee", "strict")
     assert run(capsys, store, "--images", folder, *options)[0] == 0
     after = store.manifest("digits-5")
     assert (after.false_alarm_rate, after.guarantee) == (0.1, "strict")
     assert after.threshold == Calibration(after.calibration.scores).threshold_for(0.1, "strict")
+
+
+def test_recalibration_counts_groups_of_images(
+    store: ModelStore, tmp_path: Path, digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_files(tmp_path / "new", digit_files[5][:80])
+    tens = ("--groups", "^(..)")  # the first two of three digits: eight groups of ten images
+    status, _, err = run(capsys, store, "--images", folder, *tens)
+    assert status == 1
+    assert "too few groups, 8 of 80 images (--groups none treats every image as its own object): " in err
+    assert "needs at least 19 groups of calibration images, there are 8; the finest rate these support is 0.1112" in err
+    assert err.count("\n") == 1
+
+    status, out, _ = run(capsys, store, "--images", folder, *tens, "--false-alarm-rate", 0.25)
+    assert status == 0
+    after, record = (found := store.manifest("digits-5")), found.calibration
+    assert (record.size, record.effective_size) == (80, 8)
+    assert "8 groups with 80 calibration images" in after.promise
+    assert re.search(r"calibration groups +\d+ +8\b", out)
     assert after.recalibration is not None
-    assert after.recalibration.data.groups == 1
+    assert after.recalibration.data.groups == 8
+
+    assert run(capsys, store, "--images", folder, *tens, "--false-alarm-rate", 0.4, "--guarantee", "strict")[0] == 0
+    strict = store.manifest("digits-5").calibration
+    assert (strict.size, strict.groups) == (8, None)
+    assert set(strict.scores) <= set(record.scores)
 
 
 def test_only_normal_images_of_a_training_folder_are_used(

@@ -18,7 +18,7 @@ def outcome_rows(manifest: Manifest) -> list[Row]:
     """The result of a training run: threshold, guarantee and evaluation."""
     evaluation = manifest.evaluation
     return [
-        ("threshold", f"{manifest.threshold:.6g}  ({manifest.scoring.rule}, n = {manifest.calibration.size:,})"),
+        ("threshold", f"{manifest.threshold:.6g}  ({manifest.scoring.rule}, {_calibrated_with(manifest)})"),
         ("guaranteed false-alarm rate", f"≤ {manifest.false_alarm_rate:.4g}  ({manifest.guarantee})"),
         *(evaluation_rows(evaluation) if evaluation else [("evaluation", "none: there are no test images")]),
         *(_weakest_kinds(evaluation) if evaluation else []),
@@ -59,6 +59,11 @@ def all_rows(manifest: Manifest) -> list[Row]:
     ]
 
 
+def _calibrated_with(manifest: Manifest) -> str:
+    images, groups = manifest.calibration.size, manifest.calibration.effective_size
+    return f"n = {images:,}" if groups == images else f"n = {groups:,} groups of {images:,} images"
+
+
 def _backbone_rows(manifest: Manifest) -> list[Row]:
     if (backbone := manifest.training.backbone) is None:
         return []
@@ -88,7 +93,7 @@ def _recalibration_rows(manifest: Manifest) -> list[Row]:
         (
             "recalibrated",
             f"the weights are those of {old.version}, whose threshold was {old.threshold:.6g} "
-            f"({old.guarantee}, ≤ {old.false_alarm_rate:.4g}, n = {old.size:,})",
+            f"({old.guarantee}, ≤ {old.false_alarm_rate:.4g}, {old.size:,} calibration images)",
         ),
         ("new normal images", f"{old.data.source}; at the old threshold, {old.flagged:.2%} of them are anomalies"),
     ]

@@ -3,6 +3,7 @@
 On a terminal, a progress bar below the epochs shows the rate and the remaining time.
 """
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -84,11 +85,10 @@ class Display(Observer):
         """Prints the split, and images in different parts that look alike."""
         data, parts, run = prepared.data, prepared.parts, self._run
         self._fitted_on = len(parts.fit)
-        groups = len(set(data.groups))
-        grouped = "" if groups == len(data.groups) else f" in {groups:,} groups"
         self._print(
-            f"{len(data.normal):,} normal images{grouped}: {len(parts.fit):,} for training, "
+            f"{len(data.normal):,} normal images{_in_groups(data.groups)}: {len(parts.fit):,} for training, "
             f"{len(parts.validation):,} for validation, {len(parts.calibration):,} for calibration"
+            f"{_in_groups([data.groups[index] for index in parts.calibration])}"
         )
         normal = data.test_kinds.count(NORMAL)
         self._print(f"{len(data.test):,} test images: {normal:,} normal, {len(data.test) - normal:,} anomalies")
@@ -143,6 +143,12 @@ class Display(Observer):
 
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
+
+
+def _in_groups(groups: Sequence[str]) -> str:
+    """The number of groups as text; empty if every image is its own group."""
+    number = len(set(groups))
+    return "" if number == len(groups) else f" in {number:,} groups"
 
 
 def _duration(seconds: float) -> str:

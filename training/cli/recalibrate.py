@@ -113,6 +113,7 @@ def _show(out: Console, new: "NewImages", recalibrated: "Recalibrated", store: P
         "guaranteed false-alarm rate", *(f"≤ {each.false_alarm_rate:.4g} ({each.guarantee})" for each in versions)
     )
     table.add_row("calibration images", *(f"{each.calibration.size:,}" for each in versions))
+    table.add_row("calibration groups", *(f"{each.calibration.effective_size:,}" for each in versions))
     for what, scores in (("normal images", new.normal), ("labelled anomalies", new.anomalies)):
         if scores:
             table.add_row(

@@ -217,9 +217,11 @@ def _summary(each: Version) -> dict[str, Any]:
 
 def _card(manifest: Manifest) -> dict[str, Any]:
     """The manifest without its large fields: scores, image indices and the golden image."""
-    return manifest.model_dump(
-        mode="json", exclude={"calibration": {"scores"}, "training": {"split"}, "golden": {"image"}}
+    card = manifest.model_dump(
+        mode="json", exclude={"calibration": {"scores", "groups"}, "training": {"split"}, "golden": {"image"}}
     )
+    card["calibration"]["groups"] = manifest.calibration.effective_size
+    return card
 
 
 def _print_json(value: object) -> None:

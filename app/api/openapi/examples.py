@@ -41,6 +41,7 @@ CARD: Final[dict[str, Any]] = {
     "promise": "a further normal image is called an anomaly with probability at most 0.01, …",
     "calibration": {
         "size": 1085,
+        "groups": 1085,
         "finest_false_alarm_rate": 0.0009208103130755065,
         "error_quantiles": {"0": 0.0188, "0.5": 0.06136, "0.99": 0.31069, "1": 0.56013},
     },
@@ -88,6 +89,7 @@ CALIBRATION: Final[dict[str, Any]] = {
     **MODEL,
     "guarantee": "marginal",
     "scores": [0.0188, 0.0191, 0.56013],
+    "groups": None,
     "stops": [
         {"false_alarm_rate": 0.0009208103130755065, "threshold": 0.5601259469985962},
         {"false_alarm_rate": 0.01, "threshold": 0.32096996903419495},

@@ -96,7 +96,7 @@ class DriftMonitor:
 
     def add(self, scored: ScoredRequest) -> None:
         """Adds the scores of a request. Must run on the event loop."""
-        monitor, calibration = self._monitors.get(scored.model), scored.calibration
+        monitor, calibration = self._monitors.get(scored.model), scored.calibration.independent
         if monitor is None or monitor.version != scored.version:  # ranks refer to the calibration of one version
             monitor = _VersionMonitor(DriftState(version=scored.version, calibration_size=len(calibration)))
             self._monitors[scored.model] = monitor

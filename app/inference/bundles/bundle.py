@@ -192,7 +192,7 @@ def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle
         model = torchscript.load(archive)
     except RuntimeError as error:
         raise BundleRejected(f"{MODEL_FILE} cannot be loaded by torch: {_last_line(error)}") from error
-    bundle = Bundle(manifest, model, Calibration(manifest.calibration.scores))
+    bundle = Bundle(manifest, model, manifest.calibration.restore())
     _check_probe(bundle)
     _check_golden(bundle)
     return bundle

@@ -53,6 +53,23 @@ class CalibrationRecord(_Part):
 
     size: int = Field(ge=1, description="number of calibration images")
     scores: tuple[FiniteFloat, ...] = Field(description="one per image, ascending")
+    groups: tuple[int, ...] | None = Field(
+        None, description="number of the group of each score, in the same order; None: every image is its own group"
+    )
+
+    @classmethod
+    def of(cls, calibration: Calibration) -> Self:
+        """The record of a calibration."""
+        return cls(size=len(calibration), scores=calibration.scores, groups=calibration.groups)
+
+    def restore(self) -> Calibration:
+        """The calibration of this record."""
+        return Calibration(self.scores, self.groups)
+
+    @property
+    def effective_size(self) -> int:
+        """The number of groups, which the guarantee counts; without groups, the number of images."""
+        return self.size if self.groups is None else len(set(self.groups))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -60,6 +77,8 @@ class CalibrationRecord(_Part):
             raise ValueError(f"size is {self.size}, but there are {len(self.scores)} scores")
         if any(a > b for a, b in zip(self.scores, self.scores[1:], strict=False)):
             raise ValueError("scores are not in ascending order")
+        if self.groups is not None and len(self.groups) != self.size:
+            raise ValueError(f"size is {self.size}, but there are {len(self.groups)} group numbers")
         return self
 
 
@@ -202,7 +221,7 @@ class Manifest(_Part):
     @model_validator(mode="after")
     def _threshold_follows_from_calibration(self) -> Self:
         try:
-            expected = Calibration(self.calibration.scores).threshold_for(self.false_alarm_rate, self.guarantee)
+            expected = self.calibration.restore().threshold_for(self.false_alarm_rate, self.guarantee)
         except UnsupportedFalseAlarmRate as error:
             raise ValueError(str(error)) from error
         if expected != self.threshold:
@@ -221,6 +240,8 @@ class Manifest(_Part):
         left_out: dict[str, Any] = {
             name: True for name in ("recalibration", "error_map") if getattr(self, name) is None
         }
+        if self.calibration.groups is None:
+            left_out["calibration"] = {"groups"}
         if self.training.backbone is None:
             left_out["training"] = {"backbone"}
         draft = self.model_copy(update={"seal": _UNSEALED})

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from app.api.schemas import CalibrationScores
+from app.api.schemas import CalibrationScores, ModelCard
+from app.inference.bundles.manifest import CalibrationRecord
 from app.inference.decisions.conformal import Calibration, finest_false_alarm_rate
 from tests.support import Server, encode, gradient, make_bundle
 from training.pipeline import Published
@@ -39,6 +40,21 @@ class TestCalibration:
         assert (0.05, changed.threshold) in [(stop.false_alarm_rate, stop.threshold) for stop in stops]
         thresholds = [stop.threshold for stop in stops]
         assert thresholds == sorted(set(thresholds), reverse=True)
+
+    def test_card_and_calibration_count_groups(self) -> None:
+        manifest, _ = make_bundle("m")
+        calibration = Calibration(manifest.calibration.scores, [image % 33 for image in range(99)])
+        grouped = manifest.model_copy(
+            update={"calibration": CalibrationRecord.of(calibration), "threshold": calibration.threshold_for(0.05)}
+        )
+        summary, answer = ModelCard.of(grouped).calibration, CalibrationScores.of(grouped)
+        assert (summary.size, summary.groups, summary.finest_false_alarm_rate) == (99, 33, 1 / 34)
+        assert answer.groups == calibration.groups
+        assert answer.stops[0].false_alarm_rate == 1 / 34
+        assert {stop.threshold for stop in answer.stops} <= set(answer.scores)
+        assert all(calibration.threshold_for(s.false_alarm_rate) == s.threshold for s in answer.stops)
+        plain = ModelCard.of(manifest).calibration
+        assert (plain.size, plain.groups, CalibrationScores.of(manifest).groups) == (99, 99, None)
 
     def test_calibration_of_an_unknown_model_is_404(self, server: Server) -> None:
         assert server.client.get("/models/nothing/calibration").status_code == 404

@@ -193,6 +193,26 @@ def test_drift_state_has_bounded_memory_and_file_size(tmp_path: Path) -> None:
     assert file.stat().st_size < 2000
 
 
+def test_drift_compares_with_one_score_of_each_group() -> None:
+    """All images of few objects would be a sample of less than their number, and windows would differ from it."""
+    random = np.random.default_rng(0)
+    means, groups = random.normal(size=60), np.repeat(np.arange(60), 30)
+    calibration = Calibration((means[groups] + 0.1 * random.normal(size=1800)).tolist(), groups.tolist())
+    scores = (random.normal(size=20 * WINDOW) + 0.1 * random.normal(size=20 * WINDOW)).tolist()
+
+    async def run() -> DriftState:
+        drift = DriftMonitor(Metrics(), None)
+        drift.add(scored_request(calibration, scores))
+        await asyncio.sleep(0.5)
+        (state,) = await drift.states("m", "1")
+        drift.close()
+        return state
+
+    state = asyncio.run(run())
+    assert (state.calibration_size, state.windows) == (60, 20)
+    assert state.alarms <= 1
+
+
 def test_damaged_state_file_is_logged_once_and_ignored(tmp_path: Path) -> None:
     (tmp_path / "worker-0.json").write_text('{"schema_version": 1, "models": {"m"')
     drift = DriftMonitor(Metrics(), tmp_path)

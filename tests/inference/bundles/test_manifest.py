@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from app.inference.bundles.manifest import Manifest
+from app.inference.bundles.manifest import CalibrationRecord, Manifest
+from app.inference.decisions.conformal import Calibration
 from app.inference.errors import BundleRejected
 from tests.support import make_bundle
 
@@ -72,3 +73,41 @@ def test_split_parts_must_be_disjoint() -> None:
     training = manifest.training.model_copy(update={"split": split})
     with pytest.raises(BundleRejected, match="share images"):
         Manifest.from_bytes(manifest.model_copy(update={"training": training}).to_bytes())
+
+
+def with_groups(count: int, rate: float = 0.05) -> Manifest:
+    """A manifest whose 99 calibration images come in ``count`` groups."""
+    manifest, _ = make_bundle("m")
+    calibration = Calibration(manifest.calibration.scores, [image % count for image in range(99)])
+    threshold = calibration.threshold_for(rate)
+    record = CalibrationRecord.of(calibration)
+    return manifest.model_copy(update={"calibration": record, "threshold": threshold, "false_alarm_rate": rate})
+
+
+def test_calibration_groups_round_trip() -> None:
+    manifest = with_groups(33)
+    raw = manifest.to_bytes()
+    again = Manifest.from_bytes(raw)
+    assert again.to_bytes() == raw
+    assert again.calibration.groups == manifest.calibration.groups
+    assert (again.calibration.size, again.calibration.effective_size) == (99, 33)
+    assert again.calibration.restore().threshold_for(0.05) == manifest.threshold
+
+
+def test_calibration_groups_are_left_out_if_every_image_is_its_own_group(raw: bytes) -> None:
+    assert set(json.loads(raw)["calibration"]) == {"size", "scores"}
+
+
+def test_threshold_must_follow_from_the_calibration_groups() -> None:
+    manifest = with_groups(33, rate=0.3)
+    record = manifest.calibration
+    assert record.groups is not None
+    per_image = Calibration(record.scores).threshold_for(0.3)
+    for update, message in (
+        ({"calibration": record.model_copy(update={"groups": record.groups[1:]})}, "there are 98 group numbers"),
+        ({"threshold": per_image + 1}, "threshold is"),
+        ({"false_alarm_rate": 0.02}, "needs at least 49 groups of calibration images, there are 33"),
+        ({"guarantee": "strict"}, "the strict guarantee needs one image per group"),
+    ):
+        with pytest.raises(BundleRejected, match=message):
+            Manifest.from_bytes(manifest.model_copy(update=update).to_bytes())

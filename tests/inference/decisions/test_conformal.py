@@ -13,7 +13,9 @@ from app.inference.decisions.conformal import (
     Guarantee,
     OperatingPoint,
     anomaly_rate,
+    calibrate,
     finest_false_alarm_rate,
+    finest_rate_text,
     is_anomaly,
     required_calibration_size,
     verdict,
@@ -171,3 +173,140 @@ class TestVerdict:
 
     def test_anomaly_rate(self) -> None:
         assert anomaly_rate([0.4, 0.5, 0.6, 0.7], 0.5) == 0.5
+
+
+@st.composite
+def grouped(draw: st.DrawFn) -> tuple[list[float], list[int]]:
+    """Scores with ties, and their groups, in a random order."""
+    sizes = draw(st.lists(st.integers(1, 7), min_size=1, max_size=12))
+    groups = draw(st.permutations([group for group, size in enumerate(sizes) for _ in range(size)]))
+    score = st.one_of(st.floats(0, 1), st.sampled_from([0.25, 0.5, 0.75]))
+    return draw(st.lists(score, min_size=len(groups), max_size=len(groups))), list(groups)
+
+
+def exact_p_value(scores: list[float], groups: list[int], score: float) -> Fraction:
+    """The definition of hierarchical conformal prediction, as a sum of fractions."""
+    weight = sum((Fraction(1, groups.count(g)) for s, g in zip(scores, groups, strict=True) if s >= score), Fraction(0))
+    return (1 + weight) / (len(set(groups)) + 1)
+
+
+class TestGroups:
+    @given(SCORES, RATES, st.floats(0, 1))
+    def test_groups_of_one_image_are_the_unweighted_rule(self, scores: list[float], rate: float, score: float) -> None:
+        plain, single = Calibration(scores), Calibration(scores, [f"object {i}" for i in range(len(scores))])
+        assert single.groups is None
+        assert single.effective_size == len(scores)
+        assert single.p_value(score) == plain.p_value(score)
+        n = len(scores)
+        assert plain.p_value(score) == (1 + sum(each >= score for each in scores)) / (n + 1)
+        if required_calibration_size(rate) <= n:
+            assert single.threshold_for(rate) == plain.threshold_for(rate)
+
+    @given(grouped(), st.floats(0, 1))
+    def test_p_value_is_the_weighted_sum(self, images: tuple[list[float], list[int]], score: float) -> None:
+        calibration = Calibration(*images)
+        assert calibration.effective_size == len(set(images[1]))
+        for each in (score, *images[0]):
+            assert calibration.p_value(each) == float(exact_p_value(*images, each))
+
+    @given(grouped(), st.one_of(RATES, st.fractions(Fraction(1, 50), Fraction(49, 50)).map(float)), st.floats(0, 1))
+    def test_score_above_threshold_exactly_if_p_value_at_most_the_rate(
+        self, images: tuple[list[float], list[int]], rate: float, score: float
+    ) -> None:
+        calibration = Calibration(*images)
+        if required_calibration_size(rate) > calibration.effective_size:
+            with pytest.raises(UnsupportedFalseAlarmRate, match=r"there are \d+; the finest rate"):
+                calibration.threshold_for(rate)
+            return
+        threshold, limit = calibration.threshold_for(rate), Fraction(repr(rate)) * (1 + Fraction(1, 10**12))
+        assert threshold in images[0]
+        for each in (score, *images[0], *(math.nextafter(s, 2) for s in images[0])):
+            assert (each > threshold) == (exact_p_value(*images, each) <= limit)
+
+    @given(grouped(), st.integers(0, 99))
+    def test_one_image_per_group_is_a_calibration_without_groups(
+        self, images: tuple[list[float], list[int]], seed: int
+    ) -> None:
+        calibration = Calibration(*images)
+        one = calibration.one_per_group(seed)
+        assert one.groups is None
+        assert len(one) == one.effective_size == calibration.effective_size
+        assert not [score for score in one.scores if one.scores.count(score) > images[0].count(score)]
+        assert one.scores == calibration.one_per_group(seed).scores
+
+    def test_restoring_scores_and_group_numbers_changes_nothing(self) -> None:
+        first = Calibration([3, 1, 2, 2, 5], ["b", "a", "b", "c", "a"])
+        again = Calibration(first.scores, first.groups)
+        assert (first.scores, first.groups) == (again.scores, again.groups) == ((1, 2, 2, 3, 5), (0, 1, 2, 1, 0))
+
+    def test_groups_and_not_images_are_counted(self) -> None:
+        calibration = Calibration(range(340), [image % 20 for image in range(340)])
+        assert calibration.threshold_for(1 / 21) == 339
+        assert "over draws of the 20 groups with 340 calibration images" in calibration.promise(0.05, "marginal")
+        assert "further group" in calibration.promise(0.05, "marginal")
+        with pytest.raises(
+            UnsupportedFalseAlarmRate,
+            match=r"at least 99 groups of calibration images, there are 20; .* support is 0.04762$",
+        ):
+            calibration.threshold_for(0.01)
+
+    @pytest.mark.parametrize("guarantee", ["marginal", "strict"])
+    @pytest.mark.parametrize("size", [3, 13, 16, 19, 99, 1085])
+    def test_finest_rate_in_a_message_can_be_used(self, size: int, guarantee: Guarantee) -> None:
+        text = finest_rate_text(size, guarantee)
+        assert float(text) == pytest.approx(finest_false_alarm_rate(size, guarantee), rel=1e-3)
+        assert Calibration(range(size)).threshold_for(float(text), guarantee) == size - 1
+
+    def test_strict_guarantee_needs_one_image_per_group(self) -> None:
+        scores, groups = list(range(200)), [image % 100 for image in range(200)]
+        with pytest.raises(ValueError, match="one image per group"):
+            Calibration(scores, groups).threshold_for(0.05, "strict")
+        assert len(calibrate(scores, groups, "marginal", seed=1)) == 200
+        strict = calibrate(scores, groups, "strict", seed=1)
+        assert len(strict) == 100
+        assert strict.scores != calibrate(scores, groups, "strict", seed=2).scores
+        strict.threshold_for(0.05, "strict")
+
+    def test_every_score_needs_a_group(self) -> None:
+        with pytest.raises(ValueError, match="argument"):
+            Calibration([1, 2, 3], [0, 0])
+
+    def test_false_alarm_rate_for_images_of_new_groups(self) -> None:
+        """Groups differ much, and small groups score higher: per image, such data give far too many alarms.
+
+        Repeats the whole procedure: draw groups and their images, calibrate, decide on one image of a new group.
+        """
+        random, rate, repetitions = np.random.default_rng(3), 0.1, 4000
+
+        def draw() -> list[float]:
+            small = random.random() < 0.7
+            mean = random.normal(2 if small else 0, 1)
+            return list(random.normal(mean, 0.3, random.integers(1, 4) if small else random.integers(15, 40)))
+
+        alarms = {"groups": 0, "images": 0, "one per group": 0}
+        for _ in range(repetitions):
+            drawn = [draw() for _ in range(19)]
+            scores = [score for group in drawn for score in group]
+            groups = [number for number, group in enumerate(drawn) for _ in group]
+            new, calibration = draw()[0], Calibration(scores, groups)
+            alarms["groups"] += is_anomaly(new, calibration.threshold_for(rate))
+            alarms["images"] += is_anomaly(new, Calibration(scores).threshold_for(rate))
+            alarms["one per group"] += is_anomaly(new, calibration.independent.threshold_for(rate))
+        error = math.sqrt(rate * (1 - rate) / repetitions)
+        assert alarms["groups"] / repetitions <= rate + 3 * error
+        assert alarms["one per group"] / repetitions == pytest.approx(rate, abs=3 * error)
+        assert alarms["images"] / repetitions > 3 * rate
+
+    def test_strict_guarantee_for_groups_holds_for_19_of_20_calibration_draws(self) -> None:
+        """Group means and noise are normal with variance 1 each: the score of a new image has variance 2."""
+        random, rate, draws = np.random.default_rng(4), 0.1, 1500
+        kept = 0
+        for _ in range(draws):
+            sizes = random.integers(1, 12, 60)
+            means = random.normal(size=60)
+            groups = np.repeat(np.arange(60), sizes)
+            calibration = calibrate(
+                (means[groups] + random.normal(size=len(groups))).tolist(), groups.tolist(), "strict", 7
+            )
+            kept += math.erfc(calibration.threshold_for(rate, "strict") / 2) / 2 <= rate
+        assert kept / draws >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / draws)

@@ -13,9 +13,9 @@ export function decimalsFor(size) {
 }
 
 /** The p-value as a frequency: "About 5 in 1,000 normal images are at least this unusual." */
-export function pValueText(p, calibrationSize) {
-  const total = calibrationSize + 1;
-  if (Math.round(p * total) <= 1) return `At most 1 in ${count(total)} normal images is this unusual.`;
+export function pValueText(p, calibrationGroups) {
+  const total = calibrationGroups + 1;
+  if (p * total < 1 + 1e-9) return `At most 1 in ${count(total)} normal images is this unusual.`;
   const base = p < 0.01 ? 1000 : 100;
   const share = Math.max(Math.round(p * base), 1);
   return `About ${share} in ${count(base)} normal images ${share === 1 ? "is" : "are"} at least this unusual.`;

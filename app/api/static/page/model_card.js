@@ -104,7 +104,7 @@ function settings({ input, scoring, calibration, recalibration, training, data, 
     ["Input", `${input.mode === "L" ? "grey" : "colour"}, ${input.width} × ${input.height} pixels`],
     ["Score", `${scoring.rule}: ${scoring.formula}`],
     ["Threshold", `${threshold.toPrecision(4)} at a false-alarm rate of ${percent(rate)} (${guarantee} guarantee)`],
-    ["Calibration", `${count(calibration.size)} images; lowest false-alarm rate ${percent(calibration.finest_false_alarm_rate)}`],
+    ["Calibration", `${calibrationText(calibration)}; lowest false-alarm rate ${percent(calibration.finest_false_alarm_rate)}`],
     ...(recalibration === null ? [] : [["Recalibration", recalibrationText(recalibration)]]),
     ["Training", `${count(training.fit_images)} images, ${count(training.parameters)} weights, ${training.seconds} s on ${training.device}, seed ${training.seed}`],
     ["Hyperparameters", pairs(training.recipe)],
@@ -114,6 +114,10 @@ function settings({ input, scoring, calibration, recalibration, training, data, 
 }
 
 const pairs = (entries) => Object.entries(entries).map(([key, value]) => `${key} ${value}`).join(", ");
+
+function calibrationText({ size, groups }) {
+  return `${count(size)} images${groups === size ? "" : ` in ${count(groups)} groups`}`;
+}
 
 function recalibrationText({ version, threshold, flagged, data }) {
   return (

@@ -38,6 +38,6 @@ function title(image, verdict) {
 
 function explanation(image, model) {
   if (image === null) return "Draw something, or try a sample.";
-  if (image.result) return pValueText(image.result.p_value, model.scores.length);
+  if (image.result) return pValueText(image.result.p_value, model.card.calibration.groups);
   return image.state === "waiting" ? "Waiting for the service." : sentence(image.reason);
 }
