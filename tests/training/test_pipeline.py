@@ -120,7 +120,7 @@ def test_folder_without_test_images(tmp_path: Path) -> None:
     ("recipe", "rule"), [(CONV, "local"), (LINEAR, "local-relative"), (DEFAULT, "smoothed-relative")]
 )
 def test_folder_of_colour_images_with_every_network(tmp_path: Path, recipe: Recipe, rule: str) -> None:
-    for name, count, hue in (("normal/a", 30, 0), ("normal/b", 20, 0), ("normal", 30, 0), ("test/anomaly/dyed", 9, 90)):
+    for name, count, hue in (("normal/a", 30, 0), ("normal/b", 20, 0), ("normal", 60, 0), ("test/anomaly/dyed", 9, 90)):
         folder = tmp_path / "parts" / name
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(count):
@@ -141,11 +141,52 @@ def test_folder_of_colour_images_with_every_network(tmp_path: Path, recipe: Reci
     assert manifest.scoring.rule == rule
     assert manifest.guarantee == "strict"
     assert "95% confidence" in manifest.promise
-    assert manifest.data.groups == 32
+    assert manifest.data.groups == 62
+    assert (manifest.calibration.size, manifest.calibration.groups) == (29, None)  # one image per group
     assert manifest.data.near_duplicates is not None
     assert manifest.data.near_duplicates["fit and calibration"] > 0  # all of them look alike
     bundle = ModelStore(tmp_path / "store").load("parts", manifest.version)
     assert bundle.score_batch(torch.rand(2, 3, 33, 20)).reconstruction.shape == (2, 3, 33, 20)
+
+
+def parts_folder(path: Path, digit_files: dict[int, list[bytes]]) -> Path:
+    """A training folder with 120 images of 40 objects, three of each."""
+    for index, content in enumerate(digit_files[5][:120]):
+        folder = path / "normal" / f"part {index // 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{index}.png").write_bytes(content)
+    return path
+
+
+def test_threshold_of_grouped_images_is_for_further_groups(
+    tmp_path: Path, digit_files: dict[int, list[bytes]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = parts_folder(tmp_path / "parts", digit_files)
+    words = ["--data", str(folder), "--data-dir", str(tmp_path), "--store", str(tmp_path / "store"), "--size", "8"]
+    words += ["--epochs", "2", "--name", "parts"]
+    assert main([*words]) == 1
+    error = capsys.readouterr().err
+    assert "at least 99 groups of calibration images" in error
+    assert "the 120 images are in 40 groups. The lowest rate for so few is 0.03226. " in error
+    assert error.endswith("--groups none\n")
+
+    assert main([*words, "--false-alarm-rate", "0.1"]) == 0
+    manifest, record = (found := ModelStore(tmp_path / "store").manifest("parts")), found.calibration
+    assert (record.size, record.effective_size) == (27, 9)  # a tenth of 40 groups cannot guarantee 10 %
+    assert record.groups is not None
+    assert manifest.threshold == Calibration(record.scores, record.groups).threshold_for(0.1)
+    assert "9 groups with 27 calibration images" in manifest.promise
+    ModelStore(tmp_path / "store").load("parts", manifest.version)
+    out = capsys.readouterr().out
+    assert "120 normal images in 40 groups" in out
+    assert "27 for calibration in 9 groups" in out
+    assert "n = 9 groups of 27 images" in out
+    page = ModelStore(tmp_path / "store").file(manifest, "report/index.html").decode()
+    assert "27 for calibration in 9 groups" in page
+
+    assert main([*words, "--false-alarm-rate", "0.1", "--groups", "none"]) == 0
+    manifest = ModelStore(tmp_path / "store").manifest("parts")
+    assert (manifest.calibration.size, manifest.calibration.groups) == (24, None)
 
 
 def test_report_page_is_self_contained(trained: Published) -> None:

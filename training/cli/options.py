@@ -114,8 +114,8 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         metavar="RULE",
         type=groups_rule,
         default="folder",
-        help="which images show the same object, so that no split separates them: those of one sub-folder (folder), "
-        "those with the same match of a regular expression in their path, or none",
+        help="which images show the same object, so that no split separates them and the guarantee counts objects: "
+        "those of one sub-folder (folder), those with the same match of a regular expression in their path, or none",
     )
     output = parser.add_argument_group("output")
     output.add_argument("--name", type=_name, help="name of the model (default: SOURCE-LABELS, for example mnist-5)")
@@ -132,7 +132,7 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         metavar="RATE",
         type=rate,
         default=0.01,
-        help="guaranteed share of false alarms; 0.01 needs at least 132 normal images, 0.05 needs 26",
+        help="guaranteed share of false alarms; 0.01 needs at least 132 normal images, or groups, 0.05 needs 26",
     )
     decision.add_argument(
         "--guarantee",

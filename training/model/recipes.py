@@ -38,9 +38,9 @@ class Recipe:
     weight_decay: float
     schedule: Literal["constant", "warmup-cosine"]
     validation_share: float
-    """Only for the loss curve: there is no early stopping, and no epoch is selected."""
+    """Of the groups of normal images. Only for the loss curve: there is no early stopping, and no epoch is selected."""
     calibration_share: float
-    """Only for the threshold."""
+    """Of the groups of normal images. Only for the threshold."""
     backbone: str
     """Name of the pretrained network; empty unless ``network`` is features."""
     folder_size: tuple[int, int]
