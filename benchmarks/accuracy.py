@@ -18,7 +18,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from torch import nn
 from app.inference.bundles import torchscript
 from app.inference.decisions.conformal import Calibration, anomaly_rate
 from app.inference.errors import InferenceError
+from app.inference.images.model_input import Fit
 from training.data.datasets import Dataset, Source, load
 from training.data.folders import NORMAL
 from training.data.splitting import Partition, split
@@ -104,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder.add_argument(
         "--size", type=lambda side: (int(side), int(side)), default="64", help="side of the model's input in pixels"
     )
+    folder.add_argument("--fit", choices=get_args(Fit), default="stretch", help="of images of other proportions")
     folder.add_argument("--groups", default="folder", help="folder, none or a regular expression")
     folder.add_argument("--seed", type=int, default=0, help="of the split and the training")
     folder.add_argument("--seeds", type=int, default=3, help="number of splits, for the recipe features")
@@ -344,7 +346,7 @@ def _features(options: argparse.Namespace, console: Console) -> None:
 
 
 def _load_folder(options: argparse.Namespace, size: tuple[int, int]) -> Dataset:
-    data = load(Source(options.folder, data_dir=options.data_dir, groups=options.groups, size=size))
+    data = load(Source(options.folder, data_dir=options.data_dir, groups=options.groups, size=size, fit=options.fit))
     if len({kind == NORMAL for kind in data.test_kinds}) != 2:  # noqa: PLR2004  normal images and anomalies
         raise TrainingError(f"{options.folder} needs test images in test/normal/ and test/anomaly/KIND/")
     return data

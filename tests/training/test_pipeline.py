@@ -13,6 +13,7 @@ from PIL import Image
 
 from app.inference.bundles.store import ModelStore
 from app.inference.decisions.conformal import Calibration
+from app.inference.images.model_input import InputSpec
 from tests.conftest import digits_run
 from tests.support import ROOT, WITHOUT_COVERAGE, encode, gradient
 from training.__main__ import main
@@ -114,6 +115,26 @@ def test_folder_without_test_images(tmp_path: Path) -> None:
         "histogram",
         "index",
     }
+
+
+def test_fit_is_published_with_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("normal", "test/normal"):
+        (tmp_path / "parts" / name).mkdir(parents=True)
+        for i in range(40):
+            (tmp_path / "parts" / name / f"{i}.png").write_bytes(encode(gradient(20 + i % 7, 40)))
+    store = ["--name", "parts", "--store", str(tmp_path / "store")]
+    options = ["--size", "8x12", "--fit", "pad", "--epochs", "1", "--false-alarm-rate", "0.2"]
+    assert main(["--data", str(tmp_path / "parts"), "--data-dir", str(tmp_path / "data"), *store, *options]) == 0
+    trained = ModelStore(tmp_path / "store").manifest("parts")
+    assert trained.input == InputSpec(mode="L", height=8, width=12, fit="pad")
+    assert "grey, 8 × 12, fit pad" in capsys.readouterr().out
+
+    words = ["--images", str(tmp_path / "parts" / "normal"), "--groups", "none"]
+    assert main(["recalibrate", *store[1:], *words]) == 0
+    recalibrated = ModelStore(tmp_path / "store").manifest("parts")
+    assert recalibrated.input == trained.input
+    assert recalibrated.recalibration is not None
+    assert recalibrated.recalibration.data.fingerprint == trained.data.fingerprint  # the same images, decoded alike
 
 
 @pytest.mark.parametrize(
@@ -278,7 +299,7 @@ class TestCommandLine:
             ["--false-alarm-rate", "0"], ["--false-alarm-rate", "1"], ["--false-alarm-rate", "x"], ["--epochs", "0"],
             ["--name", "../x"], ["--normal", "five"], ["--size", "0x"], ["--device", "abacus"], ["--device", "meta"],
             ["--size", "3"], ["--size", "5000x8"], ["--seed", "99999999999999999999"], ["--seed", "-1"],
-            ["--learning-rate", "inf"],
+            ["--learning-rate", "inf"], ["--fit", "squeeze"],
         ],
     )  # fmt: skip
     def test_invalid_options_are_usage_errors(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

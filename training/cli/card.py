@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.inference.bundles.manifest import Evaluation, Manifest
+from app.inference.images.model_input import InputSpec
 from training.evaluation import Row, evaluation_rows
 
 _NORMAL: Final = "normal"
@@ -27,7 +28,7 @@ def outcome_rows(manifest: Manifest) -> list[Row]:
 
 def all_rows(manifest: Manifest) -> list[Row]:
     """Everything that the manifest contains, except for long lists and checksums."""
-    spec, data, training = manifest.input, manifest.data, manifest.training
+    data, training = manifest.data, manifest.training
     split = training.split
     return [
         ("created", f"{manifest.created_at:%Y-%m-%d %H:%M} UTC"),
@@ -35,7 +36,7 @@ def all_rows(manifest: Manifest) -> list[Row]:
         *_recalibration_rows(manifest),
         ("promise", manifest.promise),
         ("score", manifest.scoring.formula),
-        ("input", f"{'grey' if spec.mode == 'L' else 'colour'}, {spec.height} × {spec.width}"),
+        ("input", input_text(manifest.input)),
         ("data", f"{data.source}, normal: {data.normal}; {data.unreadable:,} unreadable files"),
         (
             "normal images",
@@ -62,6 +63,11 @@ def all_rows(manifest: Manifest) -> list[Row]:
 def _calibrated_with(manifest: Manifest) -> str:
     images, groups = manifest.calibration.size, manifest.calibration.effective_size
     return f"n = {images:,}" if groups == images else f"n = {groups:,} groups of {images:,} images"
+
+
+def input_text(spec: InputSpec) -> str:
+    """A model's input: colour, height × width, and what happens to images of other proportions."""
+    return f"{'grey' if spec.mode == 'L' else 'colour'}, {spec.height} × {spec.width}, fit {spec.fit}"
 
 
 def _backbone_rows(manifest: Manifest) -> list[Row]:

@@ -5,12 +5,12 @@ import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 import torch
 
 from app.inference.bundles.manifest import NAME_PATTERN
-from app.inference.images.model_input import SIDES
+from app.inference.images.model_input import SIDES, Fit
 from training.cli.key_files import signing_key
 from training.cli.parser import DEFAULT_STORE, PROGRAM, Parser, add_help, one_of
 from training.data.datasets import BUILT_IN, Source
@@ -59,6 +59,7 @@ def run_of(options: argparse.Namespace) -> "Run":
             size=options.size,
             mode=options.mode,
             groups=options.groups,
+            fit=options.fit,
         ),
         name=options.name or _default_name(options.data, options.normal),
         recipe=recipe,
@@ -102,6 +103,14 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         "--size",
         type=_size,
         help="for folders: size of the model's input, SIDE or HEIGHTxWIDTH (default: the recipe's)",
+    )
+    data.add_argument(
+        "--fit",
+        type=one_of("fit", get_args(Fit)),
+        default="stretch",
+        help="for folders: how images of other proportions are used. stretch: distorted, all in the same way if they "
+        "have the same proportions; pad: undistorted, smaller, and surrounded by their own reflection; crop: "
+        "undistorted, but defects outside the middle are not seen",
     )
     data.add_argument(
         "--mode",

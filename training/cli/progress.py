@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from training.cli.card import outcome_rows, table_of
+from training.cli.card import input_text, outcome_rows, table_of
 from training.cli.parser import command_line, print_first
 from training.data.datasets import DOWNLOADED, Dataset
 from training.data.folders import NORMAL
@@ -74,10 +74,8 @@ class Display(Observer):
 
     def read(self, data: Dataset) -> None:
         """Prints the data set and the files that could not be read."""
-        spec, run = data.spec, self._run
         self._print(
-            f"[bold]{run.name}[/]  {escape(data.source)}, normal: {data.normal_label}; "
-            f"{'grey' if spec.mode == 'L' else 'colour'}, {spec.height} × {spec.width}"
+            f"[bold]{self._run.name}[/]  {escape(data.source)}, normal: {data.normal_label}; {input_text(data.spec)}"
         )
         print_first(self._console, "skipped", [f"{path}: {reason}" for path, reason in data.unreadable])
 

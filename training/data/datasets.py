@@ -16,7 +16,7 @@ from urllib.error import URLError
 import numpy as np
 import torch
 
-from app.inference.images.model_input import InputSpec
+from app.inference.images.model_input import Fit, InputSpec
 from training.data import folders
 from training.data.folders import NORMAL, Mode
 from training.errors import TrainingError, did_you_mean
@@ -39,6 +39,7 @@ class Source:
         size: (height, width) of the model's input, for folders; None: the recipe's.
         mode: colour mode of the model's input, for folders.
         groups: how images of a folder form groups: ``folder``, ``none`` or a regular expression.
+        fit: how images of a folder are brought to the size if they have other proportions.
     """
 
     data: str
@@ -47,6 +48,7 @@ class Source:
     size: tuple[int, int] | None = None
     mode: Mode = "auto"
     groups: str = "folder"
+    fit: Fit = "stretch"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Dataset:
     Attributes:
         source: name of the set or folder, without its path.
         normal_label: which images count as normal, as text.
-        spec: size and mode that all images were converted to.
+        spec: size, mode and fit that all images were converted to.
         normal: (N, C, H, W) float32 in [0, 1].
         groups: N names; images with the same name show the same object.
         test: (M, C, H, W) float32 in [0, 1]; may be empty.
@@ -174,7 +176,10 @@ def _folder(source: Source, size: tuple[int, int]) -> Dataset:
         raise TrainingError(f"{source.data!r} is neither a folder nor a built-in set{suggestion}")
     normal_files, test_files = folders.normal_files(root), folders.test_files(root)
     spec = InputSpec(
-        mode=folders.guess_mode(normal_files) if source.mode == "auto" else source.mode, height=size[0], width=size[1]
+        mode=folders.guess_mode(normal_files) if source.mode == "auto" else source.mode,
+        height=size[0],
+        width=size[1],
+        fit=source.fit,
     )
     cache = source.data_dir / "decoded"
     normal = folders.decode_some(normal_files, spec, root / NORMAL, cache=cache)

@@ -111,7 +111,7 @@ def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> Dec
 
     Args:
         files: image files.
-        spec: size and mode to convert them to.
+        spec: what to convert them to.
         cache: folder for decoded images; None: no cache.
     """
     cache_file = cache and cache / f"{_cache_key(files, spec)}.npz"
@@ -141,7 +141,7 @@ def decode_some(files: Sequence[Path], spec: InputSpec, root: Path, *, cache: Pa
 
     Args:
         files: image files, at least one.
-        spec: size and mode to convert them to.
+        spec: what to convert them to.
         root: their folder, for the error message.
         cache: as for :func:`decode`.
 
@@ -186,7 +186,7 @@ def _decode(path: Path, spec: InputSpec) -> torch.Tensor | str:
 
 
 def _cache_key(files: Sequence[Path], spec: InputSpec) -> str:
-    """A hash of the input size and mode, and of path, size and modification time of each file."""
+    """A hash of the spec, and of path, size and modification time of each file."""
     digest = hashlib.sha256(f"{_DECODER} {spec.model_dump_json()}".encode())
     for path in files:
         status = path.stat()

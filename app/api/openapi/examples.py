@@ -30,7 +30,7 @@ NOT_READY: Final = {"status": "starting", "reason": "the model is being loaded"}
 CARD: Final[dict[str, Any]] = {
     **MODEL,
     "created_at": "2026-11-25T04:07:06Z",
-    "input": {"mode": "L", "height": 28, "width": 28},
+    "input": {"mode": "L", "height": 28, "width": 28, "fit": "stretch"},
     "scoring": {
         "rule": "smoothed-extent",
         "formula": "mean(box3(x - x̂)²) / (max(mean(x), mean(x̂), 0.01) · (tv(x) · tv(x̂))^¼), …",

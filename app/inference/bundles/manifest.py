@@ -236,7 +236,7 @@ class Manifest(_Part):
 
     def to_bytes(self) -> bytes:
         """The content of ``manifest.json``, with a new seal."""
-        # Left out if they are None: older programs reject unknown fields, and must read versions of schema 1.
+        # Left out if they have no effect: older programs reject unknown fields, and must read versions that use none.
         left_out: dict[str, Any] = {
             name: True for name in ("recalibration", "error_map") if getattr(self, name) is None
         }
@@ -244,6 +244,8 @@ class Manifest(_Part):
             left_out["calibration"] = {"groups"}
         if self.training.backbone is None:
             left_out["training"] = {"backbone"}
+        if self.input.fit == "stretch":
+            left_out["input"] = {"fit"}
         draft = self.model_copy(update={"seal": _UNSEALED})
         unsealed = draft.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
         return _replace_seal(unsealed, hashlib.sha256(unsealed).hexdigest())

@@ -16,7 +16,7 @@ from PIL.ExifTags import Base as ExifTag
 
 from app.inference.errors import TooManyPixels, UnreadableImage
 from app.inference.images import formats
-from app.inference.images.model_input import DecodedImage, InputSpec, Pixels
+from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Pixels
 from app.inference.images.plain_png import read_plain_pngs
 
 # Pillow's own limit is global, independent of ours, and only warns. open_image() compares every header with its
@@ -51,6 +51,11 @@ _JPEG_END: Final = b"\xd9"
 # Pillow reads chunks, segments and blocks in Python, some microseconds each. Ordinary files need one read for some
 # hundred bytes. The limit rejects files of tiny pieces after a few seconds, whatever their size.
 _MAX_READS: Final = 2_000_000
+_CHANGES: Final[dict[Fit, str]] = {
+    "stretch": ", which changed its proportions",
+    "pad": ", padded to keep its proportions",
+    "crop": ", cropped to keep its proportions",
+}
 _NOTICEABLE_COLOUR: Final = 8  # in levels; the channels of grey images that were saved as JPEG differ by less
 _DEEP_BITS: Final = 16
 
@@ -77,7 +82,7 @@ class ImageFile:
         """Decodes the first frame, applies the EXIF orientation, flattens transparency onto black, and resizes.
 
         Args:
-            spec: size and colour mode of the result.
+            spec: size and colour mode of the result, and how images of other proportions are brought to it.
 
         Raises:
             UnreadableImage: the pixel data is damaged, truncated or not finite.
@@ -232,9 +237,12 @@ class _Conversion:
         if image.size == size:
             return image
         (width, height), (to_width, to_height) = image.size, size
-        stretched = "" if width * to_height == height * to_width else ", which changed its proportions"
-        self.warnings.append(f"resized from {width}×{height} to {to_width}×{to_height}{stretched}")
-        return image.resize(size, Image.Resampling.BILINEAR)
+        same_proportions = width * to_height == height * to_width
+        change = "" if same_proportions else _CHANGES[self.spec.fit]
+        self.warnings.append(f"resized from {width}×{height} to {to_width}×{to_height}{change}")
+        if same_proportions or self.spec.fit == "stretch":
+            return image.resize(size, Image.Resampling.BILINEAR)
+        return _pad(image, size) if self.spec.fit == "pad" else _crop(image, size)
 
     def _pixels(self, image: Image.Image) -> Pixels:
         if image.mode == "RGB" and self.spec.mode == "L":
@@ -246,6 +254,31 @@ class _Conversion:
             return values[None].repeat(self.spec.channels, axis=0)
         levels = np.asarray(image if image.mode == self.spec.mode else image.convert(self.spec.mode))
         return levels[None] if self.spec.mode == "L" else np.moveaxis(levels, -1, 0)
+
+
+def _pad(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resamples the whole image to the largest (width, height) within ``size``, and fills the rest by reflection.
+
+    Black bars would be edges that no product has, and repeated edge pixels draw a speck at the edge out to a line. The
+    reflection continues the surface with nothing that the image does not show.
+    """
+    scale = min(to / side for to, side in zip(size, image.size, strict=True))
+    inner = tuple(max(1, min(to, round(side * scale))) for to, side in zip(size, image.size, strict=True))
+    width, height = ((to - side) for to, side in zip(size, inner, strict=True))
+    resampled = np.asarray(image.resize((inner[0], inner[1]), Image.Resampling.BILINEAR))
+    border = [(height // 2, height - height // 2), (width // 2, width - width // 2), (0, 0)]
+    return Image.fromarray(np.pad(resampled, border[: resampled.ndim], mode="symmetric"))
+
+
+def _crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resamples the largest window with the proportions of ``size``, in the middle of the image.
+
+    The window begins at a whole pixel, so that an image which needs no resampling is not blurred.
+    """
+    (width, height), (to_width, to_height) = image.size, size
+    window = (min(width, height * to_width / to_height), min(height, width * to_height / to_width))
+    left, top = (width - window[0]) // 2, (height - window[1]) // 2
+    return image.resize(size, Image.Resampling.BILINEAR, box=(left, top, left + window[0], top + window[1]))
 
 
 def _largest_channel_difference(rgb: NDArray[np.uint8]) -> int:

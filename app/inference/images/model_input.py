@@ -14,6 +14,9 @@ SIDES: Final = (4, 2048)
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 """(C, H, W): 8-bit levels from 0 to 255, or float32 in [0, 1]."""
 
+Fit: TypeAlias = Literal["stretch", "pad", "crop"]
+"""How an image of other proportions is brought to the input's size; see :class:`InputSpec`."""
+
 _WHITE: Final = np.float32(255)
 
 
@@ -21,7 +24,7 @@ class InputSpec(BaseModel):
     """The input of a model: (channels, height, width), float32 in [0, 1].
 
     For grey models, colour images are converted to ITU-R 601 luma. Images of another size are resampled with an
-    antialiased bilinear filter to exactly height × width; proportions are not kept.
+    antialiased bilinear filter to exactly height × width. For images of other proportions, ``fit`` says how.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +32,11 @@ class InputSpec(BaseModel):
     mode: Literal["L", "RGB"] = Field(description="L: one grey channel; RGB: three colour channels")
     height: int = Field(ge=SIDES[0], le=SIDES[1])
     width: int = Field(ge=SIDES[0], le=SIDES[1])
+    fit: Fit = Field(
+        "stretch",
+        description="how an image of other proportions is brought to height × width. stretch: its proportions change; "
+        "pad: the whole image, in the middle, surrounded by its own reflection; crop: its middle, without the rest",
+    )
 
     @property
     def channels(self) -> int:

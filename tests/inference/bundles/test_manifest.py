@@ -8,7 +8,7 @@ import pytest
 from app.inference.bundles.manifest import CalibrationRecord, Manifest
 from app.inference.decisions.conformal import Calibration
 from app.inference.errors import BundleRejected
-from tests.support import make_bundle
+from tests.support import SPEC, make_bundle
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,15 @@ def test_manifest_round_trip(raw: bytes) -> None:
     manifest = Manifest.from_bytes(raw)
     assert manifest.to_bytes() == raw
     assert json.loads(raw)["calibration"]["scores"] == sorted(manifest.calibration.scores)
+
+
+def test_fit_is_written_only_if_images_are_not_stretched() -> None:
+    """Older programs stretch, and reject fields that they do not know."""
+    stretched, padded = (make_bundle("m", spec=SPEC.model_copy(update={"fit": fit}))[0] for fit in ("stretch", "pad"))
+    assert json.loads(stretched.to_bytes())["input"] == {"mode": "L", "height": 8, "width": 8}
+    assert json.loads(padded.to_bytes())["input"] == {"mode": "L", "height": 8, "width": 8, "fit": "pad"}
+    for manifest in (stretched, padded):
+        assert Manifest.from_bytes(manifest.to_bytes()).input == manifest.input
 
 
 def test_flipped_bits_are_detected(raw: bytes) -> None:

@@ -13,7 +13,11 @@ from app.inference.images.model_input import DecodedImage, InputSpec
 from tests import hostile
 from tests.support import encode, gradient
 
-SPECS = (InputSpec(mode="L", height=8, width=8), InputSpec(mode="RGB", height=12, width=16))
+SPECS = (
+    InputSpec(mode="L", height=8, width=8),
+    InputSpec(mode="RGB", height=12, width=16, fit="pad"),
+    InputSpec(mode="RGB", height=16, width=8, fit="crop"),
+)
 MAX_PIXELS = 10**6
 SEEDS = hostile.seeds()
 CORPUS = hostile.corpus()

@@ -11,7 +11,8 @@ import torch
 from app.inference.bundles.bundle import BatchScores, Bundle
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import UnreadableImage
-from app.inference.images.model_input import InputSpec
+from app.inference.images.decoding import open_image
+from app.inference.images.model_input import Fit, InputSpec
 from app.inference.serving.batch_queue import CompletedBatch, ServedModel
 from app.inference.serving.batch_scorer import BatchOutcome, Rejected, Scored
 from app.inference.serving.engine import LARGE_BATCH, SMALL_BATCH, Engine
@@ -154,6 +155,26 @@ def test_admitted_places_are_released(bundle: Bundle) -> None:
             assert (engine.admitted, model.admitted) == (0, 0)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_images_of_other_proportions_are_brought_to_the_input_as_the_model_says(tmp_path: Path, fit: Fit) -> None:
+    store = ModelStore(tmp_path)
+    store.publish(*make_bundle("fitted", spec=InputSpec(mode="L", height=8, width=12, fit=fit)))
+    bundle = store.load("fitted", store.current("fitted"))
+    files = [
+        encode(gradient(20, 30)),  # read with its batch
+        encode(gradient(20, 30), "TIFF"),  # decoded with its batch
+        encode(gradient(300, 900)),  # decoded in a thread
+    ]
+
+    async def scenario() -> Sequence[Scored]:
+        async with serving(bundle, []) as (engine, model):
+            return (await score_files(engine, model, files)).scored
+
+    for file, scored in zip(files, asyncio.run(scenario()), strict=True):
+        assert torch.equal(scored.original, open_image(file, max_pixels=10**6).decode(bundle.spec).tensor)
+        assert any(each.endswith("to keep its proportions") for each in scored.warnings)
 
 
 @pytest.mark.parametrize(("side", "most"), [(64, SMALL_BATCH), (65, LARGE_BATCH)])

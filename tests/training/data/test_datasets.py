@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from app.inference.images.decoding import open_image
+from app.inference.images.model_input import Fit, InputSpec
 from tests.support import encode, gradient
 from training.__main__ import main
 from training.data.datasets import Dataset, Source, load
@@ -113,6 +114,16 @@ class TestFolder:
         data = read(folder, size=(16, 24))
         png = (folder / "normal" / "0.png").read_bytes()
         assert torch.equal(data.normal[0], open_image(png, max_pixels=10**6).decode(data.spec).tensor)
+
+    @pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+    def test_fit_decides_how_images_of_other_proportions_are_decoded(
+        self, folder: Path, tmp_path: Path, fit: Fit
+    ) -> None:
+        for each in (fit, "stretch"):  # the cache keeps them apart
+            data = read(folder, size=(16, 24), fit=each, data_dir=tmp_path / "cache")
+            assert data.spec == InputSpec(mode="L", height=16, width=24, fit=each)
+            png = (folder / "normal" / "0.png").read_bytes()
+            assert torch.equal(data.normal[0], open_image(png, max_pixels=10**6).decode(data.spec).tensor)
 
     def test_colour_is_detected_and_mode_overrides_it(self, folder: Path) -> None:
         (folder / "normal" / "red.jpg").write_bytes(encode(Image.new("RGB", (9, 9), (250, 0, 0)), "JPEG"))

@@ -17,6 +17,12 @@ const CAPTIONS = {
   loss: "Training and validation loss by epoch",
 };
 
+const FITS = {
+  stretch: "stretched",
+  pad: "padded with their reflection",
+  crop: "cropped to their middle",
+};
+
 export function showModelCard(dialog, { card }) {
   dialog.replaceChildren(
     titleBar(dialog, card.name),
@@ -101,7 +107,7 @@ function figure(url, caption) {
 function settings({ input, scoring, calibration, recalibration, training, data, libraries, guarantee, false_alarm_rate: rate, threshold }) {
   return [
     ["Normal images", `${data.source}: ${data.normal}; ${count(data.groups)} groups, ${data.unreadable} unreadable files`],
-    ["Input", `${input.mode === "L" ? "grey" : "colour"}, ${input.width} × ${input.height} pixels`],
+    ["Input", `${input.mode === "L" ? "grey" : "colour"}, ${input.width} × ${input.height} pixels; images of other proportions are ${FITS[input.fit]}`],
     ["Score", `${scoring.rule}: ${scoring.formula}`],
     ["Threshold", `${threshold.toPrecision(4)} at a false-alarm rate of ${percent(rate)} (${guarantee} guarantee)`],
     ["Calibration", `${calibrationText(calibration)}; lowest false-alarm rate ${percent(calibration.finest_false_alarm_rate)}`],
