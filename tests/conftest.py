@@ -15,7 +15,8 @@ from tests.support import Server, encode, make_bundle, running_server
 from training.data.datasets import Source
 from training.model.recipes import DEFAULT
 from training.model.scoring_rules import SCORING_RULES
-from training.pipeline import Published, Run, train
+from training.pipeline import train
+from training.run import Published, Run
 
 FALSE_ALARM_RATE = 0.05
 

@@ -18,7 +18,8 @@ from tests.support import ROOT, SHARED_DATA, Server, encode, running_server
 from training.data.datasets import Source
 from training.model.recipes import TUTORIAL
 from training.model.scoring_rules import SCORING_RULES
-from training.pipeline import Run, train
+from training.pipeline import train
+from training.run import Run
 
 STORE = ROOT / "model_store"
 RAW = SHARED_DATA / "MNIST" / "raw"

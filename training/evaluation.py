@@ -12,18 +12,24 @@ from app.inference.bundles.manifest import Evaluation, KindFigures
 from app.inference.bundles.torchscript import ScoringModel
 from app.inference.decisions.conformal import anomaly_rate, is_anomaly
 from training.data.folders import NORMAL
+from training.workers import in_parallel
 
-_BATCH = 256
+_BATCH = 32  # of a model: so many fit into the processor's caches
 
 Row = tuple[str, str]
 
 
-def score_all(model: ScoringModel, images: torch.Tensor) -> BatchScores:
-    """Scores (N, C, H, W) float32 images in [0, 1] in batches, on the CPU."""
-    with torch.inference_mode():
-        parts = [model(batch) for batch in torch.split(images, _BATCH)]
-    if not parts:
+def score_all(model: ScoringModel, images: torch.Tensor, threads: int = 1) -> BatchScores:
+    """Scores images on the CPU.
+
+    Args:
+        model: the archive of a bundle.
+        images: (N, C, H, W) float32 in [0, 1].
+        threads: number of batches that are worked on at the same time.
+    """
+    if not len(images):
         return BatchScores(images, [], [])
+    parts = list(in_parallel(model, torch.split(images, _BATCH), threads))
     return BatchScores.of(tuple(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

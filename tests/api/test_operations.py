@@ -12,7 +12,7 @@ import pytest
 from app.api.schemas import Health, ModelCard, Models
 from app.inference.bundles.store import ModelStore
 from tests.support import Server, encode, gradient, make_bundle, running_server
-from training.pipeline import Published
+from training.run import Published
 
 pytestmark = pytest.mark.no_cover  # coverage is measured in the server process
 

@@ -36,7 +36,7 @@ from app.client import (
 )
 from tests.client.conftest import Connect
 from tests.support import ROOT, Server, encode, free_port, gradient
-from training.pipeline import Published
+from training.run import Published
 
 Digits = dict[int, list[bytes]]
 

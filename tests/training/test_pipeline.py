@@ -22,7 +22,8 @@ from training.data.splitting import split
 from training.evaluation import evaluate, score_all
 from training.model.recipes import CONV, DEFAULT, LINEAR, TUTORIAL, Recipe
 from training.model.scoring_rules import SCORING_RULES
-from training.pipeline import Published, train
+from training.pipeline import train
+from training.run import Published
 
 
 def test_manifest_describes_the_training(trained: Published) -> None:

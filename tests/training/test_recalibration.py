@@ -14,7 +14,7 @@ from app.inference.images.decoding import open_image
 from tests.support import running_server
 from training.__main__ import main
 from training.evaluation import score_all
-from training.pipeline import Published
+from training.run import Published
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,15 @@ from app.inference.images.model_input import SIDES, Fit
 from training.cli.key_files import signing_key
 from training.cli.parser import DEFAULT_STORE, PROGRAM, Parser, add_help, one_of
 from training.data.datasets import BUILT_IN, Source
+from training.data.splitting import CROSS_BELOW, CalibrationPlan
 from training.errors import TrainingError
-from training.model.recipes import DEFAULT, RECIPES
+from training.model.recipes import DEFAULT, FEATURES, RECIPES, Recipe
 from training.model.scoring_rules import DEFAULT_SCORING_RULE, FEATURE_RULE, SCORING_RULES, ScoringRule
 
 if TYPE_CHECKING:
-    from training.pipeline import Run
+    from training.run import Run
+
+AUTO: Final = "auto"
 
 _USAGE: Final = """%(prog)s [--data SOURCE] [--name NAME] [options]
        %(prog)s COMMAND …"""
@@ -32,8 +36,6 @@ examples:
   python -m training --data digits             seconds, no download
   python -m training --data mnist --normal 5   the shipped model: fives
   python -m training --data parts              a folder of images
-  python -m training --data parts --recipe linear --score local-relative
-                                               textured surfaces
   python -m training --recipe tutorial         the classic, 784-512-256-128
 
 a folder of images of any size and format, grey or colour:
@@ -44,10 +46,11 @@ a folder of images of any size and format, grey or colour:
 
 def run_of(options: argparse.Namespace) -> "Run":
     """The run that the parsed options describe."""
-    from training.pipeline import Run  # noqa: PLC0415  takes seconds; imported here so that help and usage errors are fast
+    from training.run import Run  # noqa: PLC0415  takes seconds; imported here so that help and usage errors are fast
 
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
-    recipe = RECIPES[options.recipe]
+    name = options.recipe or (DEFAULT.name if options.data in BUILT_IN else AUTO)
+    recipe = FEATURES if name == AUTO else RECIPES[name]
     if recipe.backbone:
         changes["backbone"] = options.backbone
     recipe = dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
@@ -63,13 +66,15 @@ def run_of(options: argparse.Namespace) -> "Run":
         ),
         name=options.name or _default_name(options.data, options.normal),
         recipe=recipe,
-        rule=_rule(options.recipe, options.score),
+        rule=_rule(recipe, options.score),
         store=options.store,
         false_alarm_rate=options.false_alarm_rate,
         guarantee=options.guarantee,
         seed=options.seed,
         device=options.device,
-        threads=options.threads,
+        threads=options.threads or (os.cpu_count() or 1 if recipe.backbone else 1),
+        calibration=options.calibration,
+        choose=name == AUTO,
         weights=options.weights,
         sign_key=options.sign_key,
     )
@@ -150,6 +155,15 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         help="marginal: the rate holds on average over draws of the calibration images; strict: with 95 %% confidence",
     )
     decision.add_argument(
+        "--calibration",
+        metavar="PLAN",
+        type=one_of("calibration", get_args(CalibrationPlan)),
+        default="auto",
+        help="split: a fifth of the normal images is held back for the threshold; cross: all images are trained on and "
+        "set the threshold, each scored by a model that was fitted without it; auto: cross below "
+        f"{CROSS_BELOW} images or groups, unless the guarantee is strict",
+    )
+    decision.add_argument(
         "--score",
         metavar="RULE",
         type=one_of("scoring rule", SCORING_RULES),
@@ -159,10 +173,11 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
     fitting = parser.add_argument_group("training")
     fitting.add_argument(
         "--recipe",
-        type=one_of("recipe", RECIPES),
-        default=DEFAULT.name,
-        help="hyperparameters: default (small images), features (photographs of surfaces and parts; a pretrained "
-        "network), conv (larger images and colour images), linear (solved in closed form), tutorial (the classic)",
+        type=one_of("recipe", [AUTO, *RECIPES]),
+        help="hyperparameters: auto (what tells synthetic defects best from your normal images), default (small "
+        "images), features (photographs of surfaces and parts; a pretrained network), conv (larger images and colour "
+        "images), linear (solved in closed form), tutorial (the classic) "
+        f"(default: {AUTO} for folders, else {DEFAULT.name})",
     )
     fitting.add_argument(
         "--backbone",
@@ -195,8 +210,7 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         "--threads",
         metavar="N",
         type=_positive(int),
-        default=1,
-        help="CPU threads; more than one rarely help small networks",
+        help="CPU threads (default: one per core for a pretrained network, else 1)",
     )
     add_help(fitting)
     return parser
@@ -207,16 +221,16 @@ def _of_recipe(text: str, hyperparameter: str) -> str:
     return f"{text} (default: the recipe's: {values})"
 
 
-def _rule(recipe: str, score: str | None) -> ScoringRule:
+def _rule(recipe: Recipe, score: str | None) -> ScoringRule:
     """The scoring rule of a run.
 
     Raises:
         TrainingError: the recipe has a score of its own.
     """
-    if RECIPES[recipe].network != "features":
+    if not recipe.backbone:
         return SCORING_RULES[score or DEFAULT_SCORING_RULE]
     if score is not None:
-        raise TrainingError(f"recipe {recipe} has a score of its own: leave --score out")
+        raise TrainingError("recipes over a pretrained network have a score of their own: leave --score out")
     return FEATURE_RULE
 
 

@@ -10,14 +10,17 @@ from typing import Final, Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 from training.cli.card import input_text, outcome_rows, table_of
 from training.cli.parser import command_line, print_first
 from training.data.datasets import DOWNLOADED, Dataset
 from training.data.folders import NORMAL
+from training.data.splitting import Partition
 from training.model.fitting import Epoch
-from training.pipeline import FITTING, PUBLISHING, READING, Observer, Prepared, Published, Run
+from training.run import PUBLISHING, READING, Observer, Prepared, Published, Run
+from training.selection.choice import Trial
 
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
@@ -63,13 +66,12 @@ class Display(Observer):
         """Whether publishing has begun, so that the store may have changed."""
         return self._stage == PUBLISHING
 
-    def stage(self, name: str) -> None:
+    def stage(self, name: str, steps: int | None = None) -> None:
         """Shows the name of the stage next to the bar."""
         self._stage = name
         if name == READING and self._run.source.data in DOWNLOADED:
             return  # a download has its own bar
-        total = self._run.recipe.epochs * self._fitted_on if name == FITTING else None
-        self._progress.reset(self._task, description=name, total=total)
+        self._progress.reset(self._task, description=name, total=steps)
         self._progress.start()
 
     def read(self, data: Dataset) -> None:
@@ -79,19 +81,24 @@ class Display(Observer):
         )
         print_first(self._console, "skipped", [f"{path}: {reason}" for path, reason in data.unreadable])
 
-    def prepared(self, prepared: Prepared) -> None:
-        """Prints the split, and images in different parts that look alike."""
-        data, parts, run = prepared.data, prepared.parts, self._run
-        self._fitted_on = len(parts.fit)
-        self._print(
-            f"{len(data.normal):,} normal images{_in_groups(data.groups)}: {len(parts.fit):,} for training, "
-            f"{len(parts.validation):,} for validation, {len(parts.calibration):,} for calibration"
-            f"{_in_groups([data.groups[index] for index in parts.calibration])}"
-        )
+    def chosen(self, trials: Sequence[Trial]) -> None:
+        """Prints what was tried."""
+        table = Table("recipe tried", "input", "scoring rule", "AUROC of synthetic defects", box=None)
+        for trial in trials:
+            tried, (height, width) = trial.candidate, trial.candidate.size
+            table.add_row(tried.recipe.name, f"{height} × {width}", tried.rule.name, f"{trial.auroc:.3f}")
+        self._console.print(table)
+
+    def prepared(self, run: Run, prepared: Prepared) -> None:
+        """Prints the recipe, how images are divided, and images in different parts that look alike."""
+        data, parts = prepared.data, prepared.parts
+        self._run, self._fitted_on = run, len(parts.fit)
+        self._print(f"{len(data.normal):,} normal images{_in_groups(data.groups)}: {_division(data.groups, parts)}")
         normal = data.test_kinds.count(NORMAL)
         self._print(f"{len(data.test):,} test images: {normal:,} normal, {len(data.test) - normal:,} anomalies")
         self._print(
-            f"recipe {run.recipe.name}, scoring rule {run.rule.name}, seed {run.seed}, device {prepared.device.type}"
+            f"recipe {run.recipe.name}, input {data.spec.height} × {data.spec.width}, scoring rule {run.rule.name}, "
+            f"seed {run.seed}, device {prepared.device.type}"
         )
         for where, pairs in (prepared.near_duplicates or {}).items():
             print_first(self._console, f"look alike, {where}", [f"{one} ~ {other}" for one, other in pairs])
@@ -141,6 +148,16 @@ class Display(Observer):
 
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
+
+
+def _division(groups: Sequence[str], parts: Partition) -> str:
+    """How images are divided, as text."""
+    if parts.folds:
+        return f"all for training, and for calibration in {len(parts.folds)} folds"
+    return (
+        f"{len(parts.fit):,} for training, {len(parts.validation):,} for validation, {len(parts.calibration):,} for "
+        f"calibration{_in_groups([groups[index] for index in parts.calibration])}"
+    )
 
 
 def _in_groups(groups: Sequence[str]) -> str:

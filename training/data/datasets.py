@@ -59,6 +59,7 @@ class Dataset:
         source: name of the set or folder, without its path.
         normal_label: which images count as normal, as text.
         spec: size, mode and fit that all images were converted to.
+        native_size: (height, width) of a typical image before.
         normal: (N, C, H, W) float32 in [0, 1].
         groups: N names; images with the same name show the same object.
         test: (M, C, H, W) float32 in [0, 1]; may be empty.
@@ -71,6 +72,7 @@ class Dataset:
     source: str
     normal_label: str
     spec: InputSpec
+    native_size: tuple[int, int]
     normal: torch.Tensor
     groups: tuple[str, ...]
     test: torch.Tensor
@@ -153,6 +155,7 @@ def _by_class(source: Source, train: _Labelled, test: _Labelled) -> Dataset:
         source=source.data,
         normal_label=",".join(map(str, sorted(normal))),
         spec=InputSpec(mode="L", height=images.shape[1], width=images.shape[2]),
+        native_size=images.shape[1:],
         normal=_to_tensor(selected),
         groups=tuple(map(str, range(len(selected)))),
         test=_to_tensor(test_images),
@@ -188,6 +191,7 @@ def _folder(source: Source, size: tuple[int, int]) -> Dataset:
         source=folders.name_of(root),
         normal_label=NORMAL,
         spec=spec,
+        native_size=folders.typical_size(normal_files),
         normal=normal.images,
         groups=_groups([normal_files[index].relative_to(root / NORMAL) for index in normal.kept], source.groups),
         test=test.images,

@@ -12,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_high
 from typing import Final, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 
 from app.inference.errors import InferenceError
 from app.inference.images.decoding import open_image
@@ -29,7 +31,7 @@ NORMAL: Final = "normal"
 
 _MAX_PIXELS: Final = 200_000_000  # against decompression bombs; higher than in serving, the files are the user's own
 _PIXELS_TO_GUESS_COLOUR: Final = 32
-_SAMPLE_TO_GUESS_COLOUR: Final = 50
+_SAMPLE: Final = 50
 _NOTICEABLE_COLOUR: Final = 8 / 255
 _DECODER: Final = 1  # increase it when decoding changes, to invalidate the cache
 
@@ -101,9 +103,19 @@ def group_of(path: Path, rule: str) -> str:
 def guess_mode(files: Sequence[Path]) -> Literal["L", "RGB"]:
     """RGB if any image of a sample has visible colour, else L."""
     spec = InputSpec(mode="RGB", height=_PIXELS_TO_GUESS_COLOUR, width=_PIXELS_TO_GUESS_COLOUR)
-    sample = decode(files[:: max(1, len(files) // _SAMPLE_TO_GUESS_COLOUR)], spec, cache=None).images
+    sample = decode(files[:: max(1, len(files) // _SAMPLE)], spec, cache=None).images
     spread = sample.amax(dim=1) - sample.amin(dim=1)
     return "RGB" if len(sample) and bool((spread > _NOTICEABLE_COLOUR).any()) else "L"
+
+
+def typical_size(files: Sequence[Path]) -> tuple[int, int]:
+    """(height, width): the medians of a sample, read from the headers; at least (1, 1)."""
+    sizes = [(1, 1)]
+    for path in files[:: max(1, len(files) // _SAMPLE)]:
+        with suppress(OSError, ValueError, Image.DecompressionBombError), Image.open(path) as image:
+            sizes.append((image.height, image.width))
+    height, width = (median_high(sides) for sides in zip(*sizes, strict=True))
+    return height, width
 
 
 def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> DecodedFiles:

@@ -56,11 +56,17 @@ class CalibrationRecord(_Part):
     groups: tuple[int, ...] | None = Field(
         None, description="number of the group of each score, in the same order; None: every image is its own group"
     )
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="cross-calibration: number of folds; a model fitted without its fold scored each image of the fit "
+        "part; None: the images were held back",
+    )
 
     @classmethod
-    def of(cls, calibration: Calibration) -> Self:
+    def of(cls, calibration: Calibration, folds: int | None = None) -> Self:
         """The record of a calibration."""
-        return cls(size=len(calibration), scores=calibration.scores, groups=calibration.groups)
+        return cls(size=len(calibration), scores=calibration.scores, groups=calibration.groups, folds=folds)
 
     def restore(self) -> Calibration:
         """The calibration of this record."""
@@ -131,6 +137,16 @@ class BackboneRecord(_Part):
     sha256: Sha256 = Field(description="of the file of weights")
 
 
+class TrialRecord(_Part):
+    """A recipe that was tried on synthetic defects."""
+
+    recipe: str
+    rule: str = Field(description="scoring rule")
+    height: int = Field(ge=1, description="of the input")
+    width: int = Field(ge=1, description="of the input")
+    auroc: Rate = Field(description="of synthetic defects against normal images that its models had not seen")
+
+
 class Training(_Part):
     """How the weights were trained."""
 
@@ -143,6 +159,9 @@ class Training(_Part):
     split: Split
     loss: Loss
     backbone: BackboneRecord | None = Field(None, description="the pretrained network, if the model contains one")
+    trials: tuple[TrialRecord, ...] | None = Field(
+        None, description="how the recipe was chosen, the best first; None: the user gave it"
+    )
 
 
 class Data(_Part):
@@ -240,10 +259,8 @@ class Manifest(_Part):
         left_out: dict[str, Any] = {
             name: True for name in ("recalibration", "error_map") if getattr(self, name) is None
         }
-        if self.calibration.groups is None:
-            left_out["calibration"] = {"groups"}
-        if self.training.backbone is None:
-            left_out["training"] = {"backbone"}
+        left_out["calibration"] = {name for name in ("groups", "folds") if getattr(self.calibration, name) is None}
+        left_out["training"] = {name for name in ("backbone", "trials") if getattr(self.training, name) is None}
         if self.input.fit == "stretch":
             left_out["input"] = {"fit"}
         draft = self.model_copy(update={"seal": _UNSEALED})

@@ -234,9 +234,20 @@ class Calibration:
             raise ValueError("the strict guarantee needs one image per group")
         return _strict_rank(len(self), false_alarm_rate)
 
-    def promise(self, false_alarm_rate: float, guarantee: Guarantee) -> str:
-        """The guarantee for a rate as a sentence, with what it does not cover."""
+    def promise(self, false_alarm_rate: float, guarantee: Guarantee, folds: int | None = None) -> str:
+        """The guarantee for a rate as a sentence, with what it does not cover.
+
+        Args:
+            false_alarm_rate: α.
+            guarantee: the kind of guarantee.
+            folds: number of folds of a cross-calibration; None: the calibration images were held back.
+        """
         images, void = f"{len(self):,} calibration images", "a new camera, other light or a changed product void it"
+        if folds is not None:
+            void = (
+                f"the scores come from {folds} models, each fitted without the images that it scored, so the rate "
+                f"holds if the model fitted on all images scores further normal images no higher than these do; {void}"
+            )
         drawn = f"as long as images are drawn like the calibration images; {void}"
         if guarantee == "strict":
             return (

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from tests.api.conftest import PHONE, Visit
 from tests.api.page.conftest import FIVE, draw_with_finger, draw_with_mouse, names, wait_until_scored
 from tests.support import Server
-from training.pipeline import Published
+from training.run import Published
 
 pytestmark = pytest.mark.no_cover  # the server is measured, not its clients
 

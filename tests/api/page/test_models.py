@@ -13,7 +13,7 @@ from app.inference.bundles.store import ModelStore
 from tests.api.conftest import PHONE, Visit
 from tests.api.page.conftest import Digits, file, score_files, serious_violations
 from tests.support import ROOT, Server, encode, gradient, make_bundle, running_server
-from training.pipeline import Published
+from training.run import Published
 
 pytestmark = pytest.mark.no_cover  # the server is measured, not its clients
 

@@ -8,7 +8,7 @@ from app.api.schemas import CalibrationScores, ModelCard
 from app.inference.bundles.manifest import CalibrationRecord
 from app.inference.decisions.conformal import Calibration, finest_false_alarm_rate
 from tests.support import Server, encode, gradient, make_bundle
-from training.pipeline import Published
+from training.run import Published
 
 
 class TestCalibration:

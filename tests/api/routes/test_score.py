@@ -17,7 +17,7 @@ from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from app.inference.images.rendering import error_map, to_image
 from tests.support import Server, encode, gradient
-from training.pipeline import Published
+from training.run import Published
 
 Digits = dict[int, list[bytes]]
 

@@ -20,7 +20,7 @@ from app.inference.bundles.store import ModelStore
 from app.inference.decisions.conformal import Calibration
 from app.inference.decisions.drift_test import WINDOW
 from tests.support import Server, encode, make_bundle, running_server
-from training.pipeline import Published
+from training.run import Published
 
 Answer = dict[str, Any]
 

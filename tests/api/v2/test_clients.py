@@ -21,7 +21,7 @@ from tests.api.v2.conftest import (
     scored,
 )
 from tests.support import Server
-from training.pipeline import Published
+from training.run import Published
 
 pytestmark = pytest.mark.no_cover  # coverage is measured in the server process
 

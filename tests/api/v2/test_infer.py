@@ -26,7 +26,7 @@ from tests.api.v2.conftest import (
     tensor,
 )
 from tests.support import Server
-from training.pipeline import Published
+from training.run import Published
 
 pytestmark = pytest.mark.no_cover  # coverage is measured in the server process
 BAD_RATES: list[Any] = [0, 1, -1, 2, "0.05", True, [], 1e-4, 1e-300]

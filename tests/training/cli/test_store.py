@@ -12,7 +12,7 @@ from app.inference.bundles.store import ModelStore
 from tests.support import Server, make_bundle, running_server
 from training.__main__ import main
 from training.model.scoring_rules import SCORING_RULES
-from training.pipeline import Published
+from training.run import Published
 
 
 @pytest.fixture

@@ -1,0 +1,118 @@
+"""The method of the recipe ``features``: one pass of the backbone, then heads in closed form."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+
+from app.inference.bundles import torchscript
+from app.inference.bundles.manifest import BackboneRecord
+from training.features.backbone import load_backbone
+from training.features.detector import FeatureAutoencoder, Heads, Scale, figures_of, fit_heads, score_of
+from training.features.extraction import THUMBNAIL, Features, extract
+from training.model.autoencoders import LinearAutoencoder
+from training.model.method import Fitted, Fold, ImageSet, Method, Progress, folds_of, others
+from training.model.recipes import Recipe
+from training.workers import in_parallel
+
+_FOLDS: Final = 2  # for the scale, if no scores of held-out images are needed
+
+
+class FeatureMethod(Method[Features]):
+    """Represents images by features of a pretrained network.
+
+    Args:
+        recipe: names the backbone and the width of the reconstruction's code.
+        size: (height, width) of the images.
+        seed: of the choice of items and of the folds.
+        threads: number of images that are worked on at the same time.
+        weights: file of the backbone's weights; None: those of its package, or downloaded ones.
+
+    Raises:
+        TrainingError: the weights cannot be had.
+    """
+
+    score: Literal["maximum"] = "maximum"
+
+    def __init__(
+        self, recipe: Recipe, *, size: tuple[int, int], seed: int, threads: int, weights: Path | None = None
+    ) -> None:
+        backbone = load_backbone(recipe.backbone, weights)
+        self.backbone = BackboneRecord(name=backbone.name, licence=backbone.licence, sha256=backbone.sha256)
+        self._extractor = torchscript.trace(backbone.network, torch.zeros(1, 3, *size))
+        self._code, self._seed, self._threads = recipe.code, seed, threads
+
+    def steps(self, images: int, folds: int) -> int:  # noqa: ARG002  the folds share the pass
+        """One step per image, for the backbone; the heads take a fraction of its time."""
+        return images
+
+    def represent(self, images: ImageSet, positions: Sequence[int], progress: Progress) -> Features:
+        """One pass of the backbone; there must be at least one position."""
+        extractor = torchscript.optimized(self._extractor)
+        return extract(extractor, images, positions, threads=self._threads, on_step=progress.on_step)
+
+    def fit(
+        self,
+        images: Features,
+        groups: Sequence[str],
+        validation: Features,  # noqa: ARG002  there is no loss
+        progress: Progress,
+    ) -> Fitted[Features]:
+        """Heads fitted on all images; their scale comes from two folds."""
+        fitted, _ = self.cross_fit(images, folds_of(groups, _FOLDS, self._seed), progress)
+        return fitted
+
+    def cross_fit(
+        self,
+        images: Features,
+        folds: Sequence[Fold],
+        progress: Progress,  # noqa: ARG002  the heads take a fraction of the backbone's time
+    ) -> tuple[Fitted[Features], torch.Tensor]:
+        """Heads fitted on all images, whose scale comes from held-out images; and the scores of these."""
+        maps = self._held_out_maps(images, [images], folds)[0]
+        heads, scale = fit_heads(images, seed=self._seed), Scale(figures_of(maps))
+        network = FeatureAutoencoder(self._extractor, heads, scale, self._thumbnail(images), THUMBNAIL).eval()
+
+        def scores(images: Features) -> torch.Tensor:
+            return score_of(scale(self._maps(heads, images)))
+
+        return Fitted(network, scores), _held_out_scores(maps, maps, folds)
+
+    def held_out_scores(
+        self, images: Features, twins: Features, folds: Sequence[Fold]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """By heads fitted without a fold, on a scale from the images outside it."""
+        maps, of_twins = self._held_out_maps(images, [images, twins], folds)
+        return _held_out_scores(maps, maps, folds), _held_out_scores(of_twins, maps, folds)
+
+    def _held_out_maps(self, images: Features, scored: Sequence[Features], folds: Sequence[Fold]) -> list[torch.Tensor]:
+        """For each list of N images: (N, heads, h, w) maps by heads that were fitted without the fold."""
+        fit_parts = [images[others(fold, len(images))] for fold in folds]
+        heads = list(in_parallel(lambda part: fit_heads(part, seed=self._seed), fit_parts, self._threads))
+        order = [position for fold in folds for position in fold]
+        return [
+            torch.cat([self._maps(of_fold, each[fold]) for of_fold, fold in zip(heads, folds, strict=True)])[
+                torch.tensor(order).argsort()
+            ]
+            for each in scored
+        ]
+
+    def _maps(self, heads: Heads, images: Features) -> torch.Tensor:
+        """(N, heads, h, w), float32."""
+        pairs = zip(torch.split(images.fine, 1), torch.split(images.deep, 1), strict=True)
+        return torch.cat([*in_parallel(lambda pair: heads(pair[0].float(), pair[1].float()), pairs, self._threads)])
+
+    def _thumbnail(self, images: Features) -> LinearAutoencoder:
+        _, channels, height, width = images.small.shape
+        autoencoder = LinearAutoencoder((channels, height, width), max(1, min(self._code, len(images) - 1)))
+        autoencoder.solve(images.small, seed=self._seed)
+        return autoencoder
+
+
+def _held_out_scores(maps: torch.Tensor, normal_maps: torch.Tensor, folds: Sequence[Fold]) -> torch.Tensor:
+    """(N,) scores of maps, each on a scale from the normal maps outside its fold."""
+    figures, scores = figures_of(normal_maps), torch.empty(len(maps))
+    for fold in folds:
+        scores[fold] = score_of(Scale(figures[others(fold, len(figures))])(maps[fold]))
+    return scores

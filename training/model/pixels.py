@@ -1,0 +1,98 @@
+"""The method of pixel recipes: an autoencoder that reconstructs the image itself, and a scoring rule."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from training.model.autoencoders import build
+from training.model.fitting import fit
+from training.model.method import Fitted, Fold, ImageSet, Method, Progress, others
+from training.model.recipes import Recipe
+from training.model.scoring_rules import ScoredAutoencoder, ScoringRule
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class PixelMethod(Method[torch.Tensor]):
+    """Images represent themselves.
+
+    Attributes:
+        recipe: hyperparameters.
+        rule: computes the score.
+        seed: of the weights, the shuffling and the noise.
+        device: where to fit; the result is on the CPU.
+    """
+
+    recipe: Recipe
+    rule: ScoringRule
+    seed: int
+    device: torch.device
+    score: Literal["rule"] = field(default="rule", init=False)
+
+    def steps(self, images: int, folds: int) -> int:
+        """One step per image and epoch; each of K folds leaves 1/K of the images out."""
+        return self.recipe.epochs * images * max(folds, 1)
+
+    def represent(
+        self,
+        images: ImageSet,
+        positions: Sequence[int],
+        progress: Progress,  # noqa: ARG002  takes no time
+    ) -> torch.Tensor:
+        """The images themselves."""
+        return images[list(positions)]
+
+    def fit(
+        self,
+        images: torch.Tensor,
+        groups: Sequence[str],  # noqa: ARG002  one model of all images
+        validation: torch.Tensor,
+        progress: Progress,
+    ) -> Fitted[torch.Tensor]:
+        """Builds the recipe's network and fits it; it is on the CPU, in evaluation mode."""
+        torch.manual_seed(self.seed)
+        _, channels, height, width = images.shape
+        autoencoder = build(self.recipe, (channels, height, width), len(images))
+        epochs = fit(
+            autoencoder,
+            images,
+            validation,
+            self.recipe,
+            seed=self.seed,
+            device=self.device,
+            on_epoch=progress.on_epoch,
+            on_step=progress.on_step,
+        )
+        network = ScoredAutoencoder(autoencoder, self.rule.module()).eval()
+
+        @torch.inference_mode()
+        def scores(images: torch.Tensor) -> torch.Tensor:
+            return torch.cat([network(batch)[2] for batch in torch.split(images, _BATCH)])
+
+        return Fitted(network, scores, epochs)
+
+    def cross_fit(
+        self, images: torch.Tensor, folds: Sequence[Fold], progress: Progress
+    ) -> tuple[Fitted[torch.Tensor], torch.Tensor]:
+        """One model without each fold, then one of all images."""
+        quiet = Progress(on_step=progress.on_step)
+        scores = torch.empty(len(images))
+        for fold in folds:
+            scores[fold] = self._without(fold, images, quiet).scores(images[fold])
+        return self.fit(images, (), images[:0], progress), scores
+
+    def held_out_scores(
+        self, images: torch.Tensor, twins: torch.Tensor, folds: Sequence[Fold]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One model without each fold."""
+        of_images, of_twins = torch.empty(len(images)), torch.empty(len(images))
+        for fold in folds:
+            fitted = self._without(fold, images, Progress())
+            of_images[fold], of_twins[fold] = fitted.scores(images[fold]), fitted.scores(twins[fold])
+        return of_images, of_twins
+
+    def _without(self, fold: Fold, images: torch.Tensor, progress: Progress) -> Fitted[torch.Tensor]:
+        return self.fit(images[others(fold, len(images))], (), images[:0], progress)

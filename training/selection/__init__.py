@@ -1,0 +1,1 @@
+"""Chooses a recipe for a folder of images without looking at test images."""
