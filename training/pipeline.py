@@ -41,6 +41,7 @@ from app.inference.images.rendering import png, to_pixels
 from training import report
 from training.data.datasets import Dataset, Source, load
 from training.data.duplicates import hashes, near_duplicates
+from training.data.images import Images
 from training.data.splitting import Partition, split
 from training.evaluation import evaluate, score_all
 from training.model.autoencoders import build, parameter_count
@@ -148,7 +149,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
     # Scores are computed with the archive that is published, so they match those of the service.
     archive = torchscript.dump(fitted.network)
     model = torchscript.load(archive)
-    calibration_images = data.normal[list(parts.calibration)]
+    calibration_images = data.normal.select(parts.calibration)
     calibration = Calibration(score_all(model, calibration_images).score)
     threshold = calibration.threshold_for(run.false_alarm_rate, run.guarantee)
     test_scores = score_all(model, data.test)
@@ -174,7 +175,8 @@ def train(run: Run, observer: Observer | None = None) -> Published:
 
     observer.stage(DRAWING)
     charts = ReportData(
-        normal=data.normal[list(parts.fit)],
+        model=model,
+        normal=data.normal.select(parts.fit),
         epochs=fitted.epochs,
         calibration=calibration.scores,
         threshold=threshold,
@@ -234,7 +236,7 @@ def _fit(run: Run, prepared: Prepared, observer: Observer) -> _Fitted:
 
         fitted = fit_features(
             run.recipe,
-            data.normal[fit_part],
+            data.normal.select(fit_part),
             [data.groups[index] for index in fit_part],
             weights=run.weights,
             seed=run.seed,
@@ -255,7 +257,7 @@ def _fit(run: Run, prepared: Prepared, observer: Observer) -> _Fitted:
     return _Fitted(ScoredAutoencoder(network, run.rule.module()), epochs, time.perf_counter() - began)
 
 
-def _error_map_record(model: torchscript.ScoringModel, run: Run, images: torch.Tensor) -> ErrorMap:
+def _error_map_record(model: torchscript.ScoringModel, run: Run, images: Images) -> ErrorMap:
     *_, error_map = model(images[:1])
     _, _, height, width = error_map.shape
     return ErrorMap(height=height, width=width, score="maximum" if run.recipe.network == "features" else "rule")
@@ -314,9 +316,9 @@ def _files_and_hashes(
     return [files[index] for index in part], file_hashes[list(part)]
 
 
-def _golden(model: torchscript.ScoringModel, spec: InputSpec, images: torch.Tensor) -> Golden:
+def _golden(model: torchscript.ScoringModel, spec: InputSpec, images: Images) -> Golden:
     """The image of median score as a PNG file, with the MSE and the score of the decoded file."""
-    order = torch.tensor(score_all(model, images).score).argsort()
+    order = torch.tensor(score_all(model, images).score).argsort().tolist()
     data = png(to_pixels(images[order[len(order) // 2]]))
     image = open_image(data, max_pixels=spec.height * spec.width).decode(spec).tensor
     scores = score_all(model, image.unsqueeze(0))

@@ -8,7 +8,7 @@ Sources: DFR (Yang, Shi and Qi, 2020) for reconstructing pretrained features; Pa
 with a coreset; MemAE (Gong et al., 2019) for memories as autoencoders.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -157,11 +157,13 @@ def _folds(groups: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
 
 
 @torch.inference_mode()
-def extract(backbone: nn.Module, images: torch.Tensor, on_step: Callable[[int], None] = lambda _: None) -> Features:
-    """Features of (N, C, H, W) images, one pass over them."""
+def extract(
+    backbone: nn.Module, images: Iterable[torch.Tensor], on_step: Callable[[int], None] = lambda _: None
+) -> Features:
+    """Features of images (C, H, W), one pass over them."""
     fine, deep = [], []
-    for image in torch.split(images, 1):
-        one = backbone(image.expand(-1, 3, -1, -1))
+    for image in images:
+        one = backbone(image[None].expand(-1, 3, -1, -1))
         fine.append(one[0])
         deep.append(one[1])
         on_step(1)

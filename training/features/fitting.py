@@ -1,8 +1,9 @@
 """Fits the recipe ``features``: one pass of the backbone over the fit images, then heads in closed form."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -13,7 +14,18 @@ from training.features.detector import THUMBNAIL, FeatureAutoencoder, extract, f
 from training.model.autoencoders import LinearAutoencoder
 from training.model.recipes import Recipe
 
-_MIN_THUMBNAILS = 2
+
+class ImageSet(Protocol):
+    """N images, read one at a time, because all of them may not fit into memory as float32."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """(N, C, H, W)."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Each is (C, H, W) float32 in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,7 @@ class FittedFeatures:
 
 def fit_features(
     recipe: Recipe,
-    images: torch.Tensor,
+    images: ImageSet,
     groups: Sequence[str],
     *,
     weights: Path | None = None,
@@ -37,7 +49,7 @@ def fit_features(
 
     Args:
         recipe: names the backbone and the width of the reconstruction's code.
-        images: (N, C, H, W) float32 in [0, 1], the fit part.
+        images: the fit part.
         groups: N names; images of one group show one object.
         weights: file of the backbone's weights; None: those of its package, or downloaded ones.
         seed: of the choice of items and of the folds.
@@ -49,8 +61,12 @@ def fit_features(
     backbone = load_backbone(recipe.backbone, weights)
     extractor = torchscript.trace(backbone.network, torch.zeros(1, 3, *images.shape[2:]))
     heads = fit_heads(extract(torchscript.optimized(extractor), images, on_step), groups, seed=seed)
-    small = nn.functional.interpolate(images, (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
+    small = torch.cat([_thumbnail(image[None]) for image in images])
     code = max(1, min(recipe.code, len(images) - 1))
     thumbnail = LinearAutoencoder((images.shape[1], THUMBNAIL, THUMBNAIL), code)
     thumbnail.solve(small, seed=seed)
     return FittedFeatures(FeatureAutoencoder(extractor, heads, thumbnail).eval(), backbone)
+
+
+def _thumbnail(image: torch.Tensor) -> torch.Tensor:
+    return nn.functional.interpolate(image, (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
