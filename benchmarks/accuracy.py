@@ -154,7 +154,7 @@ def judge(
         parts: the split.
         rates: guaranteed false-alarm rates; those that the calibration part cannot guarantee are left out.
     """
-    return judge_scores(score(data.normal[list(parts.calibration)]), score(data.test), data.test_kinds, rates)
+    return judge_scores(score(data.normal[list(parts.calibration)]), score(data.test[:]), data.test_kinds, rates)
 
 
 def judge_scores(

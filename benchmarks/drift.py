@@ -135,7 +135,7 @@ def main() -> int:
     size = bundle.calibration.effective_size
     data = load(Source("mnist", normal=(int(bundle.manifest.data.normal),), data_dir=options.data_dir))
     kinds = np.array(data.test_kinds)
-    pixels = 255 * data.test[:, 0].double().numpy()
+    pixels = 255 * data.test[:][:, 0].double().numpy()
     normal, others = pixels[kinds == NORMAL], pixels[kinds != NORMAL]
 
     print(f"| calibration images | new set for each window | worst of 20 sets | worst of {options.trials} sets |")

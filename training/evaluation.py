@@ -1,7 +1,9 @@
 """Evaluation on labelled test images. The results do not influence the model or its threshold."""
 
+import math
 from collections.abc import Sequence
 from statistics import median
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -12,25 +14,48 @@ from app.inference.bundles.manifest import Evaluation, KindFigures
 from app.inference.bundles.torchscript import ScoringModel
 from app.inference.decisions.conformal import anomaly_rate, is_anomaly
 from training.data.folders import NORMAL
+from training.data.images import Images
 from training.workers import in_parallel
 
-_BATCH = 32  # of a model: so many fit into the processor's caches
+_BATCH: Final = 32  # so many fit into the processor's caches
+_BATCH_VALUES: Final = 2**23  # of the images in a batch: 32 MB
 
 Row = tuple[str, str]
 
 
-def score_all(model: ScoringModel, images: torch.Tensor, threads: int = 1) -> BatchScores:
-    """Scores images on the CPU.
+class Scores(NamedTuple):
+    """Of N images.
+
+    Attributes:
+        mse: N values, mean squared difference of image and reconstruction.
+        score: N values, the numbers that are compared with the threshold.
+    """
+
+    mse: list[float]
+    score: list[float]
+
+
+def score_all(model: ScoringModel, images: Images | torch.Tensor, threads: int = 1) -> Scores:
+    """Scores images in batches, on the CPU; reconstructions and error maps, which may be large, are dropped.
 
     Args:
-        model: the archive of a bundle.
-        images: (N, C, H, W) float32 in [0, 1].
+        model: scores batches.
+        images: N images; as a tensor, (N, C, H, W) float32 in [0, 1].
         threads: number of batches that are worked on at the same time.
     """
-    if not len(images):
-        return BatchScores(images, [], [])
-    parts = list(in_parallel(model, torch.split(images, _BATCH), threads))
-    return BatchScores.of(tuple(torch.cat(column) for column in zip(*parts, strict=True)))
+    scores = Scores([], [])
+    size = max(1, min(_BATCH, _BATCH_VALUES // math.prod(images.shape[1:])))
+    begins = range(0, len(images), size)
+    for batch in in_parallel(lambda begin: outputs(model, images[begin : begin + size]), begins, threads):
+        scores.mse.extend(batch.mse)
+        scores.score.extend(batch.score)
+    return scores
+
+
+@torch.inference_mode()
+def outputs(model: ScoringModel, images: torch.Tensor) -> BatchScores:
+    """All that a model returns for (N, C, H, W) float32 images in [0, 1]."""
+    return BatchScores.of(model(images))
 
 
 def evaluate(scores: Sequence[float], kinds: Sequence[str], threshold: float) -> Evaluation | None:

@@ -32,6 +32,7 @@ from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from app.inference.images.rendering import png, to_pixels
 from training import report
+from training.data.images import Images
 from training.evaluation import evaluate, score_all
 from training.model.autoencoders import parameter_count
 from training.model.fitting import Epoch
@@ -65,7 +66,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
     # Scores are computed with the archive that is published, so they match those of the service.
     archive = torchscript.dump(fitted.network)
     model = torchscript.load(archive)
-    calibration_images = data.normal[list(parts.calibrating)]
+    calibration_images = data.normal.select(parts.calibrating)
     calibration = calibrate(
         score_all(model, calibration_images, run.threads).score if held_out is None else held_out,
         [data.groups[index] for index in parts.calibrating],
@@ -108,7 +109,8 @@ def train(run: Run, observer: Observer | None = None) -> Published:
 
     observer.stage(DRAWING)
     charts = ReportData(
-        normal=data.normal[list(parts.fit)],
+        model=model,
+        normal=data.normal.select(parts.fit),
         epochs=fitted.epochs,
         calibration=calibration.scores,
         threshold=threshold,
@@ -169,9 +171,9 @@ def _data_record(prepared: Prepared) -> Data:
     )
 
 
-def _golden(model: torchscript.ScoringModel, spec: InputSpec, images: torch.Tensor) -> Golden:
+def _golden(model: torchscript.ScoringModel, spec: InputSpec, images: Images) -> Golden:
     """The image of median score as a PNG file, with the MSE and the score of the decoded file."""
-    order = torch.tensor(score_all(model, images).score).argsort()
+    order = torch.tensor(score_all(model, images).score).argsort().tolist()
     data = png(to_pixels(images[order[len(order) // 2]]))
     image = open_image(data, max_pixels=spec.height * spec.width).decode(spec).tensor
     scores = score_all(model, image.unsqueeze(0))

@@ -18,9 +18,11 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from app.inference.bundles.bundle import BatchScores
 from app.inference.bundles.manifest import Manifest
+from app.inference.bundles.torchscript import ScoringModel
 from app.inference.images.rendering import error_map, score_map, to_image
 from training.data.folders import NORMAL
-from training.evaluation import evaluation_rows
+from training.data.images import Images
+from training.evaluation import Scores, evaluation_rows, outputs
 from training.model.fitting import Epoch
 
 mpl.use("Agg")
@@ -39,14 +41,16 @@ _PREFERRED_KIND: Final = "7"  # the anomaly that the tutorial shows
 _GRID_INCHES: Final = 9
 _GAP: Final = 0.06
 _LABEL: Final = 0.2
+_CELL_PIXELS: Final = 256
 
 
-@dataclass(frozen=True)
 class _Cell:
-    """An image, (C, H, W) in [0, 1], with its label."""
+    """An image, (C, H, W) in [0, 1], with its label; reduced, because it is shown small and there are many."""
 
-    image: torch.Tensor
-    label: str = ""
+    def __init__(self, image: torch.Tensor, label: str = "") -> None:
+        self.image = to_image(image).convert("RGB")
+        self.image.thumbnail((_CELL_PIXELS, _CELL_PIXELS))
+        self.label = label
 
 
 @dataclass(frozen=True)
@@ -54,25 +58,27 @@ class ReportData:
     """The data for the charts.
 
     Attributes:
-        normal: (N, C, H, W), the fit part.
+        model: scored the images.
+        normal: the fit part.
         epochs: all epochs, in order.
         calibration: scores of the calibration part.
         threshold: images with a higher score are anomalies.
         false_alarm_rate: α of that threshold.
-        test: (M, C, H, W), may be empty.
+        test: M images, may be empty.
         test_kinds: M names, ``normal`` or the kind of anomaly.
-        test_scores: reconstructions and scores of ``test``.
+        test_scores: scores of ``test``.
         score_is_maximum: whether the score is the maximum of the model's error map.
     """
 
-    normal: torch.Tensor
+    model: ScoringModel
+    normal: Images
     epochs: Sequence[Epoch]
     calibration: Sequence[float]
     threshold: float
     false_alarm_rate: float
-    test: torch.Tensor
+    test: Images
     test_kinds: Sequence[str]
-    test_scores: BatchScores
+    test_scores: Scores
     score_is_maximum: bool
 
 
@@ -169,7 +175,7 @@ def _grid(title: str, cells: Mapping[tuple[int, int], _Cell], columns: int) -> F
         cells: the images, by (row, column).
         columns: number of columns, including empty ones.
     """
-    height = max(cell.image.shape[-2] / cell.image.shape[-1] for cell in cells.values())
+    height = max(cell.image.height / cell.image.width for cell in cells.values())
     figure = Figure(layout="constrained")
     axes = figure.subplots()
     axes.axis("off")
@@ -181,8 +187,7 @@ def _grid(title: str, cells: Mapping[tuple[int, int], _Cell], columns: int) -> F
         bottom = top - height
         for column in range(columns):
             if cell := cells.get((row, column)):
-                pixels = to_image(cell.image).convert("RGB")
-                axes.imshow(pixels, interpolation="nearest", extent=(column, column + 1 - _GAP, bottom, top))
+                axes.imshow(cell.image, interpolation="nearest", extent=(column, column + 1 - _GAP, bottom, top))
                 axes.text(column, top + _GAP / 2, cell.label, fontsize=7)
     axes.set(xlim=(0, columns), ylim=(bottom, 0))
     figure.set_size_inches(_GRID_INCHES, _GRID_INCHES / columns * -bottom + 0.5)
@@ -191,7 +196,7 @@ def _grid(title: str, cells: Mapping[tuple[int, int], _Cell], columns: int) -> F
 
 def _samples(data: ReportData) -> Figure:
     columns = _SAMPLES // 2
-    cells = {divmod(at, columns): _Cell(image) for at, image in enumerate(data.normal[:_SAMPLES])}
+    cells = {divmod(at, columns): _Cell(data.normal[at]) for at in range(min(_SAMPLES, len(data.normal)))}
     return _grid("Normal images at the model's input size", cells, columns)
 
 
@@ -215,7 +220,7 @@ def _reconstruction(data: ReportData) -> Figure:
     """One anomaly, its reconstruction, and the error map."""
     anomalies = [index for index, kind in enumerate(data.test_kinds) if kind != NORMAL]
     index = next((i for i in anomalies if data.test_kinds[i] == _PREFERRED_KIND), anomalies[0])
-    original, reconstruction = data.test[index], data.test_scores.reconstruction[index]
+    original, output = data.test[index], outputs(data.model, data.test[[index]])
     figure = Figure(figsize=(7, 3), layout="constrained")
     figure.suptitle(
         f"An anomaly of kind “{data.test_kinds[index]}”: MSE {data.test_scores.mse[index]:.4f}, "
@@ -224,20 +229,19 @@ def _reconstruction(data: ReportData) -> Figure:
     )
     input_axes, reconstruction_axes, error_axes = figure.subplots(1, 3)
     _show(input_axes, original, "input")
-    _show(reconstruction_axes, reconstruction, "reconstruction")
-    error_axes.imshow(_error_map(data, index), interpolation="nearest")
+    _show(reconstruction_axes, output.reconstruction[0], "reconstruction")
+    error_axes.imshow(_error_map(data, original, output), interpolation="nearest")
     error_axes.set_title("error map", fontsize=8)
     error_axes.axis("off")
     return figure
 
 
-def _error_map(data: ReportData, index: int) -> npt.NDArray[np.uint8]:
-    """As the service shows it."""
-    original, scores = data.test[index], data.test_scores
-    if data.score_is_maximum and scores.error_map is not None:
+def _error_map(data: ReportData, original: torch.Tensor, output: BatchScores) -> npt.NDArray[np.uint8]:
+    """Of one image, as the service shows it."""
+    if data.score_is_maximum and output.error_map is not None:
         height, width = original.shape[1:]
-        return score_map(scores.error_map[index], data.threshold, (height, width))
-    return error_map(original, scores.reconstruction[index])
+        return score_map(output.error_map[0], data.threshold, (height, width))
+    return error_map(original, output.reconstruction[0])
 
 
 def _histogram(data: ReportData) -> Figure:
@@ -320,7 +324,7 @@ def _with_reconstructions(data: ReportData, indices: Sequence[int], row: int) ->
     for column, index in enumerate(indices):
         label = f"{data.test_kinds[index]}: {scores.score[index]:.4f}"
         cells[row, column] = _Cell(data.test[index], label)
-        cells[row + 1, column] = _Cell(scores.reconstruction[index])
+        cells[row + 1, column] = _Cell(outputs(data.model, data.test[[index]]).reconstruction[0])
     return cells
 
 

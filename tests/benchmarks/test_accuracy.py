@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from app.inference.images.model_input import InputSpec
@@ -12,19 +11,20 @@ from benchmarks.accuracy import judge, main
 from tests.support import encode
 from tests.training.data.test_datasets import write_mnist_files
 from training.data.datasets import Dataset
+from training.data.images import Images
 from training.data.splitting import Partition
 from training.model.scoring_rules import SCORING_RULES
 
 
 def test_figures_of_a_known_score() -> None:
-    normal = torch.arange(100.0).reshape(100, 1, 1, 1)
+    normal = np.arange(100, dtype=np.float32).reshape(100, 1, 1, 1)
     data = Dataset(
         source="numbers",
         normal_label="small",
         spec=InputSpec(mode="L", height=4, width=4),
-        normal=normal,
+        normal=Images(normal),
         groups=tuple(map(str, range(100))),
-        test=torch.tensor([1.0, 50, 98, 97, 200, 300, 40]).reshape(7, 1, 1, 1),
+        test=Images(np.array([1, 50, 98, 97, 200, 300, 40], np.float32).reshape(7, 1, 1, 1)),
         test_kinds=("normal", "normal", "normal", "a", "a", "b", "b"),
     )
     figures = judge(lambda images: images.flatten().double().numpy(), data, Partition((), (), tuple(range(100))))

@@ -1,7 +1,7 @@
 """Data sets: MNIST, Fashion-MNIST, scikit-learn's digits, or a folder of images.
 
-Each becomes one float32 tensor in [0, 1] in memory. Image files are decoded by the code of the service, and the
-built-in sets are 8-bit values / 255, so an image gives the same tensor in training and in serving.
+Image files are decoded by the code of the service, and the built-in sets are 8-bit values / 255, so an image gives the
+same tensor in training and in serving.
 """
 
 import gzip
@@ -14,11 +14,11 @@ from typing import Final
 from urllib.error import URLError
 
 import numpy as np
-import torch
 
 from app.inference.images.model_input import Fit, InputSpec
 from training.data import folders
 from training.data.folders import NORMAL, Mode
+from training.data.images import Images
 from training.errors import TrainingError, did_you_mean
 
 DOWNLOADED: Final = ("mnist", "fashion-mnist")
@@ -60,9 +60,9 @@ class Dataset:
         normal_label: which images count as normal, as text.
         spec: size, mode and fit that all images were converted to.
         native_size: (height, width) of a typical image before.
-        normal: (N, C, H, W) float32 in [0, 1].
+        normal: N images.
         groups: N names; images with the same name show the same object.
-        test: (M, C, H, W) float32 in [0, 1]; may be empty.
+        test: M images; may be empty.
         test_kinds: M names, ``normal`` or the kind of anomaly.
         normal_files: N paths, relative to the folder; empty for the built-in sets.
         test_files: M paths, relative to the folder; empty for the built-in sets.
@@ -73,9 +73,9 @@ class Dataset:
     normal_label: str
     spec: InputSpec
     native_size: tuple[int, int]
-    normal: torch.Tensor
+    normal: Images
     groups: tuple[str, ...]
-    test: torch.Tensor
+    test: Images
     test_kinds: tuple[str, ...]
     normal_files: tuple[str, ...] = field(default=())
     test_files: tuple[str, ...] = field(default=())
@@ -87,9 +87,12 @@ class Dataset:
         return fingerprint(self.normal)
 
 
-def fingerprint(images: torch.Tensor) -> str:
+def fingerprint(images: Images) -> str:
     """SHA-256 of decoded images, (N, C, H, W) float32."""
-    return hashlib.sha256(np.ascontiguousarray(images.numpy()).tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(image.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load(source: Source, *, folder_size: tuple[int, int] = (64, 64)) -> Dataset:
@@ -156,16 +159,11 @@ def _by_class(source: Source, train: _Labelled, test: _Labelled) -> Dataset:
         normal_label=",".join(map(str, sorted(normal))),
         spec=InputSpec(mode="L", height=images.shape[1], width=images.shape[2]),
         native_size=images.shape[1:],
-        normal=_to_tensor(selected),
+        normal=Images(selected[:, None]),
         groups=tuple(map(str, range(len(selected)))),
-        test=_to_tensor(test_images),
+        test=Images(test_images[:, None]),
         test_kinds=tuple(NORMAL if label in normal else str(label) for label in test_labels),
     )
-
-
-def _to_tensor(images: np.ndarray) -> torch.Tensor:
-    """(N, H, W) uint8 → (N, 1, H, W) float32 in [0, 1], with the rounding of the decoder."""
-    return torch.from_numpy(images[:, None].astype(np.float32) / np.float32(255))
 
 
 def _folder(source: Source, size: tuple[int, int]) -> Dataset:

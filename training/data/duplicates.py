@@ -4,7 +4,7 @@ If one photograph of a scene is in the fit part and another one in the calibrati
 threshold become too low. Such pairs have perceptual hashes (DCT, 64 bits) that differ in few bits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,8 +32,8 @@ class Pair:
     second: int
 
 
-def hashes(images: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """Perceptual hashes: (N, C, H, W) in [0, 1] → (N, 64) bits."""
+def hashes(images: Iterable[torch.Tensor]) -> npt.NDArray[np.uint8]:
+    """Perceptual hashes: N images, each (C, H, W) in [0, 1] → (N, 64) bits."""
     bits = [imagehash.phash(to_image(image)).hash.ravel() for image in images]
     return np.array(bits, dtype=np.uint8).reshape(-1, 64)
 

@@ -5,24 +5,25 @@ reconstructs the sixth well, so its score would make the threshold too low for n
 """
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_high
 from typing import Final, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 
 from app.inference.errors import InferenceError
 from app.inference.images.decoding import open_image
 from app.inference.images.formats import SUFFIXES
-from app.inference.images.model_input import InputSpec
+from app.inference.images.model_input import InputSpec, Pixels, unit_values
+from training.data.images import Images
 from training.errors import TrainingError
 
 Mode = Literal["auto", "L", "RGB"]
@@ -33,7 +34,7 @@ _MAX_PIXELS: Final = 200_000_000  # against decompression bombs; higher than in 
 _PIXELS_TO_GUESS_COLOUR: Final = 32
 _SAMPLE: Final = 50
 _NOTICEABLE_COLOUR: Final = 8 / 255
-_DECODER: Final = 1  # increase it when decoding changes, to invalidate the cache
+_DECODER: Final = 2  # increase it when decoding changes, to invalidate the cache
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class DecodedFiles:
     """The decoded images of a list of files.
 
     Attributes:
-        images: (K, C, H, W) float32 in [0, 1], of the files that could be read.
+        images: K images, of the files that could be read.
         kept: K positions in the list.
         unreadable: the other files, with the reason.
     """
 
-    images: torch.Tensor
+    images: Images
     kept: tuple[int, ...]
     unreadable: tuple[tuple[Path, str], ...]
 
@@ -104,8 +105,8 @@ def guess_mode(files: Sequence[Path]) -> Literal["L", "RGB"]:
     """RGB if any image of a sample has visible colour, else L."""
     spec = InputSpec(mode="RGB", height=_PIXELS_TO_GUESS_COLOUR, width=_PIXELS_TO_GUESS_COLOUR)
     sample = decode(files[:: max(1, len(files) // _SAMPLE)], spec, cache=None).images
-    spread = sample.amax(dim=1) - sample.amin(dim=1)
-    return "RGB" if len(sample) and bool((spread > _NOTICEABLE_COLOUR).any()) else "L"
+    spreads = (float((image.amax(dim=0) - image.amin(dim=0)).max()) for image in sample)
+    return "RGB" if any(spread > _NOTICEABLE_COLOUR for spread in spreads) else "L"
 
 
 def typical_size(files: Sequence[Path]) -> tuple[int, int]:
@@ -126,26 +127,33 @@ def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> Dec
         spec: what to convert them to.
         cache: folder for decoded images; None: no cache.
     """
-    cache_file = cache and cache / f"{_cache_key(files, spec)}.npz"
-    if cache_file and cache_file.is_file():
-        with np.load(cache_file) as found:
-            unreadable = zip(found["unreadable"].tolist(), found["reasons"].tolist(), strict=True)
-            return DecodedFiles(
-                torch.from_numpy(found["images"]),
-                tuple(found["kept"].tolist()),
-                tuple((files[index], reason) for index, reason in unreadable),
-            )
+    if cache is None:
+        return _decode_all(files, spec)
+    cached = cache / _cache_key(files, spec)
+    with suppress(OSError):
+        return _read_cache(cached, files)
+    decoded = _decode_all(files, spec)
+    with suppress(OSError):  # training works without the cache, for example on a read-only or full disk
+        _write_cache(cached, decoded, files)
+        return _read_cache(cached, files)  # the file holds the images, no longer the memory
+    return decoded
+
+
+def _decode_all(files: Sequence[Path], spec: InputSpec) -> DecodedFiles:
+    # Filled image by image: a list of all images and an array made from it would take twice the memory.
+    pixels: Pixels = np.empty((len(files), *spec.shape), np.uint8)
+    kept: list[int] = []
+    unreadable: list[tuple[Path, str]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = list(pool.map(lambda path: _decode(path, spec), files))
-    good = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, torch.Tensor)]
-    bad = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, str)]
-    images = torch.stack([tensor for _, tensor in good]) if good else torch.empty(0, *spec.shape)
-    if cache_file:
-        with suppress(OSError):  # training works without the cache, for example on a read-only or full disk
-            _write_cache(cache_file, images, good, bad)
-    return DecodedFiles(
-        images, tuple(index for index, _ in good), tuple((files[index], reason) for index, reason in bad)
-    )
+        for index, outcome in enumerate(pool.map(lambda path: _decode(path, spec), files)):
+            if isinstance(outcome, str):
+                unreadable.append((files[index], outcome))
+                continue
+            if outcome.dtype == np.float32:  # one image of more than 8 bits makes all of them float32
+                pixels = unit_values(pixels)
+            pixels[len(kept)] = outcome if outcome.dtype == pixels.dtype else unit_values(outcome)
+            kept.append(index)
+    return DecodedFiles(Images(pixels[: len(kept)]), tuple(kept), tuple(unreadable))
 
 
 def decode_some(files: Sequence[Path], spec: InputSpec, root: Path, *, cache: Path | None) -> DecodedFiles:
@@ -172,27 +180,44 @@ def name_of(folder: Path) -> str:
     return folder.resolve().name.encode(errors="replace").decode()
 
 
-def _write_cache(
-    file: Path, images: torch.Tensor, good: Sequence[tuple[int, torch.Tensor]], bad: Sequence[tuple[int, str]]
-) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.npz")
+def _read_cache(cached: Path, files: Sequence[Path]) -> DecodedFiles:
+    """What was cached under this name, with the images mapped from their file.
+
+    Raises:
+        OSError: nothing was.
+    """
+    index = json.loads(cached.with_suffix(".json").read_text())
+    pixels = np.load(cached.with_suffix(".npy"), mmap_mode="r")
+    unreadable = tuple((files[at], reason) for at, reason in index["unreadable"])
+    return DecodedFiles(Images(pixels), tuple(index["kept"]), unreadable)
+
+
+def _write_cache(cached: Path, decoded: DecodedFiles, files: Sequence[Path]) -> None:
+    """Writes the pixels, then the index: a reader that finds the index finds both."""
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(cached.with_suffix(".npy")) as temporary:
+        np.save(temporary, decoded.images.pixels)
+    unreadable = [(files.index(path), reason) for path, reason in decoded.unreadable]
+    with _replacing(cached.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps({"kept": decoded.kept, "unreadable": unreadable}))
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
+    """A file to write to, which replaces another one at the end; after an error there is neither."""
+    temporary = file.with_stem(f"{file.stem}.{os.getpid()}")
     try:
-        np.savez(
-            temporary,
-            images=images.numpy(),
-            kept=np.array([index for index, _ in good], dtype=np.int64),
-            unreadable=np.array([index for index, _ in bad], dtype=np.int64),
-            reasons=np.array([reason for _, reason in bad], dtype=np.str_),
-        )
+        yield temporary
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _decode(path: Path, spec: InputSpec) -> torch.Tensor | str:
+def _decode(path: Path, spec: InputSpec) -> Pixels | str:
     try:
-        return open_image(path.read_bytes(), max_pixels=_MAX_PIXELS).decode(spec).tensor
+        pixels: Pixels = open_image(path.read_bytes(), max_pixels=_MAX_PIXELS).decode(spec).pixels
+        # Rearranged here, in parallel: it takes as long as decoding, and images that wait for it take memory.
+        return np.ascontiguousarray(pixels)  # type: ignore[return-value]  # of the same type
     except (InferenceError, OSError) as error:
         return " ".join(str(error).split())
 

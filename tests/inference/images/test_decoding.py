@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.ExifTags import Base as ExifTag
@@ -245,7 +245,13 @@ class TestSize:
 class TestFit:
     """Images of other proportions than the input's."""
 
-    @settings(max_examples=100, derandomize=True, database=None, deadline=None)
+    @settings(
+        max_examples=100,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
     @given(
         fit=st.sampled_from(["pad", "crop"]),
         to=st.tuples(st.integers(48, 96), st.integers(48, 96)),

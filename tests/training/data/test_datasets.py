@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 import struct
@@ -125,6 +126,32 @@ class TestFolder:
             png = (folder / "normal" / "0.png").read_bytes()
             assert torch.equal(data.normal[0], open_image(png, max_pixels=10**6).decode(data.spec).tensor)
 
+    def test_images_are_held_as_8_bits_until_one_of_the_files_has_more(self, folder: Path, tmp_path: Path) -> None:
+        shallow = read(folder, data_dir=tmp_path / "cache")
+        assert shallow.normal.pixels.dtype == np.uint8
+        deep = np.add.outer(np.arange(30), np.arange(20)).astype(np.uint16) * 1001
+        (folder / "normal" / "a" / "1a.png").write_bytes(encode(Image.fromarray(deep)))
+        for _ in ("decoded", "from the cache"):
+            data = read(folder, data_dir=tmp_path / "cache")
+            assert data.normal.pixels.dtype == np.float32
+            assert data.test.pixels.dtype == np.uint8
+            for image, file in zip(data.normal, data.normal_files, strict=True):
+                png = (folder / file).read_bytes()
+                assert torch.equal(image, open_image(png, max_pixels=10**6).decode(data.spec).tensor)
+
+    def test_fingerprint_is_that_of_the_float32_values(self, folder: Path) -> None:
+        data = read(folder)
+        assert data.fingerprint == hashlib.sha256(data.normal[:].numpy().tobytes()).hexdigest()
+
+    def test_images_are_read_without_a_cache_too(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("a file is no folder")
+        cached, uncached = (read(folder, data_dir=tmp_path / name) for name in ("cache", "file"))
+        assert isinstance(cached.normal.pixels, np.memmap)
+        assert not isinstance(uncached.normal.pixels, np.memmap)
+        assert torch.equal(cached.normal[:], uncached.normal[:])
+        files = (tmp_path / "cache" / "decoded").iterdir()
+        assert sorted(path.suffix for path in files) == [".json", ".json", ".npy", ".npy"]
+
     def test_colour_is_detected_and_mode_overrides_it(self, folder: Path) -> None:
         (folder / "normal" / "red.jpg").write_bytes(encode(Image.new("RGB", (9, 9), (250, 0, 0)), "JPEG"))
         assert read(folder).spec.mode == "RGB"
@@ -194,7 +221,7 @@ class TestFolder:
         with monkeypatch.context() as patched:
             patched.setattr(folders, "open_image", lambda *_, **__: pytest.fail("decoded again"))
             again = read(folder, data_dir=tmp_path / "cache", mode="L")
-        assert torch.equal(first.normal, again.normal)
+        assert torch.equal(first.normal[:], again.normal[:])
         assert first.unreadable == again.unreadable
         assert first.fingerprint == again.fingerprint
         (folder / "normal" / "0.png").write_bytes(encode(gradient(9, 9)))
