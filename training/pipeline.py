@@ -67,8 +67,9 @@ def train(run: Run, observer: Observer | None = None) -> Published:
     archive = torchscript.dump(fitted.network)
     model = torchscript.load(archive)
     calibration_images = data.normal.select(parts.calibrating)
+    scores = score_all(model, calibration_images, run.threads).score if held_out is None else held_out
     calibration = calibrate(
-        score_all(model, calibration_images, run.threads).score if held_out is None else held_out,
+        scores,
         [data.groups[index] for index in parts.calibrating],
         run.guarantee,
         run.seed,
@@ -103,7 +104,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         data=_data_record(prepared),
         libraries=_libraries(),
         files={},
-        golden=_golden(model, data.spec, calibration_images),
+        golden=_golden(model, data.spec, calibration_images, scores),
         calibration=CalibrationRecord.of(calibration, folds),
     )
 
@@ -171,9 +172,9 @@ def _data_record(prepared: Prepared) -> Data:
     )
 
 
-def _golden(model: torchscript.ScoringModel, spec: InputSpec, images: Images) -> Golden:
+def _golden(model: torchscript.ScoringModel, spec: InputSpec, images: Images, image_scores: Sequence[float]) -> Golden:
     """The image of median score as a PNG file, with the MSE and the score of the decoded file."""
-    order = torch.tensor(score_all(model, images).score).argsort().tolist()
+    order = sorted(range(len(images)), key=image_scores.__getitem__)
     data = png(to_pixels(images[order[len(order) // 2]]))
     image = open_image(data, max_pixels=spec.height * spec.width).decode(spec).tensor
     scores = score_all(model, image.unsqueeze(0))

@@ -82,7 +82,11 @@ def load(archive: bytes) -> ScoringModel:
     """
     with _no_deprecation_warning():
         scripted = torch.jit.load(io.BytesIO(archive), map_location="cpu").eval()  # type: ignore[no-untyped-call]
-        frozen = torch.jit.freeze(scripted)
+        frozen: Any = torch.jit.freeze(scripted)
+        if frozen.graph.findAllNodes("prim::Loop"):
+            # Images one at a time: the optimisation does not reach into loops, and its conversions cost a tenth.
+            of_loop: ScoringModel = frozen
+            return of_loop
         if not _pack_weights(frozen.graph):
             return torch.jit.optimize_for_inference(scripted)
         return _BySize(torch.jit.optimize_for_inference(scripted), torch.jit.optimize_for_inference(frozen))

@@ -14,6 +14,8 @@ from app.inference.errors import Overloaded
 from app.inference.serving.batch_queue import LIGHT_S, CompletedBatch, ServedModel
 from app.inference.serving.batch_scorer import SMALL_PIXELS, BatchScorer
 
+_NO_GAIN: Final = 1.8  # two images take so many times as long as one: batches would only make others wait
+_BATCH_S: Final = 0.1  # for the batches of such a model
 _WARM_UP_RUNS: Final = 3  # TorchScript profiles its first calls and then optimises
 
 # Large batches of small images share the fixed cost of a forward pass. With large images they mostly take memory.
@@ -124,7 +126,6 @@ class Engine:
 
     async def serve(self, bundle: Bundle) -> ServedModel:
         """Warms a bundle up for the relevant batch sizes and returns it with a queue of its own."""
-        max_batch = self.max_batch or (SMALL_BATCH if math.prod(bundle.spec.shape) <= _SMALL_VALUES else LARGE_BATCH)
 
         def warm_up(size: int) -> float:
             """Seconds of a forward pass: the minimum of a few runs, because other work may interfere."""
@@ -135,13 +136,22 @@ class Engine:
                 seconds.append(time.perf_counter() - began)
             return min(seconds)
 
+        def measure() -> tuple[int, float]:
+            """The batch size, and the seconds of such a batch."""
+            one, two = warm_up(1), warm_up(2)
+            max_batch = SMALL_BATCH if math.prod(bundle.spec.shape) <= _SMALL_VALUES else LARGE_BATCH
+            if two > _NO_GAIN * one:
+                max_batch = max(1, min(max_batch, int(_BATCH_S / one)))
+            max_batch = self.max_batch or max_batch
+            return max_batch, warm_up(max_batch)
+
         # Not in the thread of forward passes, which continues with the other models.
-        seconds = await asyncio.to_thread(lambda: [warm_up(size) for size in (1, 2, max_batch)])
+        max_batch, seconds = await asyncio.to_thread(measure)
         return ServedModel(
             BatchScorer(bundle, max_pixels=self.max_pixels),
             max_batch=max_batch,
             large_at_once=self._decode_threads,
-            light=seconds[-1] < LIGHT_S,
+            light=seconds < LIGHT_S,
             compute=self.compute,
             observe=self.observe,
         )
