@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 AUTO: Final = "auto"
 
+_OF_PIXELS: Final = ("epochs", "batch_size", "learning_rate")
+
 _USAGE: Final = """%(prog)s [--data SOURCE] [--name NAME] [options]
        %(prog)s COMMAND …"""
 
@@ -48,9 +50,11 @@ def run_of(options: argparse.Namespace) -> "Run":
     """The run that the parsed options describe."""
     from training.run import Run  # noqa: PLC0415  takes seconds; imported here so that help and usage errors are fast
 
-    changes = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
-    name = options.recipe or (DEFAULT.name if options.data in BUILT_IN else AUTO)
+    name = options.recipe or _default_recipe(options)
     recipe = FEATURES if name == AUTO else RECIPES[name]
+    changes = {name: getattr(options, name) for name in _OF_PIXELS}
+    if name == AUTO and (options.score or any(changes.values())):
+        raise TrainingError("--score, --epochs, --batch-size and --learning-rate belong to one recipe: name it, too")
     if recipe.backbone:
         changes["backbone"] = options.backbone
     recipe = dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
@@ -78,6 +82,12 @@ def run_of(options: argparse.Namespace) -> "Run":
         weights=options.weights,
         sign_key=options.sign_key,
     )
+
+
+def _default_recipe(options: argparse.Namespace) -> str:
+    """What tells defects best, for a folder; but options that belong to pixel recipes ask for one."""
+    for_pixels = options.score or any(getattr(options, name) for name in _OF_PIXELS)
+    return DEFAULT.name if options.data in BUILT_IN or for_pixels else AUTO
 
 
 def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
@@ -177,7 +187,7 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         help="hyperparameters: auto (what tells synthetic defects best from your normal images), default (small "
         "images), features (photographs of surfaces and parts; a pretrained network), conv (larger images and colour "
         "images), linear (solved in closed form), tutorial (the classic) "
-        f"(default: {AUTO} for folders, else {DEFAULT.name})",
+        f"(default: {AUTO} for folders, {DEFAULT.name} for other data or with options of its own)",
     )
     fitting.add_argument(
         "--backbone",
