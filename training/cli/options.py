@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from training.run import Run
 
 AUTO: Final = "auto"
+_HYPERPARAMETERS: Final = ("epochs", "batch_size", "learning_rate")
 
 _USAGE: Final = """%(prog)s [--data SOURCE] [--name NAME] [options]
        %(prog)s COMMAND …"""
@@ -48,8 +49,10 @@ def run_of(options: argparse.Namespace) -> "Run":
     """The run that the parsed options describe."""
     from training.run import Run  # noqa: PLC0415  takes seconds; imported here so that help and usage errors are fast
 
-    changes = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
+    changes = {name: getattr(options, name) for name in _HYPERPARAMETERS}
     name = options.recipe or (DEFAULT.name if options.data in BUILT_IN else AUTO)
+    if name == AUTO:
+        _refuse_options_of_one_recipe(options)
     recipe = FEATURES if name == AUTO else RECIPES[name]
     if recipe.backbone:
         changes["backbone"] = options.backbone
@@ -219,6 +222,17 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
 def _of_recipe(text: str, hyperparameter: str) -> str:
     values = ", ".join(f"{name} {getattr(recipe, hyperparameter):g}" for name, recipe in RECIPES.items())
     return f"{text} (default: the recipe's: {values})"
+
+
+def _refuse_options_of_one_recipe(options: argparse.Namespace) -> None:
+    """Where recipes are tried, these would have no effect on most of them.
+
+    Raises:
+        TrainingError: there is such an option.
+    """
+    for name in (*_HYPERPARAMETERS, "score"):
+        if getattr(options, name) is not None:
+            raise TrainingError(f"--{name.replace('_', '-')} needs a recipe: choose one with --recipe, or leave it out")
 
 
 def _rule(recipe: Recipe, score: str | None) -> ScoringRule:
