@@ -29,18 +29,21 @@ def prepare(run: Run, observer: Observer) -> tuple[Run, Prepared, Sequence[Trial
         TrainingError: there are too few images for fitting or for calibration.
     """
     observer.stage(READING)
-    data, parts = _read(run, observer)
+    data = load(run.source, folder_size=run.recipe.folder_size)
+    observer.read(data)
+    parts = _divided(run, data)
     trials: Sequence[Trial] = ()
     if run.choose:
         if is_small(data.native_size) and run.source.size is None:  # enlarged, all recipes would see a blur
-            data, parts = _read(replace(run, source=replace(run.source, size=data.native_size)), Observer())
+            data = load(replace(run.source, size=data.native_size))
         observer.stage(CHOOSING)
         trials = _try_candidates(run, data, parts)
         observer.chosen(trials)
         run = _with(trials[0].candidate, run)
         if run.source.size != tuple(data.spec.shape[1:]):
             observer.stage(READING)
-            data, parts = _read(run, Observer())
+            data = load(run.source)
+        parts = _divided(run, data)  # the chosen recipe has shares of its own
     prepared = Prepared(data, parts, pick_device(run.device), _find_near_duplicates(data, parts))
     observer.prepared(run, prepared)
     return run, prepared, trials
@@ -53,10 +56,8 @@ def method_for(run: Run, spec: InputSpec) -> Method[Any]:
     )
 
 
-def _read(run: Run, observer: Observer) -> tuple[Dataset, Partition]:
-    data = load(run.source, folder_size=run.recipe.folder_size)
-    observer.read(data)
-    parts = partition(
+def _divided(run: Run, data: Dataset) -> Partition:
+    return partition(
         data.groups,
         run.recipe,
         plan=run.calibration,
@@ -64,7 +65,6 @@ def _read(run: Run, observer: Observer) -> tuple[Dataset, Partition]:
         guarantee=run.guarantee,
         seed=run.seed,
     )
-    return data, parts
 
 
 def _try_candidates(run: Run, data: Dataset, parts: Partition) -> Sequence[Trial]:

@@ -29,7 +29,6 @@ def outcome_rows(manifest: Manifest) -> list[Row]:
 def all_rows(manifest: Manifest) -> list[Row]:
     """Everything that the manifest contains, except for long lists and checksums."""
     data, training = manifest.data, manifest.training
-    split = training.split
     return [
         ("created", f"{manifest.created_at:%Y-%m-%d %H:%M} UTC"),
         *outcome_rows(manifest),
@@ -38,17 +37,14 @@ def all_rows(manifest: Manifest) -> list[Row]:
         ("score", manifest.scoring.formula),
         ("input", input_text(manifest.input)),
         ("data", f"{data.source}, normal: {data.normal}; {data.unreadable:,} unreadable files"),
-        (
-            "normal images",
-            f"{split.fit:,} for training, {len(split.validation):,} for validation, {len(split.calibration):,} for "
-            f"{'the original calibration' if manifest.recalibration else 'calibration'}; {data.groups:,} groups",
-        ),
+        ("normal images", f"{_division(manifest)}; {data.groups:,} groups"),
         *(
             [("near-duplicates", "; ".join(f"{where}: {count:,}" for where, count in data.near_duplicates.items()))]
             if data.near_duplicates
             else []
         ),
         *([("loss", losses)] if (losses := _losses(manifest)) else []),
+        *_trial_rows(manifest),
         *_backbone_rows(manifest),
         (
             "weights",
@@ -62,12 +58,32 @@ def all_rows(manifest: Manifest) -> list[Row]:
 
 def _calibrated_with(manifest: Manifest) -> str:
     images, groups = manifest.calibration.size, manifest.calibration.effective_size
-    return f"n = {images:,}" if groups == images else f"n = {groups:,} groups of {images:,} images"
+    counted = f"n = {images:,}" if groups == images else f"n = {groups:,} groups of {images:,} images"
+    return f"{counted} in {folds} folds" if (folds := manifest.calibration.folds) else counted
+
+
+def _division(manifest: Manifest) -> str:
+    """How the normal images of the training were divided, as text."""
+    split = manifest.training.split
+    calibration = "the original calibration" if manifest.recalibration else "calibration"
+    if not split.calibration:
+        return f"{split.fit:,} for training, and for {calibration} in folds"
+    return (
+        f"{split.fit:,} for training, {len(split.validation):,} for validation, {len(split.calibration):,} for "
+        f"{calibration}"
+    )
 
 
 def input_text(spec: InputSpec) -> str:
     """A model's input: colour, height × width, and what happens to images of other proportions."""
     return f"{'grey' if spec.mode == 'L' else 'colour'}, {spec.height} × {spec.width}, fit {spec.fit}"
+
+
+def _trial_rows(manifest: Manifest) -> list[Row]:
+    if (trials := manifest.training.trials) is None:
+        return []
+    tried = (f"{trial.recipe} at {trial.height} × {trial.width}: {trial.auroc:.3f}" for trial in trials)
+    return [("AUROC of synthetic defects", ", ".join(tried))]
 
 
 def _backbone_rows(manifest: Manifest) -> list[Row]:

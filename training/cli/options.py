@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from training.run import Run
 
 AUTO: Final = "auto"
-
-_OF_PIXELS: Final = ("epochs", "batch_size", "learning_rate")
+_HYPERPARAMETERS: Final = ("epochs", "batch_size", "learning_rate")
 
 _USAGE: Final = """%(prog)s [--data SOURCE] [--name NAME] [options]
        %(prog)s COMMAND …"""
@@ -51,10 +50,10 @@ def run_of(options: argparse.Namespace) -> "Run":
     from training.run import Run  # noqa: PLC0415  takes seconds; imported here so that help and usage errors are fast
 
     name = options.recipe or _default_recipe(options)
+    if name == AUTO:
+        _refuse_options_of_one_recipe(options)
     recipe = FEATURES if name == AUTO else RECIPES[name]
-    changes = {name: getattr(options, name) for name in _OF_PIXELS}
-    if name == AUTO and (options.score or any(changes.values())):
-        raise TrainingError("--score, --epochs, --batch-size and --learning-rate belong to one recipe: name it, too")
+    changes = {name: getattr(options, name) for name in _HYPERPARAMETERS}
     if recipe.backbone:
         changes["backbone"] = options.backbone
     recipe = dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
@@ -86,7 +85,7 @@ def run_of(options: argparse.Namespace) -> "Run":
 
 def _default_recipe(options: argparse.Namespace) -> str:
     """What tells defects best, for a folder; but options that belong to pixel recipes ask for one."""
-    for_pixels = options.score or any(getattr(options, name) for name in _OF_PIXELS)
+    for_pixels = options.score or any(getattr(options, name) for name in _HYPERPARAMETERS)
     return DEFAULT.name if options.data in BUILT_IN or for_pixels else AUTO
 
 
@@ -229,6 +228,17 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
 def _of_recipe(text: str, hyperparameter: str) -> str:
     values = ", ".join(f"{name} {getattr(recipe, hyperparameter):g}" for name, recipe in RECIPES.items())
     return f"{text} (default: the recipe's: {values})"
+
+
+def _refuse_options_of_one_recipe(options: argparse.Namespace) -> None:
+    """Where recipes are tried, these would have no effect on most of them.
+
+    Raises:
+        TrainingError: there is such an option.
+    """
+    for name in (*_HYPERPARAMETERS, "score"):
+        if getattr(options, name) is not None:
+            raise TrainingError(f"--{name.replace('_', '-')} needs a recipe: choose one with --recipe, or leave it out")
 
 
 def _rule(recipe: Recipe, score: str | None) -> ScoringRule:

@@ -59,7 +59,7 @@ def _with_defect(image: Pixels, other: Pixels, kind: _Kind, random: np.random.Ge
         mask = kind.mask(image.shape[1], image.shape[2], random, kind.area)
         changed = kind.change(other if kind.foreign else image, random)
         defective = image + mask * (np.clip(changed, 0, 1) - image)
-        if np.abs(defective - image).sum() >= _VISIBLE * mask.sum() * len(image):
+        if np.abs(defective - image).sum() >= _VISIBLE * max(mask.sum(), 1) * len(image):  # a pixel at least
             break
     return _float32(defective)
 
