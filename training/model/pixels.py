@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from torch import nn
 
 from training.model.autoencoders import build
-from training.model.fitting import fit
+from training.model.fitting import Epoch, fit
 from training.model.method import Fitted, Fold, ImageSet, Method, Progress, others
 from training.model.recipes import Recipe
 from training.model.scoring_rules import ScoredAutoencoder, ScoringRule
@@ -66,13 +67,7 @@ class PixelMethod(Method[torch.Tensor]):
             on_epoch=progress.on_epoch,
             on_step=progress.on_step,
         )
-        network = ScoredAutoencoder(autoencoder, self.rule.module()).eval()
-
-        @torch.inference_mode()
-        def scores(images: torch.Tensor) -> torch.Tensor:
-            return torch.cat([network(batch)[2] for batch in torch.split(images, _BATCH)])
-
-        return Fitted(network, scores, epochs)
+        return fitted(autoencoder, self.rule, epochs)
 
     def cross_fit(
         self, images: torch.Tensor, folds: Sequence[Fold], progress: Progress
@@ -90,9 +85,26 @@ class PixelMethod(Method[torch.Tensor]):
         """One model without each fold."""
         of_images, of_twins = torch.empty(len(images)), torch.empty(len(images))
         for fold in folds:
-            fitted = self._without(fold, images, Progress())
-            of_images[fold], of_twins[fold] = fitted.scores(images[fold]), fitted.scores(twins[fold])
+            model = self._without(fold, images, Progress())
+            of_images[fold], of_twins[fold] = model.scores(images[fold]), model.scores(twins[fold])
         return of_images, of_twins
 
     def _without(self, fold: Fold, images: torch.Tensor, progress: Progress) -> Fitted[torch.Tensor]:
         return self.fit(images[others(fold, len(images))], (), images[:0], progress)
+
+
+def fitted(autoencoder: nn.Module, rule: ScoringRule, epochs: Sequence[Epoch] = ()) -> Fitted[torch.Tensor]:
+    """A model from an autoencoder that is fitted already.
+
+    Args:
+        autoencoder: (N, C, H, W) → reconstruction of the same shape.
+        rule: computes the score.
+        epochs: passes over the fit part.
+    """
+    network = ScoredAutoencoder(autoencoder, rule.module()).eval()
+
+    @torch.inference_mode()
+    def scores(images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([network(batch)[2] for batch in torch.split(images, _BATCH)])
+
+    return Fitted(network, scores, epochs)

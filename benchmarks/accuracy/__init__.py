@@ -1,0 +1,5 @@
+"""Measures accuracy, reproducibly: ``python -m benchmarks.accuracy``."""
+
+from benchmarks.accuracy.command import main
+
+__all__ = ["main"]
