@@ -18,7 +18,8 @@ from app.inference.bundles.store import ModelStore
 from tests.support import ROOT, WITHOUT_COVERAGE, encode, gradient, make_bundle
 from training.__main__ import main
 
-QUICK = ["--data", "digits", "--false-alarm-rate", "0.05", "--epochs", "2", "--name", "d"]
+QUICK = ["--data", "digits", "--false-alarm-rate", "0.05", "--epochs", "2", "--name", "d", "--calibration", "split"]
+FOLDER = ["--recipe", "default", "--calibration", "split", "--false-alarm-rate", "0.1", "--epochs", "1", "--size", "16"]
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ class TestRun:
     ) -> None:
         for i in range(12):
             (parts / "normal" / f"broken-{i:02}.png").write_bytes(b"nothing")
-        words = ["--data", str(parts), "--false-alarm-rate", "0.1", "--epochs", "1", "--size", "16"]
+        words = ["--data", str(parts), *FOLDER]
         assert main(options(tmp_path, *words)) == 0
         out = capsys.readouterr().out
         assert out.count("skipped ") == 11
@@ -126,7 +127,7 @@ class TestRun:
     def test_unwritable_cache_does_not_stop_training(
         self, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        words = ["--data", str(parts), "--false-alarm-rate", "0.1", "--epochs", "1", "--size", "16"]
+        words = ["--data", str(parts), *FOLDER]
         assert main([*words, "--store", str(tmp_path / "store"), "--data-dir", "/dev/null/data"]) == 0
 
     def test_terminal_has_a_progress_bar_and_ctrl_c_restores_it(self, tmp_path: Path) -> None:
