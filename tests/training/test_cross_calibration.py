@@ -42,9 +42,7 @@ class TestPartition:
         assert folds([f"tile {image % 30}" for image in range(CROSS_BELOW + 100)]) == 5  # 30 groups
 
     def test_auto_is_split_for_the_strict_guarantee(self) -> None:
-        parts = partition(
-            single_groups(100), DEFAULT, plan="auto", false_alarm_rate=0.05, guarantee="strict", seed=1
-        )
+        parts = partition(single_groups(100), DEFAULT, plan="auto", false_alarm_rate=0.05, guarantee="strict", seed=1)
         assert (parts.folds, len(parts.calibration)) == ((), 59)
 
     @pytest.mark.parametrize(("plan", "folds"), [("split", 0), ("cross", 5)])
@@ -68,7 +66,9 @@ class TestPartition:
         """Split needs a third more, because at least a quarter is fitted on."""
         for plan, count in (("cross", 19), ("split", 26)):
             partition(single_groups(count), DEFAULT, plan=plan, false_alarm_rate=0.05, seed=1)  # type: ignore[arg-type]
-            with pytest.raises(TrainingError, match=f"needs at least .*{count} normal images.*but there are {count - 1}"):
+            with pytest.raises(
+                TrainingError, match=f"needs at least .*{count} normal images.*but there are {count - 1}"
+            ):
                 partition(single_groups(count - 1), DEFAULT, plan=plan, false_alarm_rate=0.05, seed=1)  # type: ignore[arg-type]
 
     def test_too_few_groups_is_an_error_with_the_needed_number(self) -> None:
