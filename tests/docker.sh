@@ -116,7 +116,7 @@ check "the new model answers" verdict '(normal|anomaly)' five.png "&model=digits
 first=$(version_of digits-5)
 
 # A training that takes long, to be stopped.
-check "a long training starts" compose run --detach --name "$project-long" train --data digits --epochs 1000000
+check "a long training starts" compose run --detach --name "$project-long" train --data digits --calibration split --epochs 1000000
 check "its bounding set of capabilities is empty" within 30 docker exec "$project-long" grep -Eq '^CapBnd:.0+$' /proc/1/status
 check "it has no effective capability" docker exec "$project-long" grep -Eq '^CapEff:.0+$' /proc/1/status
 check "it prints epochs" within 60 sh -c 'docker logs "$1" 2>&1 | grep -q "^epoch"' - "$project-long"

@@ -124,7 +124,7 @@ def test_fit_is_published_with_the_model(tmp_path: Path, capsys: pytest.CaptureF
         for i in range(40):
             (tmp_path / "parts" / name / f"{i}.png").write_bytes(encode(gradient(20 + i % 7, 40)))
     store = ["--name", "parts", "--store", str(tmp_path / "store")]
-    options = ["--size", "8x12", "--fit", "pad", "--epochs", "1", "--false-alarm-rate", "0.2"]
+    options = ["--size", "8x12", "--fit", "pad", "--recipe", "linear", "--false-alarm-rate", "0.2"]
     assert main(["--data", str(tmp_path / "parts"), "--data-dir", str(tmp_path / "data"), *store, *options]) == 0
     trained = ModelStore(tmp_path / "store").manifest("parts")
     assert trained.input == InputSpec(mode="L", height=8, width=12, fit="pad")
@@ -185,7 +185,7 @@ def test_threshold_of_grouped_images_is_for_further_groups(
 ) -> None:
     folder = parts_folder(tmp_path / "parts", digit_files)
     words = ["--data", str(folder), "--data-dir", str(tmp_path), "--store", str(tmp_path / "store"), "--size", "8"]
-    words += ["--epochs", "2", "--name", "parts"]
+    words += ["--recipe", "linear", "--calibration", "split", "--name", "parts"]
     assert main([*words]) == 1
     error = capsys.readouterr().err
     assert "at least 99 groups of calibration images" in error
@@ -238,7 +238,7 @@ class TestCommandLine:
     def test_training_publishes_a_model(self, tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "training", "--data", "digits", "--normal", "5", "--name", "digits-5",
-             "--epochs", "2",
+             "--epochs", "2", "--calibration", "split",
              "--store", str(tmp_path / "store"), "--threads", "1"],
             cwd=ROOT, env=WITHOUT_COVERAGE, capture_output=True, text=True, check=False,
         )  # fmt: skip
@@ -280,7 +280,7 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--data", "digits", "--false-alarm-rate", "0.001"], "needs at least 999 calibration images"),
+            (["--data", "digits", "--false-alarm-rate", "0.001"], "needs at least 999 normal images"),
             (["--data", "digits", "--guarantee", "strict"], "needs at least 299 calibration images"),
             (["--data", "no/such/folder"], "'no/such/folder' is neither a folder nor a built-in set"),
             (["--data", "digits", "--normal", "12"], "labels from 0 to 9"),

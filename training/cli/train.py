@@ -38,8 +38,7 @@ def run(options: argparse.Namespace) -> None:
         if not _out_of_memory(error):
             raise
         raise TrainingError(
-            f"not enough memory for recipe {settings.recipe.name} with images of this size: "
-            "choose a smaller --size or --batch-size, or --recipe conv"
+            "not enough memory for images of this size: choose a smaller --size or --batch-size, or --recipe conv"
         ) from error
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from app.inference.bundles.manifest import BackboneRecord
+from training.errors import TrainingError
 from training.model.fitting import Epoch
 
 Fold = list[int]
@@ -124,13 +125,20 @@ class Method(ABC, Generic[R]):
 
 
 def folds_of(groups: Sequence[str], count: int, seed: int) -> list[Fold]:
-    """At most ``count`` folds of similar size, from a seeded shuffle of whole groups.
+    """At least two and at most ``count`` folds of similar size, from a seeded shuffle of whole groups.
 
     Args:
-        groups: one name per image, at least two different ones.
+        groups: one name per image; if all are the same, every image counts as its own group.
         count: number of folds.
         seed: of the shuffle.
+
+    Raises:
+        TrainingError: there is only one image.
     """
+    if len(groups) < 2:  # noqa: PLR2004  folds
+        raise TrainingError("one image is left to fit on, and two are needed: add images")
+    if len(set(groups)) == 1:
+        groups = [str(position) for position in range(len(groups))]
     members: dict[str, list[int]] = {}
     for position, group in enumerate(groups):
         members.setdefault(group, []).append(position)

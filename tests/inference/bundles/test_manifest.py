@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from app.inference.bundles.manifest import CalibrationRecord, Manifest
+from app.inference.bundles.manifest import CalibrationRecord, Manifest, TrialRecord
 from app.inference.decisions.conformal import Calibration
 from app.inference.errors import BundleRejected
-from tests.support import SPEC, make_bundle
+from tests.support import ROOT, SPEC, make_bundle
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,33 @@ def test_calibration_groups_round_trip() -> None:
 
 def test_calibration_groups_are_left_out_if_every_image_is_its_own_group(raw: bytes) -> None:
     assert set(json.loads(raw)["calibration"]) == {"size", "scores"}
+
+
+def test_folds_and_trials_round_trip_and_are_left_out_otherwise(raw: bytes) -> None:
+    """Older programs reject fields that they do not know; older manifests keep their bytes."""
+    assert "trials" not in json.loads(raw)["training"]
+    manifest = Manifest.from_bytes(raw)
+    trial = TrialRecord(recipe="linear", rule="mse", height=8, width=8, auroc=0.75)
+    chosen = manifest.model_copy(
+        update={
+            "calibration": manifest.calibration.model_copy(update={"folds": 5}),
+            "training": manifest.training.model_copy(update={"trials": (trial,)}),
+        }
+    )
+    written = json.loads(chosen.to_bytes())
+    assert written["calibration"]["folds"] == 5
+    assert written["training"]["trials"] == [trial.model_dump()]
+    assert Manifest.from_bytes(chosen.to_bytes()).to_bytes() == chosen.to_bytes()
+    for changes in ({"folds": 1}, {"folds": 0}):
+        invalid = manifest.calibration.model_copy(update=changes)
+        with pytest.raises(BundleRejected, match=r"calibration\.folds"):
+            Manifest.from_bytes(manifest.model_copy(update={"calibration": invalid}).to_bytes())
+
+
+def test_older_manifests_keep_their_bytes() -> None:
+    """The shipped model was published before folds and trials were recorded."""
+    raw = next((ROOT / "model_store").glob("*/*/manifest.json")).read_bytes()
+    assert Manifest.from_bytes(raw).to_bytes() == raw
 
 
 def test_threshold_must_follow_from_the_calibration_groups() -> None:

@@ -239,6 +239,17 @@ class TestGroups:
         again = Calibration(first.scores, first.groups)
         assert (first.scores, first.groups) == (again.scores, again.groups) == ((1, 2, 2, 3, 5), (0, 1, 2, 1, 0))
 
+    @pytest.mark.parametrize("groups", [None, [image % 20 for image in range(340)]])
+    def test_promise_of_a_cross_calibration_names_the_folds(self, groups: list[int] | None) -> None:
+        calibration = Calibration(range(340), groups)
+        folded = calibration.promise(0.05, "marginal", 5)
+        assert "the scores come from 5 models, each fitted without the images that it scored" in folded
+        assert "if the model fitted on all images scores further normal images no higher" in folded
+        held_back = calibration.promise(0.05, "marginal")
+        assert "models" not in held_back
+        assert folded.endswith("a new camera, other light or a changed product void it")
+        assert held_back.endswith("a new camera, other light or a changed product void it")
+
     def test_groups_and_not_images_are_counted(self) -> None:
         calibration = Calibration(range(340), [image % 20 for image in range(340)])
         assert calibration.threshold_for(1 / 21) == 339

@@ -18,7 +18,8 @@ from app.inference.bundles.store import ModelStore
 from tests.support import ROOT, WITHOUT_COVERAGE, encode, gradient, make_bundle
 from training.__main__ import main
 
-QUICK = ["--data", "digits", "--false-alarm-rate", "0.05", "--epochs", "2", "--name", "d"]
+QUICK = ["--data", "digits", "--false-alarm-rate", "0.05", "--epochs", "2", "--name", "d", "--calibration", "split"]
+FOLDER = ["--recipe", "default", "--calibration", "split", "--false-alarm-rate", "0.1", "--epochs", "1", "--size", "16"]
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ class TestRun:
     ) -> None:
         for i in range(12):
             (parts / "normal" / f"broken-{i:02}.png").write_bytes(b"nothing")
-        words = ["--data", str(parts), "--false-alarm-rate", "0.1", "--epochs", "1", "--size", "16"]
+        words = ["--data", str(parts), *FOLDER]
         assert main(options(tmp_path, *words)) == 0
         out = capsys.readouterr().out
         assert out.count("skipped ") == 11
@@ -126,7 +127,7 @@ class TestRun:
     def test_unwritable_cache_does_not_stop_training(
         self, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        words = ["--data", str(parts), "--false-alarm-rate", "0.1", "--epochs", "1", "--size", "16"]
+        words = ["--data", str(parts), *FOLDER]
         assert main([*words, "--store", str(tmp_path / "store"), "--data-dir", "/dev/null/data"]) == 0
 
     def test_terminal_has_a_progress_bar_and_ctrl_c_restores_it(self, tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ class TestErrors:
         ("words", "message"),
         [
             (["--recipe", "tutorail"], "unknown recipe 'tutorail'; did you mean 'tutorial'?"),
-            (["--recipe", "xyz"], "unknown recipe 'xyz'; choose from default, tutorial, conv, linear"),
+            (["--recipe", "xyz"], "unknown recipe 'xyz'; choose from auto, default, tutorial, conv, linear"),
             (["--score", "locl-relative"], "unknown scoring rule 'locl-relative'; did you mean 'local-relative'?"),
             (["--guarantee", "Strict"], "did you mean 'strict'?"),
             (["--mode", "grey"], "choose from auto, L, RGB"),
@@ -263,6 +264,8 @@ class TestErrors:
             (("x/normal/1.png", "x/normal/2.png"), ["--data", "{}/x"],
              "none of the 2 images in {}/x/normal can be read; the first, 1.png: not a readable image"),
             ((), ["--data", "digits", "--false-alarm-rate", "0.001"],
+             "needs at least 999 normal images, but there are 149. The lowest rate for so few is 0.006667. "),
+            ((), ["--data", "digits", "--false-alarm-rate", "0.001", "--calibration", "split"],
              "needs at least 999 calibration images, so 1332 normal images in total, but there are 149"),
             ((), ["--data", "digits", "--store", "/dev/null/store"], "cannot write to /dev/null/store/digits-5: Not a"),
             ((), ["--data", "digits", "--learning-rate", "1e30"], "choose a --learning-rate below 1e+30"),
@@ -291,7 +294,7 @@ class TestErrors:
         assert main(options(tmp_path, "--data", str(parts))) == 1
         out, err = capsys.readouterr()
         assert "00.png: not a readable image" in out
-        assert "so 132 normal images in total, but there are 39." in err
+        assert "needs at least 99 normal images, but there are 39." in err
 
     def test_failed_run_does_not_create_the_store(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         error_of(options(tmp_path, "--data", "digits", "--false-alarm-rate", "0.001"), capsys)
@@ -318,14 +321,14 @@ class TestErrors:
         (tmp_path / "normal").mkdir()
         for i in range(30):
             Image.new("RGB", (9, 9), (200, 8 * i, 0)).save(tmp_path / "normal" / f"{i}.png")
-        words = ["--data", str(tmp_path), "--size", "1024", "--false-alarm-rate", "0.1"]
+        words = ["--data", str(tmp_path), "--recipe", "default", "--size", "1024", "--false-alarm-rate", "0.1"]
         done = subprocess.run(
             ["/bin/sh", "-c", 'ulimit -v 8000000 && exec "$@"', "sh", sys.executable, "-m", "training",
              *options(tmp_path, *words)],
             cwd=ROOT, capture_output=True, text=True, check=False, env={**WITHOUT_COVERAGE, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 1
-        assert done.stderr.startswith("error: not enough memory for recipe default")
+        assert done.stderr.startswith("error: not enough memory for images of this size: choose a smaller --size")
         assert done.stderr.count("\n") == 1
 
     def test_missing_package(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,7 +207,7 @@ class TestFolder:
         (unusual / "broken[red].png").write_bytes(b"nothing")
         (unusual / os.fsdecode(b"caf\xe9.png")).write_bytes(encode(gradient(9, 9)))
         options = ["--data-dir", str(tmp_path / "cache"), "--store", str(tmp_path / "store"), "--groups", "none"]
-        options += ["--epochs", "1", "--false-alarm-rate", "0.1", "--size", "16", "--name", "unusual"]
+        options += ["--recipe", "linear", "--false-alarm-rate", "0.1", "--size", "16", "--name", "unusual"]
         assert main(["--data", str(folder), *options]) == 0
         assert "x[/y]/broken[red].png: not a readable image" in capsys.readouterr().out.replace("\n", "")
 

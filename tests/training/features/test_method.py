@@ -81,7 +81,9 @@ def test_held_out_scores_are_those_of_heads_and_scale_of_the_other_folds(
         torch.testing.assert_close(held_out[fold], score_of(scale(maps[fold])))
 
 
-def test_held_out_scores_of_images_and_of_their_twins(method: FeatureMethod, normal: Features, outlier: Features) -> None:
+def test_held_out_scores_of_images_and_of_their_twins(
+    method: FeatureMethod, normal: Features, outlier: Features
+) -> None:
     of_images, of_twins = method.held_out_scores(normal, replaced(normal, 6, outlier), FOLDS)
     assert torch.equal(of_images, method.cross_fit(normal, FOLDS, Progress())[1])
     assert of_twins[6] > 10 * of_images.max()

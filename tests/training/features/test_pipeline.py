@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from app.inference.bundles.store import ModelStore
+from app.inference.images.decoding import open_image
 from tests.support import Server, encode, running_server
 from training.__main__ import main
 
@@ -73,6 +75,29 @@ def test_defects_are_found_over_http_and_the_map_shows_where(server: Server) -> 
     assert anomaly["error_map"] != normal["error_map"]
     strip = server.client.post("/score", files=files[1:], headers={"Accept": "image/png"})
     assert strip.headers["content-type"] == "image/png"
+
+
+def test_entirely_foreign_images_score_above_all_normal_images(store: Path) -> None:
+    """The level that is subtracted from the map is limited, so that it cannot hide them."""
+    bundle = ModelStore(store).load("parts", ModelStore(store).current("parts"))
+    random, torch_random = np.random.default_rng(2), torch.Generator().manual_seed(0)
+    normal = torch.stack(
+        [open_image(encode(part(random)), max_pixels=10**6).decode(bundle.spec).tensor for _ in range(20)]
+    )
+    constants = [torch.full((1, 64, 64), value) for value in (0.0, 0.35, 0.65, 1.0)]
+    foreign = torch.stack([*constants, torch.rand(1, 64, 64, generator=torch_random), 1 - normal[0]])
+    limit = max(*bundle.score_batch(normal).score, bundle.manifest.calibration.scores[-1])
+    assert min(bundle.score_batch(foreign).score) > 10 * limit
+
+
+def test_the_threshold_comes_from_folds(store: Path) -> None:
+    manifest = ModelStore(store).manifest("parts")
+    assert (manifest.calibration.folds, manifest.calibration.size, manifest.training.split.fit) == (5, 60, 60)
+    assert manifest.data.near_duplicates is not None
+    assert set(manifest.data.near_duplicates) == {"different folds", "normal and test"}
+    assert manifest.evaluation is not None
+    assert manifest.evaluation.false_alarm_rate is not None
+    assert manifest.evaluation.false_alarm_rate <= 0.3
 
 
 def test_a_score_of_its_own_cannot_be_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from training.errors import TrainingError
 from training.model.method import folds_of, others
 
 SIZES = (9, 7, 4, 4, 3, 3, 2, 2, 1, 1, 1, 1, 1)
@@ -32,6 +33,16 @@ def test_folds_depend_on_the_seed() -> None:
 
 def test_there_are_no_more_folds_than_groups() -> None:
     assert sorted(folds_of(["a", "b", "a", "b", "b"], 5, seed=1)) == [[0, 2], [1, 3, 4]]
+
+
+def test_images_of_one_group_are_divided() -> None:
+    """As where all images that are left to fit on show one object."""
+    assert sorted(map(len, folds_of(["a"] * 7, 2, seed=1))) == [3, 4]
+
+
+def test_one_image_cannot_be_divided() -> None:
+    with pytest.raises(TrainingError, match="two are needed"):
+        folds_of(["a"], 2, seed=1)
 
 
 def test_others_are_the_positions_outside_a_fold() -> None:

@@ -71,7 +71,7 @@ class Scored(Method[torch.Tensor]):
     def steps(self, images: int, folds: int) -> int:
         raise NotImplementedError
 
-    def represent(self, images: ImageSet, positions: Sequence[int], progress: Progress) -> torch.Tensor:  # noqa: ARG002
+    def represent(self, images: ImageSet, positions: Sequence[int], progress: Progress) -> torch.Tensor:
         return images[list(positions)]
 
     def fit(self, *_: Any) -> Fitted[torch.Tensor]:
