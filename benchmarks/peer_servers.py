@@ -23,6 +23,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 SERVERS: Final = Path(__file__).with_name("peers")
 SHARED: Final = SERVERS / "shared"
 
+ENVIRONMENTS: Final = Path.home() / ".cache" / "anomaly-service-benchmarks"
+"""Where the environments are, unless ``--environments`` says otherwise."""
+
 _MODEL: Final = "mnist-5"
 
 Answer = dict[str, Any]
@@ -148,35 +151,58 @@ def bundle_folder() -> Path:
 
 def pinned_version(name: str) -> str:
     """The version of a peer's package in its ``requirements.txt``."""
-    lines = (SERVERS / name / "requirements.txt").read_text().splitlines()
+    lines = _requirements(name).read_text().splitlines()
     return next(line.partition("==")[2] for line in lines if line.startswith(f"{name}=="))
 
 
 def create_environment(target: Target, folder: Path) -> Path:
     """Creates the environment of a peer if it does not exist yet; returns the folder of its programs.
 
-    It contains the same build of torch as this environment. Builds of the backend index have a local version label.
-
     Raises:
         BenchmarkError: the installation failed, or a program that the peer needs is missing.
     """
     if target.needs and shutil.which(target.needs[0]) is None:
         raise BenchmarkError(target.needs[1])
-    requirements = SERVERS / target.name / "requirements.txt"
-    torch = f"torch=={version('torch')}"
-    contents = "\n".join([platform.python_version(), torch, requirements.read_text()])
+    return install(target.name, folder)
+
+
+def is_installed(name: str, folder: Path) -> bool:
+    """Whether the environment of a peer is there, with the versions of its ``requirements.txt``."""
     done = folder / "installed.txt"
-    if not done.exists() or done.read_text() != contents:
+    return done.exists() and done.read_text() == _contents(name)
+
+
+def install(name: str, folder: Path) -> Path:
+    """Creates the environment for ``benchmarks/peers/<name>``, if it is not there; returns the folder of its programs.
+
+    It contains the same build of torch as this environment. Builds of the backend index have a local version label.
+
+    Raises:
+        BenchmarkError: the installation failed.
+    """
+    if not is_installed(name, folder):
         print("  installing …", flush=True)
+        torch = _torch()
         uv = [sys.executable, "-m", "uv"]
         backend = ["--torch-backend=auto"] if "+" in torch else []
         python = str(folder / "bin" / "python")
+        requirements = str(_requirements(name))
         run_command([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], ROOT)
-        run_command(
-            [*uv, "pip", "install", "--quiet", *backend, "--python", python, "-r", str(requirements), torch], ROOT
-        )
-        done.write_text(contents)
+        run_command([*uv, "pip", "install", "--quiet", *backend, "--python", python, "-r", requirements, torch], ROOT)
+        (folder / "installed.txt").write_text(_contents(name))
     return folder / "bin"
+
+
+def _requirements(name: str) -> Path:
+    return SERVERS / name / "requirements.txt"
+
+
+def _torch() -> str:
+    return f"torch=={version('torch')}"
+
+
+def _contents(name: str) -> str:
+    return "\n".join([platform.python_version(), _torch(), _requirements(name).read_text()])
 
 
 def run_command(command: list[str], folder: Path, variables: Mapping[str, str] | None = None) -> None:

@@ -31,6 +31,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.load.server_process import free_port, pinned_server
 from benchmarks.load.wrk import LOAD_CORE, MSE_TOLERANCE, check_script, post_script, require_tools, run_wrk
 from benchmarks.peer_servers import (
+    ENVIRONMENTS,
     OURS,
     PEERS,
     ROOT,
@@ -114,7 +115,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--environments",
         type=Path,
-        default=Path.home() / ".cache" / "anomaly-service-benchmarks",
+        default=ENVIRONMENTS,
         help="folder of the peers' environments, which are created at first use",
     )
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds; each runs our service and the peer")
