@@ -33,9 +33,11 @@ from training.data.datasets import Dataset, Source, load
 from training.data.folders import NORMAL
 from training.data.splitting import Partition, split
 from training.errors import TrainingError
-from training.features.backbone import load_backbone
-from training.features.fitting import fit_features
+from training.features.backbone import load_pretrained
+from training.methods import method_of
+from training.model.method import Progress
 from training.model.recipes import FEATURES
+from training.model.scoring_rules import FEATURE_RULE
 
 PEER: Final = "anomalib"
 RATE: Final = 0.05
@@ -182,17 +184,17 @@ def judge(scored: Scored, groups: Sequence[str], test_kinds: Sequence[str]) -> F
 def score_with_ours(data: Dataset, parts: Partition, seed: int) -> Scored:
     """Fits the recipe, and scores with the archive that would be published."""
     began = time.process_time()
-    fit = list(parts.fit)
-    fitted = fit_features(FEATURES, data.normal[fit], [data.groups[index] for index in fit], seed=seed)
+    method = method_of(FEATURES, FEATURE_RULE, data.spec, seed=seed)
+    images = method.represent(data.normal, parts.fit, Progress())
+    fitted = method.fit(images, [data.groups[index] for index in parts.fit], images[[]], Progress())
     model = torchscript.load(torchscript.dump(fitted.network))
     seconds_to_fit = time.process_time() - began
-    images = torch.cat([data.normal[list(parts.calibration)], data.test])
-    for image in torch.split(images[:_WARM_UP], 1):
-        model(image)
+    for index in range(_WARM_UP):
+        model(data.test[[index]])
     scores, seconds = [], []
-    for image in torch.split(images, 1):
+    for image in (*data.normal.select(parts.calibration), *data.test):
         began = time.process_time()
-        _, _, score, *_ = model(image)
+        _, _, score, *_ = model(image.unsqueeze(0))
         scores.append(float(score))
         seconds.append(time.process_time() - began)
     calibration, test = np.split(np.array(scores), [len(parts.calibration)])
@@ -241,14 +243,12 @@ class Peers:
 
 def write_images(file: Path, data: Dataset) -> None:
     """Writes all images, and the weights of our backbone with the normalisation that they need."""
-    state = load_backbone(FEATURES.backbone).network.state_dict()
-    weights = {
-        f"weight:{name.removeprefix('network.')}": tensor.numpy()
-        for name, tensor in state.items()
-        if name.startswith("network.")
-    }
-    arrays: dict[str, Any] = {"normal": data.normal.numpy(), "test": data.test.numpy(), **weights}
-    np.savez(file, mean=state["mean"].numpy(), std=state["std"].numpy(), **arrays)
+    pretrained = load_pretrained(FEATURES.backbone).network
+    arrays: dict[str, Any] = {f"weight:{name}": tensor.numpy() for name, tensor in pretrained.state_dict().items()}
+    arrays |= {"normal": data.normal[:].numpy(), "test": data.test[:].numpy()}
+    config = pretrained.pretrained_cfg
+    mean, std = (np.array(config[name], np.float32).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+    np.savez(file, mean=mean, std=std, **arrays)
 
 
 def read_scores(file: Path) -> Scored:

@@ -20,6 +20,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.peer_servers import ENVIRONMENTS, SERVERS, is_installed
 from tests.support import encode
 from training.data.datasets import Dataset
+from training.data.images import Images
 from training.data.splitting import Partition
 from training.features.backbone import load_backbone
 
@@ -41,9 +42,10 @@ def dataset() -> Dataset:
         source="tiny",
         normal_label="normal",
         spec=InputSpec(mode="L", height=64, width=64),
-        normal=normal[:32],
+        native_size=(64, 64),
+        normal=Images(normal[:32].numpy()),
         groups=tuple(map(str, range(32))),
-        test=torch.cat([normal[32:], noise]),
+        test=Images(torch.cat([normal[32:], noise]).numpy()),
         test_kinds=("normal",) * 6 + ("noise",) * 4,
     )
 
@@ -97,10 +99,10 @@ def test_images_file_has_the_images_and_weights_that_give_our_features(tmp_path:
     write_images(tmp_path / "images.npz", data)
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True).eval()
     with np.load(tmp_path / "images.npz") as written:
-        np.testing.assert_array_equal(written["normal"], data.normal.numpy())
-        np.testing.assert_array_equal(written["test"], data.test.numpy())
+        np.testing.assert_array_equal(written["normal"], data.normal[:].numpy())
+        np.testing.assert_array_equal(written["test"], data.test[:].numpy())
         network.load_state_dict({name: torch.from_numpy(written[f"weight:{name}"]) for name in network.state_dict()})
-        image = data.test[-1:].expand(-1, 3, -1, -1)
+        image = data.test[[-1]].expand(-1, 3, -1, -1)
         mean, std = torch.from_numpy(written["mean"]), torch.from_numpy(written["std"])
         _, _, stride_8, stride_16, _ = network((image - mean) / std)
     ours, _ = load_backbone("efficientnet_lite0").network(image)

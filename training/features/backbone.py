@@ -53,7 +53,23 @@ class Backbone:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Pretrained:
+    """A network as timm builds it, with the licence and the SHA-256 of its weights."""
+
+    network: Any
+    licence: str
+    sha256: str
+
+
 def load_backbone(name: str, weights: Path | None = None) -> Backbone:
+    """Loads a pretrained network as a feature extractor; arguments and errors are those of :func:`load_pretrained`."""
+    pretrained = load_pretrained(name, weights)
+    taps = _Taps(pretrained.network).eval().requires_grad_(requires_grad=False)
+    return Backbone(name, taps, pretrained.licence, pretrained.sha256)
+
+
+def load_pretrained(name: str, weights: Path | None = None) -> Pretrained:
     """Loads a pretrained network.
 
     Args:
@@ -69,13 +85,12 @@ def load_backbone(name: str, weights: Path | None = None) -> Backbone:
     if weights is None and package:
         weights = _packaged_weights(package)
     if weights is None:
-        network, digest = _downloaded(timm_name), ""
+        network = _downloaded(timm_name)
+        digest = _state_digest(network)
     else:
         network, digest = _from_file(timm_name, weights), hashlib.sha256(weights.read_bytes()).hexdigest()
-    config = network.pretrained_cfg
-    licence = _PACKAGE_LICENCE if package else str(config.get("license") or "unknown")
-    digest = digest or _state_digest(network)
-    return Backbone(name, _Taps(network).eval().requires_grad_(requires_grad=False), licence, digest)
+    licence = _PACKAGE_LICENCE if package else str(network.pretrained_cfg.get("license") or "unknown")
+    return Pretrained(network, licence, digest)
 
 
 def _packaged_weights(package: str) -> Path:
