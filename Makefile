@@ -14,7 +14,7 @@ SEED ?= 1337
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train demo test test-cluster test-docker bench bench-peers bench-training soak lint lock clean
+.PHONY: help serve train demo test test-cluster test-docker bench bench-anomalib bench-peers bench-training soak lint lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -49,6 +49,9 @@ bench: $(VENV)/ready-serving  ## measure the speed of the service as ratios (Lin
 
 bench-peers: $(VENV)/ready-serving  ## compare the service with other model servers (ARGS="--peers … --rounds … --seconds …")
 	$(PY) -m benchmarks.peers $(ARGS)
+
+bench-anomalib: $(VENV)/ready-training  ## compare the recipe features with anomalib on an image folder (DATA=, DATA_DIR=, ARGS="--models … --seeds …")
+	$(PY) -m benchmarks.against_anomalib "$(DATA)" --data-dir "$(DATA_DIR)" $(ARGS)
 
 soak: $(VENV)/ready-dev  ## overload, misbehaving clients, draining, model swaps, half an hour of mixed load (ARGS=)
 	$(PY) -m benchmarks.soak $(ARGS)

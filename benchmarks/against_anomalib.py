@@ -234,7 +234,7 @@ class Peers:
                     *(word for option, value in settings.items() for word in (f"--{option}", str(value))),
                 ],
                 SERVERS / PEER,
-                {"OMP_NUM_THREADS": str(self._options.threads), "PYTHONDONTWRITEBYTECODE": "1"},
+                {"OMP_NUM_THREADS": str(self._options.threads)},
             )  # fmt: skip
             return read_scores(scores_file)
 
