@@ -13,7 +13,7 @@ from torch import nn
 _PLACES: Final = 40_000
 _ITEMS: Final = 2_000
 _PROJECTION: Final = 48  # dimensions in which the greedy choice measures distances
-_CHUNK: Final = 32  # images whose features are double precision at the same time
+_CHUNK: Final = 8  # images whose features are double precision at the same time
 _ROUND: Final = 8  # items that one pass over all places chooses
 _CANDIDATES: Final = 8  # places that each of them is chosen from
 _SHRINKAGE: Final = 0.01  # of the mean variance, added to each

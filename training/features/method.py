@@ -88,8 +88,11 @@ class FeatureMethod(Method[Features]):
 
     def _held_out_maps(self, images: Features, scored: Sequence[Features], folds: Sequence[Fold]) -> list[torch.Tensor]:
         """For each list of N images: (N, heads, h, w) maps by heads that were fitted without the fold."""
-        fit_parts = [images[others(fold, len(images))] for fold in folds]
-        heads = list(in_parallel(lambda part: fit_heads(part, seed=self._seed), fit_parts, self._threads))
+
+        def heads_without(fold: Fold) -> Heads:
+            return fit_heads(images[others(fold, len(images))], seed=self._seed)
+
+        heads = list(in_parallel(heads_without, folds, self._threads))
         order = [position for fold in folds for position in fold]
         return [
             torch.cat([self._maps(of_fold, each[fold]) for of_fold, fold in zip(heads, folds, strict=True)])[
