@@ -9,10 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.accuracy.figures import RATES, Figures, quantities, with_range
-from benchmarks.accuracy.pool import Pool
+from benchmarks.accuracy.pool import read_pool
 from benchmarks.accuracy.trials import at_random, by_group, run_trial
-from training.data.datasets import Source, load
-from training.errors import TrainingError
+from training.data.datasets import Source
 from training.methods import method_of
 from training.model.method import Progress
 from training.model.recipes import LINEAR, Recipe
@@ -38,7 +37,10 @@ def run(options: argparse.Namespace, console: Console) -> None:
 
 def _measure(recipe: Recipe, options: argparse.Namespace, console: Console) -> None:
     began = time.perf_counter()
-    pool = _load(recipe, options)
+    source = Source(
+        options.folder, data_dir=options.data_dir, groups=options.groups, size=options.size, fit=options.fit
+    )
+    pool = read_pool(source, recipe)
     methods = {
         seed: method_of(
             recipe,
@@ -67,16 +69,6 @@ def _measure(recipe: Recipe, options: argparse.Namespace, console: Console) -> N
         )
         console.print(_table(title, [trial.figures for trial in trials], pool.anomaly_kinds))
         console.print(f"{sum(trial.seconds for trial in trials) / len(trials):.1f} s to fit")
-
-
-def _load(recipe: Recipe, options: argparse.Namespace) -> Pool:
-    source = Source(
-        options.folder, data_dir=options.data_dir, groups=options.groups, size=options.size, fit=options.fit
-    )
-    pool = Pool(load(source, folder_size=recipe.folder_size))
-    if not pool.test_normal or not pool.anomaly_kinds:
-        raise TrainingError(f"{options.folder} needs test images in test/normal/ and test/anomaly/KIND/")
-    return pool
 
 
 def _table(title: str, trials: Sequence[dict[str, Figures]], kinds: Sequence[str]) -> Table:

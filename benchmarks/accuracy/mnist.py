@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.accuracy.figures import RATES, Figures, quantities, with_deviation
-from benchmarks.accuracy.pool import Pool
+from benchmarks.accuracy.pool import Pool, read_pool
 from benchmarks.accuracy.trials import Trial, by_group, run_trial
-from training.data.datasets import Source, load
+from training.data.datasets import Source
 from training.methods import method_of
 from training.model.method import Progress
 from training.model.recipes import RECIPES, Recipe
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     digits = [int(digit) for digit in options.digits.split(",")]
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     tasks = [_Task(recipe, digit, seed, options.data_dir, options.device) for digit in digits for seed in seeds]
-    _load(digits[0], options.data_dir)  # downloads the data before the processes start
+    _read(digits[0], recipe, options.data_dir)  # downloads the data before the processes start
     results: Results = {}
     fitting = 0.0
     # Spawned processes, because torch's threads do not survive a fork.
@@ -66,8 +66,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
     )
 
 
-def _load(digit: int, data_dir: Path) -> Pool:
-    return Pool(load(Source("mnist", normal=(digit,), data_dir=data_dir)))
+def _read(digit: int, recipe: Recipe, data_dir: Path) -> Pool:
+    return read_pool(Source("mnist", normal=(digit,), data_dir=data_dir), recipe)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ class _Task:
     device: str
 
     def run(self) -> Trial:
-        pool = _load(self.digit, self.data_dir)
+        pool = _read(self.digit, self.recipe, self.data_dir)
         rule = SCORING_RULES[DEFAULT_SCORING_RULE]
         method = method_of(self.recipe, rule, pool.data.spec, seed=self.seed, device=self.device)
         images = method.represent(pool, range(len(pool)), Progress())

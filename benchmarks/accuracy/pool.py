@@ -6,8 +6,10 @@ from functools import cached_property
 
 import torch
 
-from training.data.datasets import Dataset
+from training.data.datasets import Dataset, Source, load
 from training.data.folders import NORMAL
+from training.errors import TrainingError
+from training.model.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,19 @@ class Pool:
         count = len(self.data.normal)
         for position in positions:
             yield self.data.normal[position] if position < count else self.data.test[position - count]
+
+
+def read_pool(source: Source, recipe: Recipe) -> Pool:
+    """Reads a data set with labelled test images.
+
+    Args:
+        source: which images.
+        recipe: gives the size of the images of a folder, if the source has none.
+
+    Raises:
+        TrainingError: the images cannot be read, or there are no normal test images or no anomalies.
+    """
+    pool = Pool(load(source, folder_size=recipe.folder_size))
+    if not pool.test_normal or not pool.anomaly_kinds:
+        raise TrainingError(f"{source.data} needs test images in test/normal/ and test/anomaly/KIND/")
+    return pool
