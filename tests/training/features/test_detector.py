@@ -22,7 +22,7 @@ def normal_features(count: int = 24) -> Features:
 
 
 def maps_of(heads: Heads, features: Features) -> torch.Tensor:
-    pairs = zip(features.fine.float().split(1), features.deep.float().split(1), strict=True)
+    pairs = zip(torch.split(features.fine.float(), 1), torch.split(features.deep.float(), 1), strict=True)
     return torch.cat([heads(fine, deep) for fine, deep in pairs])
 
 

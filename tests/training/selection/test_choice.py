@@ -13,6 +13,7 @@ from PIL import Image
 from app.inference.images.model_input import InputSpec
 from tests.conftest import digits_run
 from training.data.datasets import Source
+from training.data.splitting import CalibrationPlan
 from training.methods import method_of
 from training.model.method import Fitted, Fold, ImageSet, Method, Progress
 from training.model.recipes import CONV, DEFAULT, FEATURES, LINEAR
@@ -186,7 +187,7 @@ def test_small_images_are_read_at_their_size_and_the_choice_is_reported(tmp_path
 
 
 @pytest.mark.parametrize("plan", ["split", "cross"])
-def test_calibration_images_do_not_take_part(tmp_path: Path, plan: str) -> None:
+def test_calibration_images_do_not_take_part(tmp_path: Path, plan: CalibrationPlan) -> None:
     """Those that are held back. With folds, all images are calibration images, and all take part."""
     write(tmp_path / "parts" / "normal", 40)
     run = dataclasses.replace(small_run(tmp_path / "parts"), calibration=plan)
