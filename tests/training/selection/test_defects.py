@@ -39,7 +39,7 @@ def test_every_image_has_a_defect_and_keeps_its_range(shape: tuple[int, int, int
     assert defective.shape == images.shape
     assert defective.dtype == torch.float32
     assert (defective.min() >= 0) & (defective.max() <= 1)
-    assert ((defective - images).abs().flatten(1).sum(1) > 0).all()
+    assert ((defective - images).abs().flatten(1).sum(1) > 0.02).all()  # a part of a pixel would not be seen
 
 
 def test_small_images_show_a_wrong_shape() -> None:
