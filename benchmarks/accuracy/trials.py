@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from app.inference.decisions.conformal import calibrate
+from app.inference.decisions.conformal import Calibration, calibrate
 from benchmarks.accuracy.figures import Figures, judge
 from benchmarks.accuracy.pool import Pool
 from training.data.splitting import Partition, split
@@ -42,7 +42,7 @@ class Trial:
     """What one model achieves.
 
     Attributes:
-        figures: by scoring rule.
+        figures: by scoring rule; if the images come in groups, also with a threshold that counts images.
         seconds: how long the fit took.
     """
 
@@ -103,7 +103,11 @@ def run_trial(method: Method[R], images: R, kinds: Sequence[str], division: Divi
         calibrating = [division.groups[position] for position in division.calibration]
         calibration = calibrate(of_calibration, calibrating, "marginal", seed)
         of_test = scores(images[division.test]).double().numpy()
-        figures[name] = judge(calibration, of_test, [kinds[position] for position in division.test])
+        test_kinds = [kinds[position] for position in division.test]
+        figures[name] = judge(calibration, of_test, test_kinds)
+        if calibration.groups is not None:
+            # What most comparisons do. It promises nothing for images of further objects.
+            figures[f"{name}, counting images"] = judge(Calibration(of_calibration), of_test, test_kinds)
     return Trial(figures, seconds)
 
 

@@ -27,7 +27,7 @@ _RADIUS: Final = 3
 _LEAST: Final = 1e-6
 _KEPT: Final = 100  # principal components that rebuild the deep features
 _DEEP_TAPS: Final = 192  # channels that the components rebuild: the first deep tap
-_LEVEL_SHARE: Final = 0.3  # of the level that is subtracted; docs/scoring.md has the figures of others
+_LEVEL_SHARE: Final = 0.3  # of the level, in its standard deviations, that is subtracted; chosen on three sets
 _LEVEL_LIMIT: Final = 3.0  # standard deviations
 
 
