@@ -69,7 +69,11 @@ class FeatureMethod(Method[Features]):
         folds: Sequence[Fold],
         progress: Progress,  # noqa: ARG002  the heads take a fraction of the backbone's time
     ) -> tuple[Fitted[Features], torch.Tensor]:
-        """Heads fitted on all images, whose scale comes from held-out images; and the scores of these."""
+        """Heads fitted on all images, whose scale comes from held-out images; and the scores of these.
+
+        No head has seen the images that it scores. The scale of a fold comes from the images of the others, which were
+        scored by heads that have seen the fold: eight numbers out of all images, and no image weighs much in them.
+        """
         maps = self._held_out_maps(images, [images], folds)[0]
         heads, scale = fit_heads(images, seed=self._seed), Scale(figures_of(maps))
         network = FeatureAutoencoder(self._extractor, heads, scale, self._thumbnail(images), THUMBNAIL).eval()

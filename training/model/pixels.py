@@ -1,7 +1,7 @@
 """The method of pixel recipes: an autoencoder that reconstructs the image itself, and a scoring rule."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -72,12 +72,17 @@ class PixelMethod(Method[torch.Tensor]):
     def cross_fit(
         self, images: torch.Tensor, folds: Sequence[Fold], progress: Progress
     ) -> tuple[Fitted[torch.Tensor], torch.Tensor]:
-        """One model without each fold, then one of all images."""
-        quiet = Progress(on_step=progress.on_step)
-        scores = torch.empty(len(images))
+        """One model without each fold, then one of all images, all with codes of the same width.
+
+        The number of images limits the width of a linear code. With a wider one than those of the folds, the last model
+        would reconstruct further images better, and find less above the threshold that their scores set.
+        """
+        quiet, scores = Progress(on_step=progress.on_step), torch.empty(len(images))
+        fewest = len(images) - max(map(len, folds))
+        method = replace(self, recipe=replace(self.recipe, code=max(1, min(self.recipe.code, fewest - 1))))
         for fold in folds:
-            scores[fold] = self._without(fold, images, quiet).scores(images[fold])
-        return self.fit(images, (), images[:0], progress), scores
+            scores[fold] = method._without(fold, images, quiet).scores(images[fold])
+        return method.fit(images, (), images[:0], progress), scores
 
     def held_out_scores(
         self, images: torch.Tensor, twins: torch.Tensor, folds: Sequence[Fold]

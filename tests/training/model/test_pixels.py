@@ -41,6 +41,15 @@ def test_held_out_scores_are_those_of_a_model_fitted_without_the_fold(recipe: Re
     assert held_out.mean() > fitted.scores(images).mean()
 
 
+def test_no_model_has_a_wider_code_than_the_smallest_fit_part_permits() -> None:
+    """A last model with a wider code than the others would find less above the threshold that their scores set."""
+    images = torch.rand(COUNT, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    fitted, held_out = method(LINEAR).cross_fit(images, FOLDS, Progress())
+    further = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert fitted.network.get_submodule("network.encoder").out_features == COUNT - COUNT // 3 - 1
+    assert fitted.scores(further).median() > 0.7 * held_out.median()
+
+
 @each_recipe
 def test_scores_of_a_fold_do_not_depend_on_its_images(recipe: Recipe) -> None:
     images, changed = blobs(), blobs()
