@@ -88,13 +88,19 @@ def test_auto_on_digits_tries_default_and_linear_and_divides_as_the_chosen_recip
 @pytest.mark.parametrize(
     "option", [("--epochs", "3"), ("--batch-size", "8"), ("--learning-rate", "0.1"), ("--score", "mse")]
 )
-def test_options_of_one_recipe_are_refused(
+def test_options_of_one_recipe_are_refused_with_auto(
     option: tuple[str, str], parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(tmp_path, "--data", str(parts), *option) == 1
+    assert train(tmp_path, "--data", str(parts), "--recipe", "auto", *option) == 1
     expected = f"error: {option[0]} needs a recipe: choose one with --recipe, or leave it out\n"
     assert capsys.readouterr().err == expected
     assert not (tmp_path / "store").exists()
+
+
+def test_options_of_pixel_recipes_select_the_default_recipe(parts: Path, tmp_path: Path) -> None:
+    assert train(tmp_path, "--data", str(parts), "--epochs", "2") == 0
+    training = ModelStore(tmp_path / "store").manifest("m").training
+    assert (training.recipe["name"], training.recipe["epochs"], training.trials) == ("default", 2, None)
 
 
 def test_too_few_images_are_reported_before_anything_is_tried(
