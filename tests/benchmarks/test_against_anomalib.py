@@ -108,7 +108,7 @@ def test_images_file_has_the_images_and_weights_that_give_our_features(tmp_path:
     ours, _ = load_backbone("efficientnet_lite0").network(image)
     pooled = [torch.nn.functional.avg_pool2d(features, 3, stride=1, padding=1) for features in (stride_8, stride_16)]
     theirs = torch.cat([torch.nn.functional.adaptive_avg_pool2d(features, (4, 4)) for features in pooled], dim=1)
-    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)  # ours has its norms folded into the convolutions
 
 
 def test_ours_scores_calibration_and_test_images_one_at_a_time() -> None:

@@ -103,12 +103,14 @@ def test_a_trial_calibrates_by_group(pool: Pool) -> None:
     division = Division(list(range(76, NORMAL)), [], list(range(76)), [74, 75, *pool.anomalies], groups)
     method = LevelMethod()
     images = method.represent(pool, range(len(pool)), Progress())
-    (figures,) = run_trial(method, images, pool.kinds, division, seed=3).figures.values()
+    figures, counting_images = run_trial(method, images, pool.kinds, division, seed=3).figures.values()
     assert method.fitted_on == division.fit
     assert method.groups == list(pool.data.groups[76:])
     assert figures.alarmed == {0.05: 0}
     assert figures.detected == {0.05: 1}
-    assert figures.auroc == 1
+    assert figures.auroc == counting_images.auroc == 1
+    assert counting_images.detected[0.05] == 1
+    assert counting_images.alarmed[0.05] >= figures.alarmed[0.05]
 
 
 def test_a_random_split_is_calibrated_without_groups(pool: Pool) -> None:
