@@ -126,7 +126,7 @@ class TestShow:
         manifest = store.manifest("m", "v1")
         assert (card["current"], card["version"], card["threshold"]) == (False, "v1", manifest.threshold)
         assert set(card) == {"current", *Manifest.model_fields}
-        assert card["calibration"] == {"size": 99, "groups": 99}
+        assert card["calibration"] == {"size": 99, "groups": 99, "folds": None}
 
     def test_version_with_the_removed_scoring_rule_relative_loads(
         self, store: ModelStore, capsys: pytest.CaptureFixture[str]
