@@ -26,13 +26,12 @@ from sklearn.metrics import roc_auc_score
 
 from app.inference.bundles import torchscript
 from app.inference.decisions.conformal import Calibration, anomaly_rate
-from app.inference.errors import InferenceError
-from benchmarks.errors import BenchmarkError
+from benchmarks.accuracy.pool import read_pool
+from benchmarks.errors import exit_status
 from benchmarks.peer_servers import ENVIRONMENTS, SERVERS, install, pinned_version, run_command
-from training.data.datasets import Dataset, Source, load
+from training.data.datasets import Dataset, Source
 from training.data.folders import NORMAL
 from training.data.splitting import Partition, split
-from training.errors import TrainingError
 from training.features.backbone import load_pretrained
 from training.methods import method_of
 from training.model.method import Progress
@@ -92,17 +91,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the comparison and prints its table; returns the exit status."""
     options = _options(arguments)
     torch.set_num_threads(options.threads)
-    try:
-        data = load(Source(options.folder, data_dir=options.data_dir, groups=options.groups, size=FEATURES.folder_size))
-        if len({kind == NORMAL for kind in data.test_kinds}) != 2:  # noqa: PLR2004  normal images and anomalies
-            raise TrainingError(f"{options.folder} needs test images in test/normal/ and test/anomaly/KIND/")
-        with tempfile.TemporaryDirectory() as scratch:
-            figures = _compare(data, _models(options, data, Path(scratch)), options.seeds)
-    except (BenchmarkError, TrainingError, InferenceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    data = read_pool(Source(options.folder, data_dir=options.data_dir, groups=options.groups), FEATURES).data
+    with tempfile.TemporaryDirectory() as scratch:
+        figures = _compare(data, _models(options, data, Path(scratch)), options.seeds)
     print(f"\n{table(figures)}")
-    return 0
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.inference.decisions.conformal import anomaly_rate, calibrate
-from app.inference.errors import InferenceError
 from benchmarks.accuracy.pool import Pool, read_pool
+from benchmarks.errors import exit_status
 from training.data.datasets import Source
 from training.data.folders import NORMAL, group_of
 from training.data.splitting import Partition, partition
@@ -160,12 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a table; returns the exit status."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    try:
-        _run(options, Console(width=_WIDTH, highlight=False))
-    except (TrainingError, InferenceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: _run(options, Console(width=_WIDTH, highlight=False)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ def prepare(run: Run, observer: Observer) -> tuple[Run, Prepared, Sequence[Trial
     """Reads and divides the images, and rejects unsuitable data before the fitting starts.
 
     Returns:
-        The run with its recipe chosen, the data, and what was tried, the best first.
+        The run with its recipe chosen, the data, and what was tried, the best first; nothing if there was no choice.
 
     Raises:
         TrainingError: there are too few images for fitting or for calibration.
@@ -36,10 +36,12 @@ def prepare(run: Run, observer: Observer) -> tuple[Run, Prepared, Sequence[Trial
     if run.choose:
         if is_small(data.native_size) and run.source.size is None:  # enlarged, all recipes would see a blur
             data = load(replace(run.source, size=data.native_size))
-        observer.stage(CHOOSING)
-        trials = _try_candidates(run, data, parts)
-        observer.chosen(trials)
-        run = _with(trials[0].candidate, run)
+        tried = candidates(run.recipe, data.native_size, run.source.size)
+        if len(tried) > 1:
+            observer.stage(CHOOSING)
+            trials = _try(tried, run, data, parts)
+            observer.chosen(trials)
+        run = _with(trials[0].candidate if trials else tried[0], run)
         if run.source.size != tuple(data.spec.shape[1:]):
             observer.stage(READING)
             data = load(run.source)
@@ -67,9 +69,8 @@ def _divided(run: Run, data: Dataset) -> Partition:
     )
 
 
-def _try_candidates(run: Run, data: Dataset, parts: Partition) -> Sequence[Trial]:
-    """Tries recipes on some images of the fit part."""
-    tried = candidates(run.recipe, data.native_size, run.source.size)
+def _try(tried: Sequence[Candidate], run: Run, data: Dataset, parts: Partition) -> Sequence[Trial]:
+    """Tries candidates on some images of the fit part."""
     chosen = [parts.fit[at] for at in sample(len(parts.fit), data.native_size, run.seed)]
 
     def method(candidate: Candidate) -> Method[Any]:

@@ -10,7 +10,6 @@ import argparse
 import ast
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -18,10 +17,9 @@ from typing import Any, get_args
 import torch
 from rich.console import Console
 
-from app.inference.errors import InferenceError
 from app.inference.images.model_input import Fit
 from benchmarks.accuracy import folder, mnist
-from training.errors import TrainingError
+from benchmarks.errors import exit_status
 from training.model.recipes import DEFAULT, FEATURES, RECIPES, Recipe
 
 _WIDTH = 170
@@ -31,12 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a benchmark and prints its tables; returns the exit status."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    try:
-        options.run(options, Console(width=_WIDTH, highlight=False))
-    except (TrainingError, InferenceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: options.run(options, Console(width=_WIDTH, highlight=False)))
 
 
 def _parser() -> argparse.ArgumentParser:

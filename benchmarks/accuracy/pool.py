@@ -78,7 +78,7 @@ def read_pool(source: Source, recipe: Recipe) -> Pool:
         recipe: gives the size of the images of a folder, if the source has none.
 
     Raises:
-        TrainingError: the images cannot be read, or there are no normal test images or no anomalies.
+        TrainingError: the images cannot be read, or the test images lack normal images or anomalies.
     """
     pool = Pool(load(source, folder_size=recipe.folder_size))
     if not pool.test_normal or not pool.anomaly_kinds:

@@ -22,7 +22,7 @@ from PIL import Image
 from app.inference.errors import InferenceError
 from app.inference.images.decoding import open_image
 from app.inference.images.formats import SUFFIXES
-from app.inference.images.model_input import InputSpec, Pixels, unit_values
+from app.inference.images.model_input import SIDES, InputSpec, Pixels, unit_values
 from training.data.images import Images
 from training.errors import TrainingError
 
@@ -110,12 +110,12 @@ def guess_mode(files: Sequence[Path]) -> Literal["L", "RGB"]:
 
 
 def typical_size(files: Sequence[Path]) -> tuple[int, int]:
-    """(height, width): the medians of a sample, read from the headers; at least (1, 1)."""
-    sizes = [(1, 1)]
+    """(height, width): the medians of a sample, read from the headers, within what a model's input permits."""
+    sizes = [(SIDES[0], SIDES[0])]
     for path in files[:: max(1, len(files) // _SAMPLE)]:
         with suppress(OSError, ValueError, Image.DecompressionBombError), Image.open(path) as image:
             sizes.append((image.height, image.width))
-    height, width = (median_high(sides) for sides in zip(*sizes, strict=True))
+    height, width = (min(max(median_high(sides), SIDES[0]), SIDES[1]) for sides in zip(*sizes, strict=True))
     return height, width
 
 

@@ -14,6 +14,7 @@ from app.inference.images.decoding import open_image
 from app.inference.images.model_input import Fit, InputSpec
 from tests.support import encode, gradient
 from training.__main__ import main
+from training.data import folders
 from training.data.datasets import Dataset, Source, load
 from training.errors import TrainingError
 
@@ -144,7 +145,7 @@ class TestFolder:
         assert data.fingerprint == hashlib.sha256(data.normal[:].numpy().tobytes()).hexdigest()
 
     def test_images_are_read_without_a_cache_too(self, folder: Path, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("a file is no folder")
+        (tmp_path / "file").write_text("not a folder")
         cached, uncached = (read(folder, data_dir=tmp_path / name) for name in ("cache", "file"))
         assert isinstance(cached.normal.pixels, np.memmap)
         assert not isinstance(uncached.normal.pixels, np.memmap)
@@ -226,3 +227,12 @@ class TestFolder:
         assert first.fingerprint == again.fingerprint
         (folder / "normal" / "0.png").write_bytes(encode(gradient(9, 9)))
         assert read(folder, data_dir=tmp_path / "cache", mode="L").fingerprint != first.fingerprint
+
+
+def test_typical_size_is_within_the_limits_of_an_input(tmp_path: Path) -> None:
+    files = []
+    for number, size in enumerate([(3000, 2), (3000, 1), (2600, 3), (20, 900)]):
+        files.append(tmp_path / f"{number}.png")
+        Image.new("L", size).save(files[-1])
+    assert folders.typical_size(files[:3]) == (4, 2048)
+    assert folders.typical_size([]) == (4, 4)

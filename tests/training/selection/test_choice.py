@@ -197,3 +197,14 @@ def test_calibration_images_do_not_take_part(tmp_path: Path, plan: CalibrationPl
     Image.effect_noise((12, 12), 90).save(file)
     _, _, after = prepare(run, Observer())
     assert (before == after) is (plan == "split")
+
+
+def test_a_single_candidate_is_used_without_a_trial(tmp_path: Path) -> None:
+    """Large inputs permit only the pretrained network; trying it would take memory, and decide nothing."""
+    (tmp_path / "parts" / "normal").mkdir(parents=True)
+    for number in range(30):
+        Image.effect_noise((70, 70), 90).save(tmp_path / "parts" / "normal" / f"{number}.png")
+    run = small_run(tmp_path / "parts")
+    run = dataclasses.replace(run, recipe=FEATURES, source=dataclasses.replace(run.source, size=(160, 160)))
+    chosen, _, trials = prepare(run, Observer())
+    assert (chosen.recipe, chosen.choose, trials) == (FEATURES, False, ())
