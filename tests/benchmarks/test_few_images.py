@@ -22,7 +22,7 @@ from training.model.recipes import LINEAR
 NORMAL, TEST = 200, 80
 
 
-def simulation(groups: list[str], *, false_alarm_rate: float = 0.05) -> Simulation[torch.Tensor]:
+def simulation(groups: list[str], *, false_alarm_rate: float = 0.05, measured: int = 1000) -> Simulation[torch.Tensor]:
     """Normal images in normal/ and test/normal/ with random levels, and 20 anomalies above all of them."""
     levels = np.random.default_rng(0).permutation(NORMAL + TEST)
     levels = np.concatenate([levels, np.arange(20) + NORMAL + TEST])
@@ -41,7 +41,7 @@ def simulation(groups: list[str], *, false_alarm_rate: float = 0.05) -> Simulati
     )
     method = LevelMethod()
     represented = method.represent(pool, range(len(pool)), Progress())
-    return Simulation(pool, groups_of(pool, "none"), method, represented, LINEAR, false_alarm_rate)
+    return Simulation(pool, groups_of(pool, "none"), method, represented, LINEAR, false_alarm_rate, measured)
 
 
 ALONE = [str(number) for number in range(NORMAL)]
@@ -76,6 +76,18 @@ def test_whole_groups_are_drawn_until_there_are_enough_images() -> None:
     assert drawn != simulated.draw(35, 2)
     with pytest.raises(TrainingError, match="275 of 280 normal images leave none"):
         simulated.draw(275, 1)
+
+
+def test_a_sample_measures_the_same_rates_on_average() -> None:
+    """With 30 other images, each rate is a multiple of 1/30."""
+    sampled, whole = simulation(ALONE, measured=30), simulation(ALONE)
+
+    def rates(simulated: Simulation[torch.Tensor]) -> list[float]:
+        draws = [simulated.measure(simulated.draw(60, seed), "cross", seed) for seed in range(200)]
+        return [each.alarmed for each in draws if each]
+
+    assert all(rate * 30 == pytest.approx(round(rate * 30)) for rate in rates(sampled))
+    assert mean(rates(sampled)) == pytest.approx(mean(rates(whole)), abs=0.01)
 
 
 def test_every_group_counts_the_same() -> None:
