@@ -15,7 +15,7 @@ from app.inference.bundles.torchscript import ScoringModel
 from app.inference.decisions.conformal import anomaly_rate, is_anomaly
 from training.data.folders import NORMAL
 from training.data.images import Images
-from training.workers import in_parallel
+from training.workers import in_parallel, most_at_once
 
 _BATCH: Final = 32  # so many fit into the processor's caches
 _BATCH_VALUES: Final = 2**23  # of the images in a batch: 32 MB
@@ -41,12 +41,12 @@ def score_all(model: ScoringModel, images: Images | torch.Tensor, threads: int =
     Args:
         model: scores batches.
         images: N images; as a tensor, (N, C, H, W) float32 in [0, 1].
-        threads: number of batches that are worked on at the same time.
+        threads: number of threads that compute.
     """
     scores = Scores([], [])
     size = max(1, min(_BATCH, _BATCH_VALUES // math.prod(images.shape[1:])))
-    begins = range(0, len(images), size)
-    for batch in in_parallel(lambda begin: outputs(model, images[begin : begin + size]), begins, threads):
+    begins, at_once = range(0, len(images), size), most_at_once(*images.shape[2:])
+    for batch in in_parallel(lambda at: outputs(model, images[at : at + size]), begins, threads, at_once=at_once):
         scores.mse.extend(batch.mse)
         scores.score.extend(batch.score)
     return scores

@@ -2,6 +2,7 @@
 
     python -m benchmarks.accuracy mnist  --data-dir data      all ten digits × 3 seeds, compared with published figures
     python -m benchmarks.accuracy folder my-parts             every scoring rule and kind of anomaly × 3 splits
+    python -m benchmarks.accuracy sizes  --data-dir data      the shipped model with enlarged digits
 
 One recipe is used for everything, and no choice depends on test labels.
 """
@@ -18,7 +19,7 @@ import torch
 from rich.console import Console
 
 from app.inference.images.model_input import Fit
-from benchmarks.accuracy import folder, mnist
+from benchmarks.accuracy import folder, mnist, sizes
 from benchmarks.errors import exit_status
 from training.model.recipes import DEFAULT, FEATURES, RECIPES, Recipe
 
@@ -40,10 +41,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_mnist(kinds.add_parser("mnist", formatter_class=parser.formatter_class, help="ten digits, several seeds"))
     _add_folder(kinds.add_parser("folder", formatter_class=parser.formatter_class, help="an image folder"))
     for each in kinds.choices.values():
-        each.add_argument("--data-dir", type=Path, default=Path("data"), help="of MNIST, and cache of decoded images")
         each.add_argument("--seeds", type=int, default=3, help="number of splits, each with its own model")
-        each.add_argument("--threads", type=int, default=1, help="CPU threads")
         each.add_argument("--device", default="auto", help="of pixel recipes: auto, cpu, cuda, …")
+    enlarged = kinds.add_parser(
+        "sizes", formatter_class=parser.formatter_class, help="the shipped model, enlarged digits"
+    )
+    enlarged.set_defaults(run=sizes.run)
+    for each in kinds.choices.values():
+        each.add_argument("--data-dir", type=Path, default=Path("data"), help="of MNIST, and cache of decoded images")
+        each.add_argument("--threads", type=int, default=1, help="CPU threads")
     return parser
 
 

@@ -157,7 +157,7 @@ def _by_class(source: Source, train: _Labelled, test: _Labelled) -> Dataset:
     return Dataset(
         source=source.data,
         normal_label=",".join(map(str, sorted(normal))),
-        spec=InputSpec(mode="L", height=images.shape[1], width=images.shape[2]),
+        spec=InputSpec(mode="L", height=images.shape[1], width=images.shape[2], reduction="area"),
         native_size=images.shape[1:],
         normal=Images(selected[:, None]),
         groups=tuple(map(str, range(len(selected)))),
@@ -181,6 +181,7 @@ def _folder(source: Source, size: tuple[int, int]) -> Dataset:
         height=size[0],
         width=size[1],
         fit=source.fit,
+        reduction="area",
     )
     cache = source.data_dir / "decoded"
     normal = folders.decode_some(normal_files, spec, root / NORMAL, cache=cache)

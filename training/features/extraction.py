@@ -41,6 +41,7 @@ def extract(
     positions: Sequence[int],
     *,
     threads: int,
+    at_once: int | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> Features:
     """Features of images.
@@ -49,7 +50,8 @@ def extract(
         extractor: (1, 3, H, W) in [0, 1] → fine and deep features.
         images: read one at a time.
         positions: of the images, at least one.
-        threads: number of images that are worked on at the same time.
+        threads: number of threads that compute.
+        at_once: number of images that are worked on at the same time; see :func:`in_parallel`.
         on_step: called with 1 after each image.
     """
 
@@ -59,7 +61,7 @@ def extract(
         return fine.half(), deep.half(), thumbnails(image)
 
     rows = []
-    for row in in_parallel(features_of, positions, threads):
+    for row in in_parallel(features_of, positions, threads, at_once=at_once):
         rows.append(row)
         on_step(1)
     fine, deep, small = (torch.cat(column) for column in zip(*rows, strict=True))

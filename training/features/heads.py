@@ -102,7 +102,7 @@ def fit_memory(features: torch.Tensor, *, seed: int) -> Memory:
     mean, covariance = _moments(features)
     std = covariance.diagonal().sqrt().clamp(min=_LEAST)
     generator = torch.Generator().manual_seed(seed)
-    places = ((_random_places(features, _PLACES, generator) - mean) / std).float()
+    places = (_random_places(features, _PLACES, generator) - mean.float()) / std.float()
     chosen = _coreset(places, min(_ITEMS, max(1, len(places) // 4)), generator)
     return Memory(mean.float(), std.float(), places[chosen])
 
@@ -136,11 +136,11 @@ def _moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _random_places(features: torch.Tensor, most: int, generator: torch.Generator) -> torch.Tensor:
-    """(K, F) float64: the features of at most ``most`` places, drawn without replacement."""
+    """(K, F) float32: the features of at most ``most`` places, drawn without replacement."""
     count, _, height, width = features.shape
     chosen = torch.randperm(count * height * width, generator=generator)[:most]
     image, place = chosen // (height * width), chosen % (height * width)
-    return features[image, :, place // width, place % width].double()
+    return features[image, :, place // width, place % width].float()
 
 
 def _places(features: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from training.features.extraction import THUMBNAIL, Features, extract
 from training.model.autoencoders import LinearAutoencoder
 from training.model.method import Fitted, Fold, ImageSet, Method, Progress, folds_of, others
 from training.model.recipes import Recipe
-from training.workers import in_parallel
+from training.workers import in_parallel, most_at_once
 
 _FOLDS: Final = 2  # for the scale, if no scores of held-out images are needed
 
@@ -26,7 +26,7 @@ class FeatureMethod(Method[Features]):
         recipe: names the backbone and the width of the reconstruction's code.
         size: (height, width) of the images.
         seed: of the choice of items and of the folds.
-        threads: number of images that are worked on at the same time.
+        threads: number of threads that compute; as many images are worked on at the same time, or fewer large ones.
         weights: file of the backbone's weights; None: those of its package, or downloaded ones.
 
     Raises:
@@ -42,6 +42,7 @@ class FeatureMethod(Method[Features]):
         self.backbone = BackboneRecord(name=backbone.name, licence=backbone.licence, sha256=backbone.sha256)
         self._extractor = torchscript.trace(backbone.network, torch.zeros(1, 3, *size))
         self._code, self._seed, self._threads = recipe.code, seed, threads
+        self._at_once = most_at_once(*size)
 
     def steps(self, images: int, folds: int) -> int:  # noqa: ARG002  the folds share the pass
         """One step per image, for the backbone; the heads take a fraction of its time."""
@@ -50,7 +51,9 @@ class FeatureMethod(Method[Features]):
     def represent(self, images: ImageSet, positions: Sequence[int], progress: Progress) -> Features:
         """One pass of the backbone; there must be at least one position."""
         extractor = torchscript.optimized(self._extractor)
-        return extract(extractor, images, positions, threads=self._threads, on_step=progress.on_step)
+        return extract(
+            extractor, images, positions, threads=self._threads, at_once=self._at_once, on_step=progress.on_step
+        )
 
     def fit(
         self,
@@ -96,7 +99,7 @@ class FeatureMethod(Method[Features]):
         def heads_without(fold: Fold) -> Heads:
             return fit_heads(images[others(fold, len(images))], seed=self._seed)
 
-        heads = list(in_parallel(heads_without, folds, self._threads))
+        heads = list(in_parallel(heads_without, folds, self._threads, at_once=self._at_once))
         order = [position for fold in folds for position in fold]
         return [
             torch.cat([self._maps(of_fold, each[fold]) for of_fold, fold in zip(heads, folds, strict=True)])[
@@ -108,7 +111,10 @@ class FeatureMethod(Method[Features]):
     def _maps(self, heads: Heads, images: Features) -> torch.Tensor:
         """(N, heads, h, w), float32."""
         pairs = zip(torch.split(images.fine, 1), torch.split(images.deep, 1), strict=True)
-        return torch.cat([*in_parallel(lambda pair: heads(pair[0].float(), pair[1].float()), pairs, self._threads)])
+        maps = in_parallel(
+            lambda pair: heads(pair[0].float(), pair[1].float()), pairs, self._threads, at_once=self._at_once
+        )
+        return torch.cat([*maps])
 
     def _thumbnail(self, images: Features) -> LinearAutoencoder:
         _, channels, height, width = images.small.shape

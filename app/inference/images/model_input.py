@@ -14,6 +14,9 @@ SIDES: Final = (4, 2048)
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 """(C, H, W): 8-bit levels from 0 to 255, or float32 in [0, 1]."""
 
+Reduction: TypeAlias = Literal["bilinear", "area"]
+"""How a larger image is brought to the input's size; see :class:`InputSpec`."""
+
 Fit: TypeAlias = Literal["stretch", "pad", "crop"]
 """How an image of other proportions is brought to the input's size; see :class:`InputSpec`."""
 
@@ -23,8 +26,8 @@ _WHITE: Final = np.float32(255)
 class InputSpec(BaseModel):
     """The input of a model: (channels, height, width), float32 in [0, 1].
 
-    For grey models, colour images are converted to ITU-R 601 luma. Images of another size are resampled with an
-    antialiased bilinear filter to exactly height × width. For images of other proportions, ``fit`` says how.
+    For grey models, colour images are converted to ITU-R 601 luma. Images of another size are resampled to exactly
+    height × width: ``reduction`` says how larger ones are, and ``fit`` how images of other proportions are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +39,12 @@ class InputSpec(BaseModel):
         "stretch",
         description="how an image of other proportions is brought to height × width. stretch: its proportions change; "
         "pad: the whole image, in the middle, surrounded by its own reflection; crop: its middle, without the rest",
+    )
+
+    reduction: Reduction = Field(
+        "bilinear",
+        description="how a larger image is resampled. area: by the mean over whole factors, then with an antialiased "
+        "bicubic filter; bilinear: with an antialiased bilinear filter, which blurs (models of older versions)",
     )
 
     @property

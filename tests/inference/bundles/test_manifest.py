@@ -22,13 +22,12 @@ def test_manifest_round_trip(raw: bytes) -> None:
     assert json.loads(raw)["calibration"]["scores"] == sorted(manifest.calibration.scores)
 
 
-def test_fit_is_written_only_if_images_are_not_stretched() -> None:
-    """Older programs stretch, and reject fields that they do not know."""
-    stretched, padded = (make_bundle("m", spec=SPEC.model_copy(update={"fit": fit}))[0] for fit in ("stretch", "pad"))
-    assert json.loads(stretched.to_bytes())["input"] == {"mode": "L", "height": 8, "width": 8}
-    assert json.loads(padded.to_bytes())["input"] == {"mode": "L", "height": 8, "width": 8, "fit": "pad"}
-    for manifest in (stretched, padded):
-        assert Manifest.from_bytes(manifest.to_bytes()).input == manifest.input
+@pytest.mark.parametrize("changed", [{}, {"fit": "pad"}, {"reduction": "area"}])
+def test_input_fields_are_written_only_if_they_differ(changed: dict[str, str]) -> None:
+    """Older programs stretch, reduce with a bilinear filter, and reject fields that they do not know."""
+    manifest, _ = make_bundle("m", spec=SPEC.model_copy(update=changed))
+    assert json.loads(manifest.to_bytes())["input"] == {"mode": "L", "height": 8, "width": 8, **changed}
+    assert Manifest.from_bytes(manifest.to_bytes()).input == manifest.input
 
 
 def test_flipped_bits_are_detected(raw: bytes) -> None:

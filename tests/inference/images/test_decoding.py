@@ -16,6 +16,7 @@ from tests.support import encode, gradient
 
 GREY = InputSpec(mode="L", height=8, width=8)
 COLOUR = InputSpec(mode="RGB", height=8, width=8)
+AREA = InputSpec(mode="L", height=8, width=8, reduction="area")
 LIMIT = 10**6
 
 
@@ -222,6 +223,37 @@ class TestSize:
         stripes[:, ::2] = 255
         tensor = decode(encode(Image.fromarray(stripes))).tensor
         assert ((tensor - 0.5).abs() < 0.08).all()  # a filter that skips pixels gives pure black or white
+
+    @pytest.mark.parametrize("spec", [GREY, COLOUR])
+    @pytest.mark.parametrize(("down", "across"), [(2, 2), (4, 4), (10, 10), (3, 7)])
+    def test_area_reduction_returns_the_original_of_repeated_pixels(
+        self, spec: InputSpec, down: int, across: int
+    ) -> None:
+        original = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+        file = encode(Image.fromarray(original.repeat(down, axis=0).repeat(across, axis=1)))
+        area = spec.model_copy(update={"reduction": "area"})
+        assert torch.equal(decode(file, area).tensor, decode(encode(Image.fromarray(original)), area).tensor)
+        assert not torch.equal(decode(file, spec).tensor, decode(file, area).tensor)
+
+    def test_area_reduction_of_deep_images(self) -> None:
+        original = np.random.default_rng(0).integers(0, 65536, (8, 8), dtype=np.uint16)
+        file = encode(Image.fromarray(original.repeat(3, axis=0).repeat(3, axis=1)))
+        torch.testing.assert_close(
+            decode(file, AREA).tensor[0], torch.from_numpy((original / 65535).astype(np.float32))
+        )
+
+    def test_area_reduction_by_other_factors_is_antialiased(self) -> None:
+        for width in (9, 15, 21, 64, 100):
+            stripes = np.zeros((width, width), np.uint8)
+            stripes[:, ::2] = 255
+            tensor = decode(encode(Image.fromarray(stripes)), AREA).tensor
+            assert abs(float(tensor.mean()) - stripes.mean() / 255) < 0.02
+            if width >= 2 * AREA.width:
+                assert ((tensor - 0.5).abs() < 0.35).all()
+
+    def test_smaller_images_are_enlarged_alike_by_both_reductions(self) -> None:
+        file = encode(gradient(5, 7))
+        assert torch.equal(decode(file, AREA).tensor, decode(file).tensor)
 
     @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 999), (999, 1)])
     def test_extreme_proportions_are_decoded(self, width: int, height: int) -> None:

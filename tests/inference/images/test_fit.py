@@ -57,6 +57,14 @@ def test_crop_is_the_middle() -> None:
     assert decoded.warnings == ("resized from 20×10 to 8×8, cropped to keep its proportions",)
 
 
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_area_reduction_returns_the_original_of_repeated_pixels(fit: Fit) -> None:
+    spec = GREY.model_copy(update={"fit": fit, "reduction": "area"})
+    original = gradient(8, 4) if fit == "pad" else gradient(14, 8)
+    repeated = Image.fromarray(np.asarray(original).repeat(5, axis=0).repeat(5, axis=1))
+    assert torch.equal(decode(encode(repeated), spec).tensor, decode(encode(original), spec).tensor)
+
+
 @pytest.mark.parametrize(("width", "height", "left", "top"), [(11, 8, 1, 0), (8, 13, 0, 2)])
 def test_crop_without_resampling_keeps_pixels(width: int, height: int, left: int, top: int) -> None:
     image = gradient(width, height)
