@@ -262,7 +262,7 @@ def _resample(
     reduction: Reduction,
     box: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
-    """Resamples a box of an image, by default the whole, to (width, height).
+    """Resamples a box of an image, by default the whole, to (width, height); its left and top are whole pixels.
 
     An image whose pixels were repeated a whole number of times is reduced to the original, which no filter does that is
     wider than a pixel of the result. For the rest, a bicubic filter blurs less than a bilinear one.
@@ -270,6 +270,8 @@ def _resample(
     left, top, right, bottom = box or (0, 0, *image.size)
     if reduction == "bilinear" or (right - left <= size[0] and bottom - top <= size[1]):
         return image.resize(size, Image.Resampling.BILINEAR, box=box)
+    if box:  # whole factors are counted from the corner of the image
+        image, box = image.crop((left, top, math.ceil(right), math.ceil(bottom))), (0, 0, right - left, bottom - top)
     return image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=1.0)
 
 
