@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import torch
@@ -60,11 +61,13 @@ def extract(
         fine, deep = extractor(image.expand(-1, 3, -1, -1))
         return fine.half(), deep.half(), thumbnails(image)
 
-    rows = []
-    for row in in_parallel(features_of, positions, threads, at_once=at_once):
-        rows.append(row)
+    rows = in_parallel(features_of, positions, threads, at_once=at_once)
+    first = next(rows)
+    # Filled row by row: a list of all rows and tensors made from it would take twice the memory.
+    fine, deep, small = (torch.empty(len(positions), *value.shape[1:], dtype=value.dtype) for value in first)
+    for at, row in enumerate(chain([first], rows)):
+        fine[at], deep[at], small[at] = (value[0] for value in row)
         on_step(1)
-    fine, deep, small = (torch.cat(column) for column in zip(*rows, strict=True))
     return Features(fine, deep, small)
 
 
