@@ -19,9 +19,9 @@ from typing import Final, Literal
 import numpy as np
 from PIL import Image
 
+from app.files.formats import SUFFIXES
 from app.inference.errors import InferenceError
 from app.inference.images.decoding import open_image
-from app.inference.images.formats import SUFFIXES
 from app.inference.images.model_input import SIDES, InputSpec, Pixels, unit_values
 from training.data.images import Images
 from training.errors import TrainingError
