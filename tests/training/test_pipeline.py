@@ -238,6 +238,9 @@ def test_evaluation_figures() -> None:
     assert figures.auroc == pytest.approx(8 / 9)
     assert figures.kinds["a"].flagged == 0.5
     assert evaluate([], [], 0.5) is None
+    perfect = evaluate([*range(10), *range(10, 30)], ["normal"] * 10 + ["a"] * 20, 9)
+    assert perfect is not None
+    assert perfect.average_precision == 1  # scikit-learn returns 1.0000000000000002
     only_anomalies = evaluate([0.9], ["a"], 0.5)
     assert only_anomalies is not None
     assert (only_anomalies.auroc, only_anomalies.false_alarm_rate) == (None, None)

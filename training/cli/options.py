@@ -168,7 +168,8 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         metavar="RATE",
         type=rate,
         default=0.01,
-        help="guaranteed share of false alarms; 0.01 needs at least 132 normal images, or groups, 0.05 needs 26",
+        help="guaranteed share of false alarms; 0.01 needs at least 99 normal images, or groups, 0.05 needs "
+        f"{MIN_FIT}; with --calibration split, 132 and 39",
     )
     decision.add_argument(
         "--guarantee",

@@ -17,7 +17,7 @@ MIN_FIT: Final = 20
 
 _MOST_COPIES: Final = 0.5
 _MOST_PLAIN: Final = 0.5
-_CONTRAST: Final = 2 / 255
+_CONTRAST: Final = 2.5 / 255  # noise of the last bits is no contrast
 
 
 def doubts(images: Images, fit: Sequence[int] | None) -> list[str]:
