@@ -29,7 +29,7 @@ from app.inference.decisions.conformal import anomaly_rate, calibrate
 from benchmarks.accuracy.pool import Pool, read_pool
 from benchmarks.errors import exit_status
 from training.data.datasets import Source
-from training.data.folders import NORMAL, group_of
+from training.data.folders import NORMAL
 from training.data.splitting import Partition, partition
 from training.errors import TrainingError
 from training.methods import method_of
@@ -146,18 +146,13 @@ class Simulation(Generic[R]):
         return model, model.scores(images[list(parts.calibration)])
 
 
-def groups_of(pool: Pool, rule: str) -> list[str]:
-    """The group of each image of a pool; test images share no group with others, and anomalies are their own groups.
-
-    Args:
-        pool: whose normal images were grouped by the same rule.
-        rule: see :func:`training.data.folders.group_of`.
-    """
-    data, folder = pool.data, Path("test", NORMAL)
+def groups_of(pool: Pool) -> list[str]:
+    """The group of each image of a pool; test images share no group with others, and anomalies are their own groups."""
+    data = pool.data
     of_test = [f"test {number}" for number in range(len(data.test))]
-    for number, (file, kind) in enumerate(zip(data.test_files, data.test_kinds, strict=False)):
+    for number, (group, kind) in enumerate(zip(data.test_groups, data.test_kinds, strict=False)):
         if kind == NORMAL:
-            of_test[number] = f"test {group_of(Path(file).relative_to(folder), rule)}"
+            of_test[number] = f"test {group}"
     return [*data.groups, *of_test]
 
 
@@ -172,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.few_images", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("data", help="a folder with normal/, test/normal/ and test/anomaly/KIND/, or mnist")
+    parser.add_argument("data", help="a folder of normal images and labelled test images, or mnist")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="of MNIST, and cache of decoded images")
     parser.add_argument("--images", default="60,100,200", help="numbers of normal images, separated by commas")
     parser.add_argument("--draws", type=int, default=50, help="draws for each number")
@@ -212,7 +207,7 @@ def _simulation(options: argparse.Namespace) -> Simulation[Any]:
     pool = read_pool(source, recipe)
     method = method_of(recipe, SCORING_RULES[DEFAULT_SCORING_RULE], pool.data.spec, seed=_SEED, threads=options.threads)
     images = method.represent(pool, range(len(pool)), Progress())
-    return Simulation(pool, groups_of(pool, rule), method, images, recipe, options.false_alarm_rate, options.measured)
+    return Simulation(pool, groups_of(pool), method, images, recipe, options.false_alarm_rate, options.measured)
 
 
 def _table(simulation: Simulation[Any], rows: dict[tuple[int, Plan], list[Rates | None]]) -> Table:

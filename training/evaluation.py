@@ -78,7 +78,8 @@ def evaluate(scores: Sequence[float], kinds: Sequence[str], threshold: float) ->
         false_alarm_rate=float(flagged[~anomalous].mean()) if not anomalous.all() else None,
         detection_rate=float(flagged[anomalous].mean()) if anomalous.any() else None,
         auroc=float(roc_auc_score(anomalous, values)) if both else None,
-        average_precision=float(average_precision_score(anomalous, values)) if both else None,
+        # Its sum of rounded terms can be 1.0000000000000002.
+        average_precision=min(float(average_precision_score(anomalous, values)), 1.0) if both else None,
         kinds={
             kind: _figures([score for score, k in zip(scores, kinds, strict=True) if k == kind], threshold)
             for kind in sorted(set(kinds))

@@ -41,6 +41,7 @@ from training.preparation import method_for, prepare
 from training.report import ReportData
 from training.run import CALIBRATING, DRAWING, FITTING, PUBLISHING, Observer, Prepared, Published, Run
 from training.selection.choice import Trial
+from training.suspects import most_suspicious
 
 
 def train(run: Run, observer: Observer | None = None) -> Published:
@@ -76,6 +77,8 @@ def train(run: Run, observer: Observer | None = None) -> Published:
     )
     threshold = calibration.threshold_for(run.false_alarm_rate, run.guarantee)
     folds = len(parts.folds) or None
+    suspects = most_suspicious(calibration_images, [data.normal_name(index) for index in parts.calibrating], scores)
+    observer.suspects(suspects)
     test_scores = score_all(model, data.test, run.threads)
     draft = Manifest(
         name=run.name,
@@ -106,6 +109,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         files={},
         golden=_golden(model, data.spec, calibration_images, scores),
         calibration=CalibrationRecord.of(calibration, folds),
+        warnings=prepared.warnings,
     )
 
     observer.stage(DRAWING)
@@ -120,6 +124,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         test_kinds=data.test_kinds,
         test_scores=test_scores,
         score_is_maximum=method.score == "maximum",
+        suspects=suspects,
     )
     files = {MODEL_FILE: archive, **report.write(draft, charts)}
     manifest = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
@@ -168,6 +173,7 @@ def _data_record(prepared: Prepared) -> Data:
         fingerprint=data.fingerprint,
         groups=len(set(data.groups)),
         unreadable=len(data.unreadable),
+        excluded=data.excluded,
         near_duplicates=duplicates and {where: len(pairs) for where, pairs in duplicates.items()},
     )
 

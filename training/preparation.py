@@ -12,6 +12,7 @@ from app.inference.images.model_input import InputSpec
 from training.data.datasets import Dataset, load
 from training.data.duplicates import hashes, near_duplicates
 from training.data.splitting import Partition, partition
+from training.data.suitability import accepted, doubts
 from training.methods import method_of
 from training.model.fitting import pick_device
 from training.model.method import Method
@@ -26,12 +27,14 @@ def prepare(run: Run, observer: Observer) -> tuple[Run, Prepared, Sequence[Trial
         The run with its recipe chosen, the data, and what was tried, the best first; nothing if there was no choice.
 
     Raises:
-        TrainingError: there are too few images for fitting or for calibration.
+        TrainingError: there are too few images for fitting or for calibration, or they are not suitable and the run is
+            not forced.
     """
     observer.stage(READING)
     data = load(run.source, folder_size=run.recipe.folder_size)
     observer.read(data)
     parts = _divided(run, data)
+    warnings = _accepted(run, data, parts)
     trials: Sequence[Trial] = ()
     if run.choose:
         if is_small(data.native_size) and run.source.size is None:  # enlarged, all recipes would see a blur
@@ -46,7 +49,8 @@ def prepare(run: Run, observer: Observer) -> tuple[Run, Prepared, Sequence[Trial
             observer.stage(READING)
             data = load(run.source)
         parts = _divided(run, data)  # the chosen recipe has shares of its own
-    prepared = Prepared(data, parts, pick_device(run.device), _find_near_duplicates(data, parts))
+        warnings = _accepted(run, data, parts)
+    prepared = Prepared(data, parts, pick_device(run.device), _find_near_duplicates(data, parts), warnings)
     observer.prepared(run, prepared)
     return run, prepared, trials
 
@@ -67,6 +71,15 @@ def _divided(run: Run, data: Dataset) -> Partition:
         guarantee=run.guarantee,
         seed=run.seed,
     )
+
+
+def _accepted(run: Run, data: Dataset, parts: Partition) -> tuple[str, ...]:
+    """Why the images are not suitable, as warnings, if the run is forced.
+
+    Raises:
+        TrainingError: they are not suitable, and the run is not forced.
+    """
+    return accepted(doubts(data.normal, parts.fit), force=run.force)
 
 
 def _try(tried: Sequence[Candidate], run: Run, data: Dataset, parts: Partition) -> Sequence[Trial]:

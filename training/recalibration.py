@@ -20,12 +20,14 @@ from app.inference.bundles.store import ModelStore, new_version
 from app.inference.decisions.conformal import Guarantee, anomaly_rate, calibrate
 from app.inference.errors import InferenceError, UnsupportedFalseAlarmRate
 from training import report
-from training.data import folders
+from training.data import folders, layouts
 from training.data.datasets import fingerprint
 from training.data.duplicates import hashes, near_duplicates
 from training.data.folders import NORMAL
+from training.data.suitability import accepted, doubts
 from training.errors import TrainingError
 from training.evaluation import score_all
+from training.suspects import Suspect, most_suspicious
 
 _WITHIN: Final = "within calibration"
 _LABELLED: Final = (
@@ -45,6 +47,9 @@ class NewImages:
         data: the origin of the normal images.
         skipped: one line of text for each file, or for all lines, that could not be read.
         caveat: a restriction to add to the promise.
+        remarks: what was not read, as lines of text.
+        warnings: why the images are not suitable, if the user insists.
+        suspects: the normal images with the highest scores, the highest first; none for labels.
     """
 
     normal: Sequence[float]
@@ -53,6 +58,9 @@ class NewImages:
     data: Data
     skipped: Sequence[str]
     caveat: str = ""
+    remarks: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    suspects: Sequence[Suspect] = ()
 
 
 @dataclass(frozen=True)
@@ -64,40 +72,50 @@ class Recalibrated:
     directory: Path
 
 
-def from_images(bundle: Bundle, folder: Path, groups: str) -> NewImages:
-    """Scores the images of a folder, or of its sub-folder ``normal/`` if it has one, as training folders do.
+def from_images(
+    bundle: Bundle, source: Path, groups: str, *, exclude: Path | None = None, force: bool = False
+) -> NewImages:
+    """Scores the normal images of a folder or list, read as training reads it; without a known layout, all images.
 
     Args:
         bundle: scores the images.
-        folder: normal images only, or a training folder.
+        source: normal images only, or training data.
         groups: how images form groups: ``folder``, ``none`` or a regular expression.
+        exclude: a list of images to leave out.
+        force: accept images that are not suitable, with warnings.
 
     Raises:
-        TrainingError: the folder does not exist or contains no readable image.
+        TrainingError: the source does not exist, contains no readable image, or its images are not suitable.
     """
-    if not folder.is_dir():
-        raise TrainingError(f"folder not found: {folder}")
-    root = folder / NORMAL if (folder / NORMAL).is_dir() else folder
-    files = folders.image_files(root)
-    if not files:
-        raise TrainingError(f"{root} contains no images")
-    decoded = folders.decode_some(files, bundle.spec, root, cache=None)
+    if not source.exists():
+        raise TrainingError(f"folder not found: {source}")
+    files = layouts.read_normal(source)
+    if exclude is not None:
+        files = files.without(exclude)
+    decoded = folders.decode_some([file.path for file in files.normal], bundle.spec, source, cache=None)
+    warnings = accepted(doubts(decoded.images, fit=None), force=force)
+    kept = [files.normal[at] for at in decoded.kept]
     image_hashes = hashes(decoded.images)
     pairs = [pair for pair in near_duplicates(image_hashes, image_hashes) if pair.first < pair.second]
-    group_names = [folders.group_of(files[index].relative_to(root), groups) for index in decoded.kept]
+    group_names = [folders.group_of(file.place, groups) for file in kept]
+    scores = score_all(bundle.model, decoded.images).score
     return NewImages(
-        normal=score_all(bundle.model, decoded.images).score,
+        normal=scores,
         groups=group_names,
         anomalies=(),
         data=Data(
-            source=folders.name_of(folder),
+            source=folders.name_of(source),
             normal=NORMAL,
             fingerprint=fingerprint(decoded.images),
             groups=len(set(group_names)),
             unreadable=len(decoded.unreadable),
+            excluded=files.excluded,
             near_duplicates={_WITHIN: len(pairs)},
         ),
         skipped=[f"{path}: {reason}" for path, reason in decoded.unreadable],
+        remarks=files.remarks,
+        warnings=warnings,
+        suspects=most_suspicious(decoded.images, [files.name_of(file) for file in kept], scores),
     )
 
 
@@ -213,11 +231,12 @@ def recalibrate(
                 data=new.data,
             ),
             "calibration": CalibrationRecord.of(calibration),
+            "warnings": (*before.warnings, *new.warnings),
         }
     )
     kept = _files_of(store, before, [MODEL_FILE, *(f"report/{name}.png" for name in report.WITHOUT_THRESHOLD)])
     charts = {PurePath(name).stem: content for name, content in kept.items() if name != MODEL_FILE}
-    files = {MODEL_FILE: kept[MODEL_FILE], **report.write_recalibrated(before, draft, charts)}
+    files = {MODEL_FILE: kept[MODEL_FILE], **report.write_recalibrated(before, draft, charts, new.suspects)}
     after = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
     return Recalibrated(before, after, store.publish(after, files, key))
 

@@ -24,6 +24,7 @@ from training.data.folders import NORMAL
 from training.data.images import Images
 from training.evaluation import Scores, evaluation_rows, outputs
 from training.model.fitting import Epoch
+from training.suspects import Suspect
 
 mpl.use("Agg")
 
@@ -35,6 +36,8 @@ _WORST: Final = 8
 _GALLERY_COLUMNS: Final = 10
 _GALLERY_PER_KIND: Final = 2
 _GALLERY_KINDS: Final = 20
+_SUSPECT_COLUMNS: Final = 5
+_LABEL_LETTERS: Final = 22
 _PREFERRED_KIND: Final = "7"  # the anomaly that the tutorial shows
 
 # A grid of images: width of the chart, and heights of gaps and labels in image widths.
@@ -68,6 +71,7 @@ class ReportData:
         test_kinds: M names, ``normal`` or the kind of anomaly.
         test_scores: scores of ``test``.
         score_is_maximum: whether the score is the maximum of the model's error map.
+        suspects: the normal images with the highest scores, the highest first.
     """
 
     model: ScoringModel
@@ -80,10 +84,13 @@ class ReportData:
     test_kinds: Sequence[str]
     test_scores: Scores
     score_is_maximum: bool
+    suspects: Sequence[Suspect]
 
 
 WITHOUT_THRESHOLD: Final = ("samples", "loss", "gallery", "precision_recall")
 """The charts that do not depend on the threshold."""
+
+_SUSPECTS: Final = "The most suspicious normal images"
 
 # Section → its charts, each with the text for its alt attribute.
 _SECTIONS: Final = {
@@ -99,32 +106,40 @@ _SECTIONS: Final = {
         "reconstruction": "An anomaly, its reconstruction and the error map",
         "gallery": "Test images of each kind above their reconstructions",
     },
+    _SUSPECTS: {"suspicious": "The ten normal images with the highest scores"},
     "Errors": {"worst": "The worst false alarms and the worst misses"},
 }
 
 
 def write(manifest: Manifest, data: ReportData) -> dict[str, bytes]:
     """The files of the report, by their names in the bundle. Charts of test images are drawn if there are any."""
-    return _page(manifest, draw(data))
+    return _page(manifest, draw(data), data.suspects)
 
 
-def write_recalibrated(before: Manifest, after: Manifest, kept: Mapping[str, bytes]) -> dict[str, bytes]:
+def write_recalibrated(
+    before: Manifest, after: Manifest, kept: Mapping[str, bytes], suspects: Sequence[Suspect]
+) -> dict[str, bytes]:
     """The files of the report of a recalibrated version, by their names in the bundle.
 
     Args:
         before: the version that the weights come from.
         after: the version that the report is for.
         kept: the charts of the old report that are in ``WITHOUT_THRESHOLD``: PNG files by name.
+        suspects: the new normal images with the highest scores, the highest first; may be empty.
     """
-    return _page(after, {**kept, "recalibration": _png(_histograms(before, after))})
+    charts = {**kept, "recalibration": _png(_histograms(before, after))}
+    if suspects:
+        charts["suspicious"] = _png(_suspicious(suspects))
+    return _page(after, charts, suspects)
 
 
-def _page(manifest: Manifest, charts: Mapping[str, bytes]) -> dict[str, bytes]:
+def _page(manifest: Manifest, charts: Mapping[str, bytes], suspects: Sequence[Suspect]) -> dict[str, bytes]:
     page = jinja2.Environment(autoescape=True).from_string(Path(__file__).with_suffix(".html").read_text("utf-8"))
     sections = {title: [name for name in names if name in charts] for title, names in _SECTIONS.items()}
     html = page.render(
         manifest=manifest,
         figures=evaluation_rows(manifest.evaluation) if manifest.evaluation else [],
+        suspects={_SUSPECTS: suspects},
         sections=[(title, names) for title, names in sections.items() if names],
         alt={name: text for names in _SECTIONS.values() for name, text in names.items()},
         charts={name: base64.b64encode(content).decode() for name, content in charts.items()},
@@ -139,6 +154,7 @@ def draw(data: ReportData) -> dict[str, bytes]:
     figures = {
         "samples": _samples(data),
         "histogram": _histogram(data),
+        "suspicious": _suspicious(data.suspects),
     }
     if data.epochs:
         figures["loss"] = _loss(data.epochs)
@@ -198,6 +214,21 @@ def _samples(data: ReportData) -> Figure:
     columns = _SAMPLES // 2
     cells = {divmod(at, columns): _Cell(data.normal[at]) for at in range(min(_SAMPLES, len(data.normal)))}
     return _grid("Normal images at the model's input size", cells, columns)
+
+
+def _suspicious(suspects: Sequence[Suspect]) -> Figure:
+    cells = {
+        divmod(at, _SUSPECT_COLUMNS): _Cell(suspect.image, f"{at + 1}.  {suspect.score:.4g}  {_short(suspect.name)}")
+        for at, suspect in enumerate(suspects)
+    }
+    return _grid(
+        "Normal images with the highest scores, by models that were not fitted on them", cells, _SUSPECT_COLUMNS
+    )
+
+
+def _short(name: str) -> str:
+    """The end of a long name: it tells files apart."""
+    return name if len(name) <= _LABEL_LETTERS else f"…{name[1 - _LABEL_LETTERS :]}"
 
 
 def _loss(epochs: Sequence[Epoch]) -> Figure:

@@ -16,6 +16,7 @@ from training.model.fitting import Epoch
 from training.model.recipes import Recipe
 from training.model.scoring_rules import ScoringRule
 from training.selection.choice import Trial
+from training.suspects import Suspect
 
 READING: Final = "reading the images"
 CHOOSING: Final = "choosing a recipe"
@@ -29,7 +30,8 @@ PUBLISHING: Final = "publishing"
 class Run:
     """All settings of a run. On one machine, equal runs give equal weights and thresholds.
 
-    With ``choose``, other recipes are tried as well as ``recipe``, and the run goes on with the best.
+    With ``choose``, other recipes are tried as well as ``recipe``, and the run goes on with the best. With ``force``,
+    images that are not suitable are only warned about.
     """
 
     source: Source
@@ -46,6 +48,7 @@ class Run:
     choose: bool = False
     weights: Path | None = None
     sign_key: SigningKey | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,14 @@ class Prepared:
         device: where the network will be fitted.
         near_duplicates: pairs of files that look alike and should be independent, by where they are; None for built-in
             sets.
+        warnings: why the model should not be trusted, if the user forces the run; else none.
     """
 
     data: Dataset
     parts: Partition
     device: torch.device
     near_duplicates: dict[str, list[tuple[str, str]]] | None
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -94,3 +99,6 @@ class Observer:
 
     def epoch(self, epoch: Epoch) -> None:
         """A pass over all images ended."""
+
+    def suspects(self, suspects: Sequence[Suspect]) -> None:
+        """The normal images with the highest scores are known."""

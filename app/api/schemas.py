@@ -210,6 +210,9 @@ class ModelCard(BaseModel):
         description="only if the threshold was recalibrated: from which data, and the previous threshold. `training` "
         "and `data` still describe the weights; `evaluation` no longer has the rates at the previous threshold",
     )
+    warnings: tuple[str, ...] = Field(
+        (), description="why the model should not be trusted: its images were not suitable, and the user insisted"
+    )
     files: dict[str, FileRecord] = Field(description="size and SHA-256 of each file of the version")
     libraries: dict[str, str] = Field(description="library versions that trained the model")
 
@@ -249,6 +252,7 @@ class ModelCard(BaseModel):
             ),
             data=manifest.data,
             recalibration=manifest.recalibration,
+            warnings=manifest.warnings,
             files=manifest.files,
             libraries=manifest.libraries,
         )

@@ -19,6 +19,7 @@ from app.client.responses import ModelCard
 from app.client.result_file import PreviousResults, ResultFile, UnusableResultFile
 from app.client.rows import FORMATS, Row, RowFormat
 from app.client.terminal import PipeConsole, Table, Tally, print_error, progress_bar
+from app.files.search import PassedOver
 
 
 class CannotRun(Exception):
@@ -64,14 +65,15 @@ def main(arguments: list[str] | None = None) -> int:
         if 0 < tally.done < tally.total:
             print_error(_resume_hint(options, tally))
         return Exit.CANNOT_RUN
-    print_error(tally.summary())
+    for line in [tally.summary(), *tally.passed_over.lines()]:
+        print_error(line)
     if options.fail_on_anomaly and tally.all["anomaly"]:
         return Exit.ANOMALY
     return Exit.SOME_REJECTED if tally.all["rejected"] else Exit.DONE
 
 
 async def _run(options: Options, tally: Tally) -> None:
-    tally.total = sum(1 for _ in _image_paths(options))
+    tally.total = sum(1 for _ in find_images(options.paths, tally.passed_over, exclude=options.save_images))
     client = AsyncAnomalyClient(options.url, api_key=options.api_key, timeout_s=options.timeout_s, retry=options.retry)
     async with client as service:
         card = await _model_card(service, options)
@@ -114,7 +116,7 @@ async def _score(
 
 def _image_paths(options: Options) -> Iterator[Path]:
     """Searches again on every call, to keep memory bounded."""
-    return find_images(options.paths, exclude=options.save_images)
+    return find_images(options.paths, PassedOver(), exclude=options.save_images)
 
 
 def _open_writer(options: Options, console: Console, stack: ExitStack) -> tuple[RowWriter, PreviousResults]:

@@ -2,23 +2,27 @@
 
 import glob
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Final
 
-IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+from app.files import search
+from app.files.formats import SUFFIXES
+from app.files.search import LOCAL_FILES, PassedOver, is_hidden
 
 
 class NothingFound(Exception):
     """No image was found under a path; the message names the path."""
 
 
-def find_images(paths: Sequence[Path], *, exclude: Path | None = None) -> Iterator[Path]:
+def find_images(paths: Sequence[Path], passed_over: PassedOver, *, exclude: Path | None = None) -> Iterator[Path]:
     """Finds the image files under the given paths.
 
     Args:
-        paths: files with any suffix; folders, searched recursively for image suffixes, hidden names skipped; glob
-            patterns for either, ``**`` included.
+        paths: files with any name; folders, searched as :func:`app.files.search.find_images` does; glob patterns for
+            either, ``**`` included, whose wildcards match no hidden or system names.
+        passed_over: counts what is not looked at in folders.
         exclude: a folder that is not searched.
 
     Yields:
@@ -29,10 +33,10 @@ def find_images(paths: Sequence[Path], *, exclude: Path | None = None) -> Iterat
         OSError: a folder cannot be read.
     """
     seen: set[str] = set()
-    excluded = path_key(exclude) if exclude else None
+    excluded = os.path.realpath(exclude) if exclude else None
     for path in paths:
         found = False
-        for image in _expand(path, excluded):
+        for image in _expand(path, passed_over, excluded):
             found = True
             if (key := path_key(image)) not in seen:
                 seen.add(key)
@@ -46,32 +50,50 @@ def path_key(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100  resolve() follows links
 
 
-def _expand(path: Path, excluded: str | None) -> Iterator[Path]:
+def _expand(path: Path, passed_over: PassedOver, excluded: str | None) -> Iterator[Path]:
     if path.is_file():
         yield path
     elif path.is_dir():
-        yield from _walk(path, excluded)
+        yield from _below(path, passed_over, excluded)
     elif glob.has_magic(str(path)):
-        for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207  Path.glob rejects absolute patterns
-            if Path(match).exists():
-                yield from _expand(Path(match), excluded)
+        for match in _matches(Path(path.anchor), path.relative_to(path.anchor).parts):
+            yield from _expand(match, passed_over, excluded)
 
 
-def _walk(folder: Path, excluded: str | None) -> Iterator[Path]:
-    if path_key(folder) == excluded:
+def _below(folder: Path, passed_over: PassedOver, excluded: str | None) -> Iterator[Path]:
+    found = search.find_images(
+        str(folder), passed_over, skip=lambda each: excluded is not None and os.path.realpath(each) == excluded
+    )
+    return map(Path, found)
+
+
+def _matches(folder: Path, pattern: Sequence[str]) -> Iterator[Path]:
+    """Files and folders that match a pattern, sorted by name in each folder.
+
+    The glob of the standard library is not used, because it follows loops of links, and matches system names.
+    """
+    if not pattern:
+        yield folder
         return
-    with os.scandir(folder) as entries:
-        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    for entry in visible:
-        if entry.is_dir(follow_symlinks=False):  # a link to a parent folder would recurse forever
-            yield from _walk(folder / entry.name, excluded)
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
-            yield folder / entry.name
+    part, *rest = pattern
+    if not glob.has_magic(part):
+        yield from _matches(folder / part, rest)
+    elif not folder.is_dir():
+        return
+    elif part == "**":
+        for each in search.find_folders(str(folder)) if rest else [str(folder)]:
+            yield from _matches(Path(each), rest)
+    else:
+        for entry in sorted(LOCAL_FILES.entries(str(folder))):
+            if fnmatch(entry.name, part) and (part.startswith(".") or not is_hidden(entry.name)):
+                yield from _matches(folder / entry.name, rest)
 
 
 def _not_found_message(path: Path) -> str:
     if path.is_dir():
-        return f"{path} contains no images ({', '.join(IMAGE_SUFFIXES)})"
+        passed_over = PassedOver()
+        deque(search.find_images(str(path), passed_over), maxlen=0)
+        return "; ".join([f"{path} contains no images ({', '.join(SUFFIXES)})", *passed_over.lines()])
     if path.exists():
         return f"{path} is neither a file nor a folder"
     return f"nothing matches {path}" if glob.has_magic(str(path)) else f"{path} does not exist"

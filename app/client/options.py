@@ -116,8 +116,9 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="image file; folder, searched recursively for image files (hidden names are skipped); or quoted glob "
-        "pattern, where ** matches any folders",
+        help="image file, whatever its name; folder, searched recursively for image files; or quoted glob pattern, "
+        "where ** matches any folders. Hidden and system files (.x, Thumbs.db, @eaDir, …) are passed over, links to "
+        "folders followed once",
     )
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument(

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from app.client.rows import Row
+from app.files.search import PassedOver
 
 _STYLES: Final = {"anomaly": "bold red", "normal": "green", "rejected": "yellow"}
 
@@ -46,12 +47,14 @@ class Tally:
         total: images found under the given paths.
         previous: outcomes of these images in earlier runs, from the result file.
         outcomes: outcomes of this run.
+        passed_over: what was not looked at in the given folders.
         started: start of the run, on the monotonic clock.
     """
 
     total: int = 0
     previous: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
+    passed_over: PassedOver = field(default_factory=PassedOver)
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -82,5 +82,7 @@ def read_pool(source: Source, recipe: Recipe) -> Pool:
     """
     pool = Pool(load(source, folder_size=recipe.folder_size))
     if not pool.test_normal or not pool.anomaly_kinds:
-        raise TrainingError(f"{source.data} needs test images in test/normal/ and test/anomaly/KIND/")
+        raise TrainingError(
+            f"{source.data} needs normal test images and anomalies, for example in test/normal/ and test/anomaly/KIND/"
+        )
     return pool

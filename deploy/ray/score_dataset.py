@@ -16,6 +16,7 @@ import ray
 from ray.data import ActorPoolStrategy
 
 import app
+from app.files.search import PassedOver
 from app.inference.bundles.signing import TrustedKeys, parse_public_keys
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import InferenceError
@@ -87,12 +88,15 @@ def main() -> int:
         if options.retry_rejected:
             results.forget_rejected()
         earlier = results.earlier(mixed=options.mixed)
-        images = find_images(options.source, options.path_column)
+        passed_over = PassedOver()
+        images = find_images(options.source, options.path_column, passed_over)
     except (InferenceError, CannotRun, OSError) as error:
         print(f"error: {first_line(error)}", file=sys.stderr)
         return 2
     remaining = images.filter(pc.invert(pc.is_in(images, earlier)))
     print(f"{len(remaining):,} images to score, {len(images) - len(remaining):,} already scored", file=sys.stderr)
+    for line in passed_over.lines():
+        print(line, file=sys.stderr)
     if not len(remaining):
         return 0
     try:

@@ -174,7 +174,7 @@ def test_folder_without_anomalies_is_an_error(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "normal").mkdir()
     (tmp_path / "normal" / "1.png").write_bytes(encode(Image.new("L", (9, 9), 1)))
     assert main([str(tmp_path), "--data-dir", str(tmp_path / "cache")]) == 1
-    assert "needs test images in test/normal/" in capsys.readouterr().err
+    assert "needs normal test images and anomalies" in capsys.readouterr().err
 
 
 def test_unknown_model_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def simulation(groups: list[str], *, false_alarm_rate: float = 0.05, measured: i
     )
     method = LevelMethod()
     represented = method.represent(pool, range(len(pool)), Progress())
-    return Simulation(pool, groups_of(pool, "none"), method, represented, LINEAR, false_alarm_rate, measured)
+    return Simulation(pool, groups_of(pool), method, represented, LINEAR, false_alarm_rate, measured)
 
 
 ALONE = [str(number) for number in range(NORMAL)]
@@ -111,9 +111,8 @@ def test_the_table_names_rates_that_are_too_high() -> None:
 
 def test_test_images_are_grouped_by_sub_folder(tmp_path: Path) -> None:
     data = simulation(ALONE).pool.data
-    files = [f"test/normal/part-{number // 40}/{number}.png" for number in range(TEST)] + ["test/anomaly/a/1.png"] * 20
-    pool = Pool(Dataset(**{**vars(data), "test_files": tuple(files)}))
-    groups = groups_of(pool, "folder")
+    of_test = [f"part-{number // 40}" for number in range(TEST)] + ["scratch"] * 20
+    groups = groups_of(Pool(Dataset(**{**vars(data), "test_groups": tuple(of_test)})))
     assert groups[:NORMAL] == ALONE
     assert set(groups[NORMAL : NORMAL + TEST]) == {"test part-0", "test part-1"}
     assert len(set(groups[NORMAL + TEST :])) == 20
@@ -143,4 +142,4 @@ def test_a_folder_without_anomalies_is_an_error(tmp_path: Path, capsys: pytest.C
     for file in (tmp_path / "parts" / "test" / "anomaly" / "bright").iterdir():
         file.unlink()
     assert main([folder, *data_dir]) == 1
-    assert "needs test images in test/normal/" in capsys.readouterr().err
+    assert "needs normal test images and anomalies" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.client.file_search import NothingFound, find_images
+from app.files.search import PassedOver
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(*paths: str | Path, exclude: Path | None = None) -> list[str]:
-    return [str(path) for path in find_images([Path(path) for path in paths], exclude=exclude)]
+    return [str(path) for path in find_images([Path(path) for path in paths], PassedOver(), exclude=exclude)]
 
 
 def test_folder_is_searched_recursively_in_sorted_order(tree: Path) -> None:
@@ -30,13 +31,27 @@ def test_folder_is_searched_recursively_in_sorted_order(tree: Path) -> None:
 
 
 def test_named_file_needs_no_image_suffix(tree: Path) -> None:
-    assert found("notes.txt", "sub/.hidden.png") == ["notes.txt", "sub/.hidden.png"]
+    (tree / "Thumbs.db").touch()
+    assert found("notes.txt", "sub/.hidden.png", "Thumbs.db") == ["notes.txt", "sub/.hidden.png", "Thumbs.db"]
 
 
 def test_glob_patterns(tree: Path) -> None:
     assert found("*.png") == ["b.png"]
     assert found("**/*.[tw]*") == ["notes.txt", "sub/c.webp", "sub/deep/d.tiff"]
     assert found(str(tree / "s*")) == [str(tree / "sub/c.webp"), str(tree / "sub/deep/d.tiff")]
+    assert found("sub/**") == ["sub/c.webp", "sub/deep/d.tiff"]
+    assert found("su?/../*.png") == ["sub/../b.png"]
+    assert found("**/.h*") == ["sub/.hidden.png"]
+
+
+def test_wildcards_match_no_hidden_or_system_names_and_follow_links_once(tree: Path) -> None:
+    (tree / "sub" / "@eaDir").mkdir()
+    (tree / "sub" / "@eaDir" / "c.webp").touch()
+    (tree / "sub" / "loop").symlink_to(tree)
+    assert found("**/*.webp") == ["sub/c.webp"]
+    assert found("sub/*") == ["sub/c.webp", "sub/deep/d.tiff", "sub/loop/a.JPG", "sub/loop/b.png", "sub/loop/fünf.gif",
+                              "sub/loop/sub/c.webp", "sub/loop/sub/deep/d.tiff", "sub/loop/z[1].bmp"]  # fmt: skip
+    assert found("sub/@eaDir/*") == ["sub/@eaDir/c.webp"]
 
 
 def test_existing_file_name_with_brackets_is_not_a_glob(tree: Path) -> None:
@@ -55,17 +70,33 @@ def test_excluded_folder(tree: Path) -> None:
     assert found("sub", exclude=tree / "sub" / "deep") == ["sub/c.webp"]
 
 
-def test_links_to_folders_and_broken_links_are_skipped(tree: Path) -> None:
-    (tree / "sub" / "loop").symlink_to(tree)
+def test_links_to_folders_are_followed_once_and_broken_links_skipped(tree: Path) -> None:
+    (tree / "more").mkdir()
+    (tree / "more" / "m.png").touch()
+    (tree / "sub" / "loop").symlink_to(tree / "sub")
+    (tree / "sub" / "more").symlink_to(tree / "more")
     (tree / "sub" / "gone.png").symlink_to(tree / "nothing")
     (tree / "sub" / "link.png").symlink_to(tree / "b.png")
-    assert found("sub") == ["sub/c.webp", "sub/deep/d.tiff", "sub/link.png"]
+    assert found("sub") == ["sub/c.webp", "sub/deep/d.tiff", "sub/link.png", "sub/more/m.png"]
+
+
+def test_a_link_to_the_excluded_folder_is_not_searched(tree: Path) -> None:
+    (tree / "sub" / "results").symlink_to(tree / "later")
+    (tree / "later").mkdir()
+    (tree / "later" / "m.png").touch()
+    assert found("sub", exclude=tree / "later") == ["sub/c.webp", "sub/deep/d.tiff"]
+
+
+def test_what_is_passed_over_is_counted_once(tree: Path) -> None:
+    passed_over = PassedOver()
+    list(find_images([Path(), Path("sub"), Path("notes.txt")], passed_over))
+    assert passed_over.lines() == ["2 files not looked at: .txt 1, .md 1", "2 hidden and system entries passed over"]
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("empty", "empty contains no images"),
+        ("empty", r"empty contains no images \(.*\.png.*\); 1 file not looked at: \.md 1$"),
         ("nowhere", "nowhere does not exist"),
         ("*.heic", r"nothing matches \*.heic"),
     ],

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from ray.cluster_utils import Cluster
 
 from app.client.rows import COLUMNS
+from app.files.search import PassedOver
 from app.inference.bundles.signing import SigningKey
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import BundleRejected, UnsupportedFalseAlarmRate
@@ -226,23 +227,38 @@ def test_snapshot_is_verified(store: Path, snapshot: ModelSnapshot, tmp_path: Pa
 
 
 def test_find_images(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a/c.jpeg", "a/d/e.tif", "a/notes.txt", ".hidden.png", ".cache/f.png"):
+    for name in ("b.PNG", "a/c.jpeg", "a/d/e.jfif", "a/notes.txt", ".hidden.png", ".cache/f.png", "@eaDir/g.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = [str(tmp_path / name) for name in ("a/c.jpeg", "a/d/e.tif", "b.PNG")]
-    assert sorted(find_images(str(tmp_path), "path").to_pylist()) == found
-    assert sorted(find_images(f"file://{tmp_path}", "path").to_pylist()) == found
-    assert sorted(find_images(f"local://{tmp_path}", "path").to_pylist()) == [f"local://{name}" for name in found]
+    found = [str(tmp_path / name) for name in ("a/c.jpeg", "a/d/e.jfif", "b.PNG")]
+    for prefix, scheme in (("", ""), ("file://", ""), ("local://", "local://")):
+        passed_over = PassedOver()
+        images = find_images(f"{prefix}{tmp_path}", "path", passed_over)
+        assert images.to_pylist() == [f"{scheme}{name}" for name in found]
+        assert passed_over.lines() == ["1 file not looked at: .txt 1", "3 hidden and system entries passed over"]
     listed = tmp_path / "listed.parquet"
     pq.write_table(pa.table({"path": ["x.png", None, "s3://bucket/y.png", "x.png"], "size": [1, 2, 3, 4]}), listed)
-    assert find_images(str(listed), "path").to_pylist() == ["x.png", "s3://bucket/y.png"]
+    assert find_images(str(listed), "path", PassedOver()).to_pylist() == ["x.png", "s3://bucket/y.png"]
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "0.png").touch()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "monday").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images" / "loop").symlink_to(tmp_path / "images")
+    (tmp_path / "images" / "gone.png").symlink_to(tmp_path / "nothing")
+    passed_over = PassedOver()
+    found = find_images(str(tmp_path / "images"), "path", passed_over).to_pylist()
+    assert found == [str(tmp_path / "images" / "monday" / "0.png")]
+    assert passed_over.lines() == ["1 file not looked at: broken link 1"]
 
 
 @pytest.mark.parametrize(
     ("source", "column", "message"),
     [
         ("nowhere", "path", "nowhere cannot be read"),
-        ("bare", "path", "bare contains no images"),
+        ("bare", "path", "bare contains no images; 1 file not looked at: .heic 1"),
         ("listed.parquet", "url", "has no column 'url', only path, size"),
         ("listed.parquet", "size", "is int64, not text"),
         ("damaged.parquet", "path", "damaged.parquet cannot be read"),
@@ -255,11 +271,12 @@ def test_unusable_source_is_an_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bare").mkdir()
+    Path("bare", "x.heic").touch()
     pq.write_table(pa.table({"path": ["x.png"], "size": [1]}), "listed.parquet")
     pq.write_table(pa.table({"path": pa.array([], pa.string())}), "empty.parquet")
     Path("damaged.parquet").write_bytes(b"PAR1")
     with pytest.raises(CannotRun) as caught:
-        find_images(source, column)
+        find_images(source, column, PassedOver())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -117,7 +117,9 @@ def grouped(tmp_path: Path) -> Path:
     for number in range(36):
         folder = tmp_path / "parts" / "normal" / f"object {number // 3}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}.png").write_bytes(encode(gradient(20 + number % 7, 20)))
+        image = gradient(20 + number % 7, 20)
+        image.putpixel((number % 20, number // 20), 255)
+        (folder / f"{number}.png").write_bytes(encode(image))
     return tmp_path / "parts"
 
 

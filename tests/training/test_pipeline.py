@@ -68,6 +68,7 @@ def test_report_has_all_charts(trained: Published) -> None:
         "worst",
         "precision_recall",
         "gallery",
+        "suspicious",
         "index",
     }
     for path in (trained.directory / "report").glob("*.png"):
@@ -102,10 +103,17 @@ def test_tutorial_recipe(tmp_path: Path) -> None:
     assert published.manifest.training.recipe["name"] == "tutorial"
 
 
+def marked(width: int, height: int, number: int) -> Image.Image:
+    """A gradient with a bright pixel at a place of its own."""
+    image = gradient(width, height)
+    image.putpixel((number % width, number // width), 255)
+    return image
+
+
 def test_folder_without_test_images(tmp_path: Path) -> None:
     (tmp_path / "parts" / "normal").mkdir(parents=True)
     for i in range(60):
-        (tmp_path / "parts" / "normal" / f"{i}.png").write_bytes(encode(gradient(20 + i % 7, 20)))
+        (tmp_path / "parts" / "normal" / f"{i}.png").write_bytes(encode(marked(20 + i % 7, 20, i)))
     source = Source(str(tmp_path / "parts"), data_dir=tmp_path / "data", size=(16, 16))
     run = dataclasses.replace(digits_run(tmp_path / "store"), source=source, name="parts")
     published = train(run)
@@ -114,6 +122,7 @@ def test_folder_without_test_images(tmp_path: Path) -> None:
         "samples",
         "loss",
         "histogram",
+        "suspicious",
         "index",
     }
 
@@ -122,7 +131,7 @@ def test_fit_is_published_with_the_model(tmp_path: Path, capsys: pytest.CaptureF
     for name in ("normal", "test/normal"):
         (tmp_path / "parts" / name).mkdir(parents=True)
         for i in range(40):
-            (tmp_path / "parts" / name / f"{i}.png").write_bytes(encode(gradient(20 + i % 7, 40)))
+            (tmp_path / "parts" / name / f"{i}.png").write_bytes(encode(marked(20 + i % 7, 40, i)))
     store = ["--name", "parts", "--store", str(tmp_path / "store")]
     options = ["--size", "8x12", "--fit", "pad", "--recipe", "linear", "--false-alarm-rate", "0.2"]
     assert main(["--data", str(tmp_path / "parts"), "--data-dir", str(tmp_path / "data"), *store, *options]) == 0
@@ -147,7 +156,7 @@ def test_folder_of_colour_images_with_every_network(tmp_path: Path, recipe: Reci
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(count):
             image = Image.merge("HSV", [Image.new("L", (30, 20), hue), Image.new("L", (30, 20), 200), gradient(30, 20)])
-            image.putpixel((i % 30, 3), (0, 0, 0))
+            image.putpixel((i % 30, 3 + i // 30), (0, 0, 0))
             (folder / f"{i}.png").write_bytes(encode(image.convert("RGB")))
     run = dataclasses.replace(
         digits_run(tmp_path / "store"),
@@ -213,7 +222,7 @@ def test_threshold_of_grouped_images_is_for_further_groups(
 
 def test_report_page_is_self_contained(trained: Published) -> None:
     page = (trained.directory / "report" / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 8
+    assert page.count("data:image/png;base64,") == 9
     assert "http" not in page
     assert trained.manifest.promise in page
     for kind in ("normal", *"012346789"):
@@ -229,6 +238,9 @@ def test_evaluation_figures() -> None:
     assert figures.auroc == pytest.approx(8 / 9)
     assert figures.kinds["a"].flagged == 0.5
     assert evaluate([], [], 0.5) is None
+    perfect = evaluate([*range(10), *range(10, 30)], ["normal"] * 10 + ["a"] * 20, 9)
+    assert perfect is not None
+    assert perfect.average_precision == 1  # scikit-learn returns 1.0000000000000002
     only_anomalies = evaluate([0.9], ["a"], 0.5)
     assert only_anomalies is not None
     assert (only_anomalies.auroc, only_anomalies.false_alarm_rate) == (None, None)

@@ -100,7 +100,7 @@ def test_rates_at_the_old_threshold_are_not_kept(
         None, None, {}
     )  # fmt: skip
     charts = {Path(name).stem for name in after.files if name.endswith(".png")}
-    assert charts == {"samples", "loss", "gallery", "precision_recall", "recalibration"}
+    assert charts == {"samples", "loss", "gallery", "precision_recall", "recalibration", "suspicious"}
     page = store.file(after, "report/index.html").decode()
     assert f"{after.threshold:.5g}" in page
     assert f"Recalibrated: the weights are those of version {before.version}" in page

@@ -6,7 +6,7 @@ from typing import Final
 from rich.markup import escape
 from rich.table import Table
 
-from app.inference.bundles.manifest import Evaluation, Manifest
+from app.inference.bundles.manifest import Data, Evaluation, Manifest
 from app.inference.images.model_input import InputSpec
 from training.evaluation import Row, evaluation_rows
 
@@ -19,6 +19,7 @@ def outcome_rows(manifest: Manifest) -> list[Row]:
     """The result of a training run: threshold, guarantee and evaluation."""
     evaluation = manifest.evaluation
     return [
+        *(("WARNING", warning) for warning in manifest.warnings),
         ("threshold", f"{manifest.threshold:.6g}  ({manifest.scoring.rule}, {_calibrated_with(manifest)})"),
         ("guaranteed false-alarm rate", f"≤ {manifest.false_alarm_rate:.4g}  ({manifest.guarantee})"),
         *(evaluation_rows(evaluation) if evaluation else [("evaluation", "none: there are no test images")]),
@@ -36,7 +37,7 @@ def all_rows(manifest: Manifest) -> list[Row]:
         ("promise", manifest.promise),
         ("score", manifest.scoring.formula),
         ("input", input_text(manifest.input)),
-        ("data", f"{data.source}, normal: {data.normal}; {data.unreadable:,} unreadable files"),
+        ("data", f"{data.source}, normal: {data.normal}; {data.unreadable:,} unreadable files{_excluded(data)}"),
         ("normal images", f"{_division(manifest)}; {data.groups:,} groups"),
         *(
             [("near-duplicates", "; ".join(f"{where}: {count:,}" for where, count in data.near_duplicates.items()))]
@@ -117,8 +118,15 @@ def _recalibration_rows(manifest: Manifest) -> list[Row]:
             f"the weights are those of {old.version}, whose threshold was {old.threshold:.6g} "
             f"({old.guarantee}, ≤ {old.false_alarm_rate:.4g}, {old.size:,} calibration images)",
         ),
-        ("new normal images", f"{old.data.source}; at the old threshold, {old.flagged:.2%} of them are anomalies"),
+        (
+            "new normal images",
+            f"{old.data.source}{_excluded(old.data)}; at the old threshold, {old.flagged:.2%} of them are anomalies",
+        ),
     ]
+
+
+def _excluded(data: Data) -> str:
+    return f", {data.excluded:,} excluded" if data.excluded else ""
 
 
 def _plain(value: object) -> str:

@@ -16,6 +16,7 @@ from training.cli.key_files import signing_key
 from training.cli.parser import DEFAULT_STORE, PROGRAM, Parser, add_help, one_of
 from training.data.datasets import BUILT_IN, Source
 from training.data.splitting import CROSS_BELOW, CalibrationPlan
+from training.data.suitability import MIN_FIT
 from training.errors import TrainingError
 from training.model.recipes import DEFAULT, FEATURES, RECIPES, Recipe
 from training.model.scoring_rules import DEFAULT_SCORING_RULE, FEATURE_RULE, SCORING_RULES, ScoringRule
@@ -42,7 +43,11 @@ examples:
 a folder of images of any size and format, grey or colour:
   parts/normal/              for training; a sub-folder is a group
   parts/test/normal/         optional, for evaluation
-  parts/test/anomaly/KIND/   optional, for evaluation, by kind of anomaly"""
+  parts/test/anomaly/KIND/   optional, for evaluation, by kind of anomaly
+
+other layouts are read as they are: train/good/ with test/good/ and test/KIND/;
+train/normal/ with train/anomaly/; a folder with normal images only; lists of
+labelled images (Ground Truth, Lookout for Vision: FILE.manifest, FILE.jsonl)"""
 
 
 def run_of(options: argparse.Namespace) -> "Run":
@@ -66,6 +71,7 @@ def run_of(options: argparse.Namespace) -> "Run":
             mode=options.mode,
             groups=options.groups,
             fit=options.fit,
+            exclude=options.exclude,
         ),
         name=options.name or _default_name(options.data, options.normal),
         recipe=recipe,
@@ -80,6 +86,7 @@ def run_of(options: argparse.Namespace) -> "Run":
         choose=name == AUTO,
         weights=options.weights,
         sign_key=options.sign_key,
+        force=options.force,
     )
 
 
@@ -98,7 +105,12 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
     parser = Parser(prog=PROGRAM, usage=_USAGE, description=_DESCRIPTION)
     parser.set_defaults(run=run)
     data = parser.add_argument_group("training data")
-    data.add_argument("--data", metavar="SOURCE", default="mnist", help=f"{', '.join(BUILT_IN)}, or a folder")
+    data.add_argument(
+        "--data",
+        metavar="SOURCE",
+        default="mnist",
+        help=f"{', '.join(BUILT_IN)}, a folder, or a list of labelled images",
+    )
     data.add_argument(
         "--normal",
         metavar="LABELS",
@@ -113,6 +125,7 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         default=Path("data"),
         help="folder for downloaded sets and decoded images",
     )
+    add_exclude(data, relative_to="--data")
     data.add_argument(
         "--size",
         type=_size,
@@ -155,7 +168,8 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         metavar="RATE",
         type=rate,
         default=0.01,
-        help="guaranteed share of false alarms; 0.01 needs at least 132 normal images, or groups, 0.05 needs 26",
+        help="guaranteed share of false alarms; 0.01 needs at least 99 normal images, or groups, 0.05 needs "
+        f"{MIN_FIT}; with --calibration split, 132 and 39",
     )
     decision.add_argument(
         "--guarantee",
@@ -221,8 +235,30 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         type=_positive(int),
         help="CPU threads (default: one per core for a pretrained network, else 1)",
     )
+    add_force(fitting)
     add_help(fitting)
     return parser
+
+
+def add_exclude(group: argparse._ActionsContainer, *, relative_to: str) -> None:
+    """Adds ``--exclude``."""
+    group.add_argument(
+        "--exclude",
+        metavar="FILE",
+        type=Path,
+        help=f"a list of images to leave out, such as defects among the normal images: one path per line, relative to "
+        f"{relative_to}; # begins a comment (default: none)",
+    )
+
+
+def add_force(group: argparse._ActionsContainer) -> None:
+    """Adds ``--force``."""
+    group.add_argument(
+        "--force",
+        action="store_true",
+        help=f"publish a version even if fewer than {MIN_FIT} different normal images can be fitted on, or most are "
+        "copies or of one colour; its card says so (default: refuse)",
+    )
 
 
 def _of_recipe(text: str, hyperparameter: str) -> str:
@@ -257,7 +293,8 @@ def _rule(recipe: Recipe, score: str | None) -> ScoringRule:
 def _default_name(data: str, normal: tuple[int, ...]) -> str:
     if data in BUILT_IN:
         return f"{data}-{'-'.join(map(str, normal))}"
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(data).resolve().name).strip("-._") or "model"
+    path = Path(data).resolve()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.is_file() else path.name).strip("-._") or "model"
 
 
 def _labels(text: str) -> tuple[int, ...]:

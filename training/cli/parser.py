@@ -16,6 +16,8 @@ from training.cli.key_files import trusted_keys
 from training.errors import TrainingError, did_you_mean
 
 if TYPE_CHECKING:
+    from training.suspects import Suspect
+
     Commands = argparse._SubParsersAction["Parser"]
 
 PROGRAM: Final = "python -m training"
@@ -178,6 +180,28 @@ def console() -> Console:
 def command_line(*words: str, store: Path) -> str:
     """A command line to copy, with ``--store`` unless it is the default store."""
     return f"{PROGRAM} {shlex.join([*words, *([] if store == DEFAULT_STORE else ['--store', str(store)])])}"
+
+
+def print_suspects(out: Console, suspects: Sequence["Suspect"]) -> None:
+    """Prints the normal images with the highest scores, the highest first."""
+    out.print(
+        "the most suspicious normal images, scored by models that were not fitted on them; if one shows a defect, "
+        "leave it out with --exclude FILE:",
+        soft_wrap=True,
+    )
+    print_first(out, "suspicious", [f"{suspect.score:.6g}  {suspect.name}" for suspect in suspects])
+
+
+def print_notes(out: Console, remarks: Sequence[str], excluded: int) -> None:
+    """Prints what was not read, a line each."""
+    for remark in [*remarks, *([f"{excluded:,} images excluded"] if excluded else [])]:
+        out.print(f"[yellow]note[/] {escape(remark.encode(errors='replace').decode())}", soft_wrap=True)
+
+
+def print_warnings(out: Console, warnings: Sequence[str]) -> None:
+    """Prints why a version should not be trusted, which is published because the user insists."""
+    for warning in warnings:
+        out.print(f"[bold red]WARNING[/] {escape(warning)}; published because of --force", soft_wrap=True)
 
 
 def print_first(out: Console, label: str, lines: Sequence[str]) -> None:

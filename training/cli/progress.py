@@ -14,13 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from training.cli.card import input_text, outcome_rows, table_of
-from training.cli.parser import command_line, print_first
+from training.cli.parser import command_line, print_first, print_notes, print_suspects, print_warnings
 from training.data.datasets import DOWNLOADED, Dataset
 from training.data.folders import NORMAL
 from training.data.splitting import Partition
 from training.model.fitting import Epoch
 from training.run import PUBLISHING, READING, Observer, Prepared, Published, Run
 from training.selection.choice import Trial
+from training.suspects import Suspect
 
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
@@ -80,6 +81,7 @@ class Display(Observer):
             f"[bold]{self._run.name}[/]  {escape(data.source)}, normal: {data.normal_label}; {input_text(data.spec)}"
         )
         print_first(self._console, "skipped", [f"{path}: {reason}" for path, reason in data.unreadable])
+        print_notes(self._console, data.remarks, data.excluded)
 
     def chosen(self, trials: Sequence[Trial]) -> None:
         """Prints what was tried."""
@@ -102,6 +104,7 @@ class Display(Observer):
         )
         for where, pairs in (prepared.near_duplicates or {}).items():
             print_first(self._console, f"look alike, {where}", [f"{one} ~ {other}" for one, other in pairs])
+        print_warnings(self._console, prepared.warnings)
         self._print("")
 
     def step(self, images: int) -> None:
@@ -117,6 +120,10 @@ class Display(Observer):
             f"  {epoch.seconds:5.2f} s  {self._fitted_on / max(epoch.seconds, 1e-9):,.0f} images/s"
             f"{'' if self._animated else self._time_left(epoch.number)}{'  pruned' if epoch.pruned else ''}"
         )
+
+    def suspects(self, suspects: Sequence[Suspect]) -> None:
+        """Prints the normal images with the highest scores."""
+        print_suspects(self._console, suspects)
 
     def result(self, published: Published, before: str | None) -> None:
         """Prints the result of the run.

@@ -15,8 +15,18 @@ from app.inference.bundles.store import ModelStore
 from app.inference.decisions.conformal import anomaly_rate
 from training.cli.interrupts import exit_on_interrupt
 from training.cli.key_files import signing_key
-from training.cli.options import groups_rule, rate
-from training.cli.parser import add_store_command, add_trusted_keys, command_line, console, one_of, print_first
+from training.cli.options import add_exclude, add_force, groups_rule, rate
+from training.cli.parser import (
+    add_store_command,
+    add_trusted_keys,
+    command_line,
+    console,
+    one_of,
+    print_first,
+    print_notes,
+    print_suspects,
+    print_warnings,
+)
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -43,7 +53,8 @@ def add_to(commands: "Commands") -> None:
 
 def _add_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--images", metavar="FOLDER", type=Path, help="normal images, or a training folder, of which normal/ is used")
+    add("--images", metavar="FOLDER", type=Path, help="normal images, or training data, whose normal images are used")
+    add_exclude(group, relative_to="--images")
     add("--feedback", metavar="FILE", type=Path, help="operators' labels, as written by the service")
     add("--groups", metavar="RULE", type=groups_rule, default="folder", help="what forms a group, as in training")
     add("--false-alarm-rate", metavar="RATE", type=rate, help="guaranteed rate (default: that of the current version)")
@@ -58,6 +69,7 @@ def _add_options(group: argparse._ArgumentGroup) -> None:
         type=signing_key,
         help="sign the new version with this private key; the current one must be signed with it or a trusted key",
     )
+    add_force(group)
     add_trusted_keys(group)
 
 
@@ -69,17 +81,21 @@ def run(options: argparse.Namespace) -> None:
     """
     if (options.images is None) is (options.feedback is None):
         raise TrainingError("normal images are required: give either --images FOLDER or --feedback FILE")
+    if options.exclude and not options.images:
+        raise TrainingError("--exclude is for --images: labels are in the hands of the operators")
     with exit_on_interrupt():
         from training.recalibration import from_images, from_labels, recalibrate  # noqa: PLC0415
     store = _store(options)
     bundle = store.load(options.name, store.current(options.name))
     new = (
-        from_images(bundle, options.images, options.groups)
+        from_images(bundle, options.images, options.groups, exclude=options.exclude, force=options.force)
         if options.images
         else from_labels(store, bundle, options.feedback)
     )
     out = console()
     print_first(out, "skipped", new.skipped)
+    print_notes(out, new.remarks, new.data.excluded)
+    print_warnings(out, new.warnings)
     recalibrated = recalibrate(
         store,
         bundle,
@@ -88,6 +104,9 @@ def run(options: argparse.Namespace) -> None:
         guarantee=options.guarantee or bundle.manifest.guarantee,
         key=options.sign_key,
     )
+    if new.suspects:
+        print_suspects(out, new.suspects)
+        out.print("")
     _show(out, new, recalibrated, options.store)
 
 

@@ -7,7 +7,6 @@ same tensor in training and in serving.
 import gzip
 import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,7 @@ from urllib.error import URLError
 import numpy as np
 
 from app.inference.images.model_input import Fit, InputSpec
-from training.data import folders
+from training.data import folders, label_lists, layouts
 from training.data.folders import NORMAL, Mode
 from training.data.images import Images
 from training.errors import TrainingError, did_you_mean
@@ -33,13 +32,14 @@ class Source:
     """Which images to read.
 
     Attributes:
-        data: one of ``BUILT_IN``, or a folder with ``normal/`` and optionally ``test/``.
+        data: one of ``BUILT_IN``, or a folder or list of images in a layout of :mod:`training.data.layouts`.
         normal: class labels that are normal, for the built-in sets.
         data_dir: folder of torchvision's sets, which are downloaded if missing, and cache of decoded folders.
         size: (height, width) of the model's input, for folders; None: the recipe's.
         mode: colour mode of the model's input, for folders.
         groups: how images of a folder form groups: ``folder``, ``none`` or a regular expression.
         fit: how images of a folder are brought to the size if they have other proportions.
+        exclude: a list of image files of the folder that are left out.
     """
 
     data: str
@@ -49,6 +49,7 @@ class Source:
     mode: Mode = "auto"
     groups: str = "folder"
     fit: Fit = "stretch"
+    exclude: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,12 @@ class Dataset:
         groups: N names; images with the same name show the same object.
         test: M images; may be empty.
         test_kinds: M names, ``normal`` or the kind of anomaly.
+        test_groups: M names of groups within their kind; empty for the built-in sets.
         normal_files: N paths, relative to the folder; empty for the built-in sets.
         test_files: M paths, relative to the folder; empty for the built-in sets.
         unreadable: files that were skipped, with the reason.
+        remarks: what was not read, as lines of text.
+        excluded: number of files that the user left out.
     """
 
     source: str
@@ -77,9 +81,16 @@ class Dataset:
     groups: tuple[str, ...]
     test: Images
     test_kinds: tuple[str, ...]
+    test_groups: tuple[str, ...] = field(default=())
     normal_files: tuple[str, ...] = field(default=())
     test_files: tuple[str, ...] = field(default=())
     unreadable: tuple[tuple[Path, str], ...] = field(default=())
+    remarks: tuple[str, ...] = field(default=())
+    excluded: int = 0
+
+    def normal_name(self, position: int) -> str:
+        """What users know a normal image by: its file, or its number in a built-in set."""
+        return self.normal_files[position] if self.normal_files else f"image {position}"
 
     @property
     def fingerprint(self) -> str:
@@ -96,7 +107,7 @@ def fingerprint(images: Images) -> str:
 
 
 def load(source: Source, *, folder_size: tuple[int, int] = (64, 64)) -> Dataset:
-    """Reads a built-in set by name, or an image folder by path.
+    """Reads a built-in set by name, or a folder or list of images by path.
 
     Args:
         source: what to read.
@@ -105,11 +116,13 @@ def load(source: Source, *, folder_size: tuple[int, int] = (64, 64)) -> Dataset:
     Raises:
         TrainingError: the images cannot be read or downloaded; the text says how to solve it.
     """
+    if source.data in BUILT_IN and source.exclude is not None:
+        raise TrainingError(f"--exclude is for folders: {source.data} has no files to leave out")
     if source.data in DOWNLOADED:
         return _torchvision(source)
     if source.data == "digits":
         return _digits(source)
-    return _folder(source, source.size or folder_size)
+    return _files(source, source.size or folder_size)
 
 
 def _torchvision(source: Source) -> Dataset:
@@ -166,44 +179,49 @@ def _by_class(source: Source, train: _Labelled, test: _Labelled) -> Dataset:
     )
 
 
-def _folder(source: Source, size: tuple[int, int]) -> Dataset:
-    root = Path(source.data)
-    if root.is_file():
-        raise TrainingError(
-            f"{root} is a file; --data must be a folder that contains {NORMAL}/, or one of {', '.join(BUILT_IN)}"
-        )
-    if not root.is_dir():
-        suggestion = did_you_mean(source.data, BUILT_IN) or f"; choose a folder or one of {', '.join(BUILT_IN)}"
-        raise TrainingError(f"{source.data!r} is neither a folder nor a built-in set{suggestion}")
-    normal_files, test_files = folders.normal_files(root), folders.test_files(root)
+def _files(source: Source, size: tuple[int, int]) -> Dataset:
+    files = layouts.read(_existing(source.data))
+    if source.exclude is not None:
+        files = files.without(source.exclude)
+    normal_paths, test_paths = [file.path for file in files.normal], [file.path for file in files.test]
     spec = InputSpec(
-        mode=folders.guess_mode(normal_files) if source.mode == "auto" else source.mode,
+        mode=folders.guess_mode(normal_paths) if source.mode == "auto" else source.mode,
         height=size[0],
         width=size[1],
         fit=source.fit,
         reduction="area",
     )
     cache = source.data_dir / "decoded"
-    normal = folders.decode_some(normal_files, spec, root / NORMAL, cache=cache)
-    test = folders.decode([path for path, _ in test_files], spec, cache=cache)
+    decoded = folders.decode_some(normal_paths, spec, Path(source.data), cache=cache)
+    decoded_test = folders.decode(test_paths, spec, cache=cache)
+    normal, test = [files.normal[at] for at in decoded.kept], [files.test[at] for at in decoded_test.kept]
     return Dataset(
-        source=folders.name_of(root),
+        source=folders.name_of(Path(source.data)),
         normal_label=NORMAL,
         spec=spec,
-        native_size=folders.typical_size(normal_files),
-        normal=normal.images,
-        groups=_groups([normal_files[index].relative_to(root / NORMAL) for index in normal.kept], source.groups),
-        test=test.images,
-        test_kinds=tuple(test_files[index][1] for index in test.kept),
-        normal_files=tuple(_below(root, normal_files[index]) for index in normal.kept),
-        test_files=tuple(_below(root, test_files[index][0]) for index in test.kept),
-        unreadable=normal.unreadable + test.unreadable,
+        native_size=folders.typical_size(normal_paths),
+        normal=decoded.images,
+        groups=tuple(folders.group_of(file.place, source.groups) for file in normal),
+        test=decoded_test.images,
+        test_kinds=tuple(file.kind for file in test),
+        test_groups=tuple(folders.group_of(file.place, source.groups) for file in test),
+        normal_files=tuple(map(files.name_of, normal)),
+        test_files=tuple(map(files.name_of, test)),
+        unreadable=decoded.unreadable + decoded_test.unreadable,
+        remarks=files.remarks,
+        excluded=files.excluded,
     )
 
 
-def _groups(files: Sequence[Path], rule: str) -> tuple[str, ...]:
-    return tuple(folders.group_of(path, rule) for path in files)
-
-
-def _below(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()
+def _existing(data: str) -> Path:
+    """The folder or list of images that a source names."""
+    path = Path(data)
+    if path.is_dir() or (path.is_file() and path.suffix.lower() in label_lists.SUFFIXES):
+        return path
+    if path.is_file():
+        raise TrainingError(
+            f"{path} is a file; --data must be a folder of images, a list of labelled images "
+            f"({', '.join(label_lists.SUFFIXES)}), or one of {', '.join(BUILT_IN)}"
+        )
+    suggestion = did_you_mean(data, BUILT_IN) or f"; choose a folder or one of {', '.join(BUILT_IN)}"
+    raise TrainingError(f"{data!r} is neither a folder nor a built-in set{suggestion}")

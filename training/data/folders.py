@@ -1,4 +1,4 @@
-"""Image folders: finds files and their groups, and decodes them in parallel, with a cache.
+"""Image files: their groups, their typical size and colour, and their decoding, in parallel and with a cache.
 
 Images of one object form a group, which no split separates: a model that was fitted on five photographs of a tile
 reconstructs the sixth well, so its score would make the threshold too low for new tiles.
@@ -21,7 +21,6 @@ from PIL import Image
 
 from app.inference.errors import InferenceError
 from app.inference.images.decoding import open_image
-from app.inference.images.formats import SUFFIXES
 from app.inference.images.model_input import SIDES, InputSpec, Pixels, unit_values
 from training.data.images import Images
 from training.errors import TrainingError
@@ -52,43 +51,11 @@ class DecodedFiles:
     unreadable: tuple[tuple[Path, str], ...]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """All image files below a folder, by suffix, sorted; an empty list if the folder does not exist."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
-def normal_files(root: Path) -> list[Path]:
-    """The normal images of a folder.
-
-    Raises:
-        TrainingError: there are no such images; the text says what is missing.
-    """
-    if not (root / NORMAL).is_dir():
-        loose = sum(path.suffix.lower() in SUFFIXES for path in root.iterdir())
-        found = f"; move the {loose:,} images of {root} there" if loose else ""
-        raise TrainingError(f"{root} has no folder {NORMAL}/ with normal images{found}")
-    files = image_files(root / NORMAL)
-    if not files:
-        raise TrainingError(f"{root / NORMAL} contains no images ({', '.join(sorted(SUFFIXES))})")
-    return files
-
-
-def test_files(root: Path) -> list[tuple[Path, str]]:
-    """The test images of a folder, each with ``normal`` or its kind of anomaly; the list may be empty."""
-    anomalies = root / "test" / "anomaly"
-    kinds = sorted(path for path in anomalies.iterdir() if path.is_dir()) if anomalies.is_dir() else []
-    return [(path, NORMAL) for path in image_files(root / "test" / NORMAL)] + [
-        (path, kind.name) for kind in kinds for path in image_files(kind)
-    ]
-
-
 def group_of(path: Path, rule: str) -> str:
     """The name of the group that an image belongs to.
 
     Args:
-        path: the file, relative to ``normal/``.
+        path: the file, relative to the folder of its kind.
         rule: ``folder``: a sub-folder is a group, and an image outside any sub-folder is its own group; ``none``: every
             image is its own group; else a regular expression, whose first group, or whole match, in the path is the
             name. An image whose path does not match is its own group.
@@ -162,7 +129,7 @@ def decode_some(files: Sequence[Path], spec: InputSpec, root: Path, *, cache: Pa
     Args:
         files: image files, at least one.
         spec: what to convert them to.
-        root: their folder, for the error message.
+        root: their folder, or the list of them, for the error message.
         cache: as for :func:`decode`.
 
     Raises:
@@ -171,12 +138,12 @@ def decode_some(files: Sequence[Path], spec: InputSpec, root: Path, *, cache: Pa
     decoded = decode(files, spec, cache=cache)
     if not decoded.kept:
         path, reason = decoded.unreadable[0]
-        raise TrainingError(f"none of the {len(files)} images in {root} can be read; the first, {path.name}: {reason}")
+        raise TrainingError(f"none of the {len(files)} images of {root} can be read; the first, {path.name}: {reason}")
     return decoded
 
 
 def name_of(folder: Path) -> str:
-    """The name of a folder, without its path, as valid Unicode."""
+    """The name of a folder or file, without its path, as valid Unicode."""
     return folder.resolve().name.encode(errors="replace").decode()
 
 

@@ -13,8 +13,8 @@ from app.api.feedback import LabelBody
 from app.api.openapi import examples
 from app.api.queries import ScoreQuery
 from app.api.schemas import Problem, ScoreAnswer
+from app.files.formats import MEDIA_TYPES
 from app.inference import errors as domain
-from app.inference.images.formats import MEDIA_TYPES
 
 Responses = dict[int | str, dict[str, Any]]
 

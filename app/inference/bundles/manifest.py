@@ -174,6 +174,7 @@ class Data(_Part):
         ge=1, description="number of groups of normal images, for example objects; no split separates one"
     )
     unreadable: int = Field(ge=0, description="files that were skipped")
+    excluded: int = Field(0, ge=0, description="files that the user left out")
     near_duplicates: dict[str, int] | None = Field(
         description="pairs of near-identical images across parts that should be independent; None: not searched for"
     )
@@ -231,6 +232,9 @@ class Manifest(_Part):
         description="how the threshold was set, if not in training; then `training.split` and `data` describe the "
         "weights only, and figures at the old threshold are left out",
     )
+    warnings: tuple[str, ...] = Field(
+        (), description="why the model should not be trusted: its images were not suitable, and the user insisted"
+    )
     libraries: dict[str, str] = Field(description="version of each library that was used")
     files: dict[Annotated[str, Field(pattern=_FILE_PATTERN)], FileRecord]
     golden: Golden
@@ -257,13 +261,17 @@ class Manifest(_Part):
         """The content of ``manifest.json``, with a new seal."""
         # Left out if they have no effect: older programs reject unknown fields, and must read versions that use none.
         left_out: dict[str, Any] = {
-            name: True for name in ("recalibration", "error_map") if getattr(self, name) is None
+            name: True for name in ("recalibration", "error_map", "warnings") if not getattr(self, name)
         }
         left_out["calibration"] = {name for name in ("groups", "folds") if getattr(self.calibration, name) is None}
         left_out["training"] = {name for name in ("backbone", "trials") if getattr(self.training, name) is None}
         left_out["input"] = {
             name for name in ("fit", "reduction") if getattr(self.input, name) == InputSpec.model_fields[name].default
         }
+        if not self.data.excluded:
+            left_out["data"] = {"excluded"}
+        if self.recalibration and not self.recalibration.data.excluded:
+            left_out["recalibration"] = {"data": {"excluded"}}
         draft = self.model_copy(update={"seal": _UNSEALED})
         unsealed = draft.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
         return _replace_seal(unsealed, hashlib.sha256(unsealed).hexdigest())

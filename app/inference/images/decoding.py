@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base as ExifTag
 
+from app.files import formats
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images import formats
 from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Pixels, Reduction
 from app.inference.images.plain_png import read_plain_pngs
 

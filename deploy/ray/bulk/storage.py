@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from functools import cache
+from itertools import islice
 from typing import Final
 
 import fsspec
@@ -11,7 +12,8 @@ import pyarrow as pa
 import pyarrow.dataset
 from pyarrow import fs
 
-from app.inference.images.formats import SUFFIXES
+from app.files import search
+from app.files.search import LOCAL_FILES, Entry, PassedOver
 from bulk.errors import CannotRun
 
 PARQUET_SUFFIX: Final = ".parquet"
@@ -52,24 +54,47 @@ def is_remote(path: str) -> bool:
     return not path.startswith("file://") and _URL.fullmatch(path) is not None
 
 
-def find_images(source: str, path_column: str) -> pa.ChunkedArray:
+class Bucket:
+    """Folders of a file system over a network, for :mod:`app.files.search`.
+
+    Args:
+        file_system: what Arrow or fsspec supports.
+    """
+
+    def __init__(self, file_system: fs.FileSystem) -> None:
+        self._file_system = file_system
+
+    def entries(self, folder: str) -> Iterator[Entry]:
+        """The entries of a folder."""
+        for info in self._file_system.get_file_info(fs.FileSelector(folder)):
+            yield Entry(info.base_name, info.path, "folder" if info.type == fs.FileType.Directory else "file")
+
+    def identity(self, folder: str) -> Hashable:
+        """The path: there are no links."""
+        return folder
+
+
+def find_images(source: str, path_column: str, passed_over: PassedOver) -> pa.ChunkedArray:
     """The paths or URLs of the images to score, each once, as in the results.
 
     Args:
-        source: a folder or bucket, searched recursively for image suffixes, without hidden names; or a Parquet file
-            or folder, whose name ends in ``.parquet``, with one path per row.
+        source: a folder or bucket, searched as :func:`app.files.search.find_images` does; or a Parquet file or folder,
+            whose name ends in ``.parquet``, with one path per row.
         path_column: the column with the paths; null is ignored.
+        passed_over: counts what is not looked at in a folder or bucket.
 
     Raises:
         CannotRun: the source does not exist, cannot be read, has no such column, or contains no images.
     """
     try:
         listed = source.rstrip("/").endswith(PARQUET_SUFFIX)
-        paths = _listed(source, path_column) if listed else pa.chunked_array(_below(source), pa.large_string())
-    except (OSError, pa.ArrowInvalid) as error:
+        paths = (
+            _listed(source, path_column) if listed else pa.chunked_array(_below(source, passed_over), pa.large_string())
+        )
+    except (OSError, pa.ArrowInvalid, UnicodeError) as error:  # names that are not UTF-8
         raise CannotRun(f"{source} cannot be read: {first_line(error)}") from error
     if not len(paths):
-        raise CannotRun(f"{source} {'lists' if listed else 'contains'} no images")
+        raise CannotRun("; ".join([f"{source} {'lists' if listed else 'contains'} no images", *passed_over.lines()]))
     return pa.chunked_array([paths.unique()])
 
 
@@ -89,25 +114,15 @@ def _listed(source: str, column: str) -> pa.ChunkedArray:
     return table.to_table(columns=[column])[column].drop_null().cast(pa.large_string())
 
 
-def _below(source: str) -> Iterator[pa.Array]:
+def _below(source: str, passed_over: PassedOver) -> Iterator[pa.Array]:
     """Images below a folder, in parts: the names in a large bucket must not all be Python objects at the same time."""
     file_system, root = locate(source, os.getcwd())  # noqa: PTH109
     url = _URL.fullmatch(source)
     scheme = f"{url['scheme']}://" if url and url["scheme"] != "file" else ""
-    found: list[str] = []
-    folders = [root]
-    while folders:
-        for entry in file_system.get_file_info(fs.FileSelector(folders.pop())):
-            if entry.base_name.startswith("."):
-                continue
-            if entry.type == fs.FileType.Directory:
-                folders.append(entry.path)
-            elif entry.base_name.lower().endswith(SUFFIXES):
-                found.append(scheme + entry.path)
-        if len(found) >= _PART_SIZE:
-            yield pa.array(found, pa.large_string())
-            found = []
-    yield pa.array(found, pa.large_string())
+    files = LOCAL_FILES if isinstance(file_system, fs.LocalFileSystem) else Bucket(file_system)
+    paths = search.find_images(root, passed_over, files=files)
+    while part := [scheme + path for path in islice(paths, _PART_SIZE)]:
+        yield pa.array(part, pa.large_string())
 
 
 @cache

@@ -69,7 +69,7 @@ def test_folder_without_anomalies_is_an_error(tmp_path: Path, capsys: pytest.Cap
     for i in range(60):
         (tmp_path / "normal" / f"{i}.png").write_bytes(encode(Image.new("L", (9, 9), i)))
     assert main(["folder", str(tmp_path), "--data-dir", str(tmp_path / "cache")]) == 1
-    assert "needs test images in test/normal/" in capsys.readouterr().err
+    assert "needs normal test images and anomalies" in capsys.readouterr().err
 
 
 def test_unknown_recipe_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

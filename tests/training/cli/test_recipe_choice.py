@@ -120,5 +120,6 @@ def test_images_of_one_group_can_be_tried(parts: Path, tmp_path: Path) -> None:
         folder.mkdir(exist_ok=True)
         file.rename(folder / file.name)
     store = ["--store", str(tmp_path / "store"), "--data-dir", str(tmp_path / "data"), "--name", "m", "--threads", "1"]
-    assert main(["--data", str(parts), *store, "--false-alarm-rate", "0.4", "--calibration", "split"]) == 0
+    words = ["--data", str(parts), *store, "--false-alarm-rate", "0.4", "--calibration", "split"]
+    assert main([*words, "--force"]) == 0  # ten images to fit
     assert published(tmp_path).training.trials is not None

@@ -257,12 +257,12 @@ class TestErrors:
             ((), ["--data", "{}/nothing"], "is neither a folder nor a built-in set; choose"),
             ((), ["--data", "Digits"], "did you mean 'digits'?"),
             ((), ["--data", "a" * 300], "a" * 300),
-            (("zip",), ["--data", "{}/zip"], "is a file; --data must be a folder that contains normal/"),
-            (("x/notes.txt",), ["--data", "{}/x"], "has no folder normal/ with normal images"),
-            (("x/1.png", "x/2.jpg"), ["--data", "{}/x"], "move the 2 images of"),
-            (("x/normal/notes.txt",), ["--data", "{}/x"], "contains no images (.bmp, "),
+            (("zip",), ["--data", "{}/zip"], "is a file; --data must be a folder of images, a list of labelled"),
+            (("x/notes.txt",), ["--data", "{}/x"], "contains no images (.png, "),
+            (("x/a/1.png", "x/b/2.jpg"), ["--data", "{}/x"], "cannot be told which images are normal: a/ 1, b/ 1. "),
+            (("x/normal/notes.txt",), ["--data", "{}/x"], "; 1 file not looked at: .txt 1"),
             (("x/normal/1.png", "x/normal/2.png"), ["--data", "{}/x"],
-             "none of the 2 images in {}/x/normal can be read; the first, 1.png: not a readable image"),
+             "none of the 2 images of {}/x can be read; the first, 1.png: not a readable image"),
             ((), ["--data", "digits", "--false-alarm-rate", "0.001"],
              "needs at least 999 normal images, but there are 149. The lowest rate for so few is 0.006667. "),
             ((), ["--data", "digits", "--false-alarm-rate", "0.001", "--calibration", "split"],
@@ -320,7 +320,9 @@ class TestErrors:
     def test_too_little_memory(self, tmp_path: Path) -> None:
         (tmp_path / "normal").mkdir()
         for i in range(30):
-            Image.new("RGB", (9, 9), (200, 8 * i, 0)).save(tmp_path / "normal" / f"{i}.png")
+            Image.linear_gradient("L").resize((9, 9)).point(lambda level, i=i: level // 2 + i).convert("RGB").save(
+                tmp_path / "normal" / f"{i}.png"
+            )
         words = ["--data", str(tmp_path), "--recipe", "default", "--size", "1024", "--false-alarm-rate", "0.1"]
         done = subprocess.run(
             ["/bin/sh", "-c", 'ulimit -v 8000000 && exec "$@"', "sh", sys.executable, "-m", "training",

@@ -169,7 +169,7 @@ class TestFolder:
 
     @pytest.mark.parametrize(
         ("make", "message"),
-        [("", "neither a folder nor"), ("parts", "no folder normal/"), ("parts/normal", "contains no images")],
+        [("", "neither a folder nor"), ("parts", "contains no images"), ("parts/normal", "contains no images")],
     )
     def test_missing_images(self, tmp_path: Path, make: str, message: str) -> None:
         (tmp_path / make).mkdir(parents=True, exist_ok=True)

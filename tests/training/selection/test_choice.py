@@ -189,7 +189,7 @@ def test_small_images_are_read_at_their_size_and_the_choice_is_reported(tmp_path
 @pytest.mark.parametrize("plan", ["split", "cross"])
 def test_calibration_images_do_not_take_part(tmp_path: Path, plan: CalibrationPlan) -> None:
     """Those that are held back. With folds, all images are calibration images, and all take part."""
-    write(tmp_path / "parts" / "normal", 40)
+    write(tmp_path / "parts" / "normal", 60)
     run = dataclasses.replace(small_run(tmp_path / "parts"), calibration=plan)
     _, prepared, before = prepare(run, Observer())
     changed = prepared.parts.calibrating[0]

@@ -1,6 +1,8 @@
 // Image files from drag and drop (files and folders), from the clipboard and from the samples.
 
-const IMAGE_NAME = /\.(png|jpe?g|webp|bmp|gif|tiff?)$/i;
+// The suffixes of app/files/formats.py; a test compares them.
+const IMAGE_NAME = /\.(png|apng|jpg|jpeg|jpe|jfif|mpo|webp|bmp|gif|tif|tiff)$/i;
+const HIDDEN_NAME = /^(\.|@eaDir$|__MACOSX$)/i;
 
 /** Calls `onFiles` with the files that are dropped on the document or pasted into it. */
 export function listenForFiles(document, onFiles) {
@@ -33,10 +35,11 @@ async function droppedFiles(transfer) {
   return (await Promise.all(entries.map((entry) => (entry.isFile ? readFile(entry) : filesIn(entry))))).flat();
 }
 
-/** The image files of a folder and its subfolders; other files are ignored. */
+/** The image files of a folder and its subfolders; other files, and hidden files and folders, are ignored. */
 async function filesIn(folder) {
   const found = [];
   for (const entry of await children(folder)) {
+    if (HIDDEN_NAME.test(entry.name)) continue;
     if (entry.isDirectory) found.push(...(await filesIn(entry)));
     else if (IMAGE_NAME.test(entry.name)) found.push(await readFile(entry));
   }

@@ -9,6 +9,7 @@ const CAPTIONS = {
   recalibration: "Calibration scores before and after recalibration, with both thresholds",
   histogram: "Scores of calibration and test images, with the threshold",
   roc: "Detection rate at each false-alarm rate",
+  suspicious: "The normal images with the highest scores: look for defects among them",
   worst: "Errors: the worst false alarms and the worst misses",
   reconstruction: "An anomaly, its reconstruction and the error map",
   gallery: "Test images of each kind above their reconstructions",
@@ -27,6 +28,7 @@ export function showModelCard(dialog, { card }) {
   dialog.replaceChildren(
     titleBar(dialog, card.name),
     element("p", { class: "muted" }, `version ${card.version}, created ${new Date(card.created_at).toLocaleString()}`),
+    ...card.warnings.map((warning) => element("p", {}, element("strong", {}, `Warning: ${warning}`))),
     element("p", {}, sentence(card.promise)),
     ...evaluationSection(card),
     ...reportSection(card),

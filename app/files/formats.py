@@ -1,4 +1,7 @@
-"""The supported image formats: the only table of names, media types and file suffixes."""
+"""The supported image formats: the only table of names, media types and file suffixes.
+
+Decoding, training, the client, the Ray job and the API document read it.
+"""
 
 from typing import Final, NamedTuple
 
@@ -18,8 +21,8 @@ class ImageFormat(NamedTuple):
 
 
 FORMATS: Final = (
-    ImageFormat("PNG", "image/png", (".png",)),
-    ImageFormat("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jpe")),
+    ImageFormat("PNG", "image/png", (".png", ".apng")),
+    ImageFormat("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")),
     ImageFormat("WEBP", "image/webp", (".webp",)),
     ImageFormat("BMP", "image/bmp", (".bmp",)),
     ImageFormat("GIF", "image/gif", (".gif",)),

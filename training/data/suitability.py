@@ -1,0 +1,59 @@
+"""Whether normal images are enough to learn from: too few of them, copies, and images that show nothing.
+
+A threshold can be computed from any of these, and its guarantee says nothing then.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+
+from training.data.images import Images
+from training.errors import TrainingError
+
+MIN_FIT: Final = 20
+"""Normal images that a model must be fitted on."""
+
+_MOST_COPIES: Final = 0.5
+_MOST_PLAIN: Final = 0.5
+_CONTRAST: Final = 2.5 / 255  # noise of the last bits is no contrast
+
+
+def doubts(images: Images, fit: Sequence[int] | None) -> list[str]:
+    """Reasons not to trust a model of these images, each on one line; usually none.
+
+    Args:
+        images: all normal images, decoded: copies are images with equal pixels.
+        fit: positions of those that a model is fitted on; None: none is fitted, the images set a threshold only.
+    """
+    digests, plain = [], 0
+    for image in images:
+        digests.append(hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest())
+        plain += _is_plain(image)
+    different = len(set(digests))
+    reasons = []
+    if plain > _MOST_PLAIN * len(images):
+        reasons.append(f"{plain:,} of {len(images):,} normal images have no contrast: they are of one colour")
+    if len(images) - different > _MOST_COPIES * len(images):
+        reasons.append(f"the {len(images):,} normal images are copies of {different:,}: so few say little about others")
+    elif fit is not None and (fitted := len({digests[position] for position in fit})) < MIN_FIT:
+        reasons.append(f"only {fitted:,} different normal images to fit a model on, which needs at least {MIN_FIT}")
+    return reasons
+
+
+def accepted(reasons: Sequence[str], *, force: bool) -> tuple[str, ...]:
+    """The reasons as warnings, if the user insists.
+
+    Raises:
+        TrainingError: there are reasons, and the user does not insist.
+    """
+    if reasons and not force:
+        raise TrainingError(f"{'; '.join(reasons)}. Nothing was published; --force publishes a model that says so")
+    return tuple(reasons)
+
+
+def _is_plain(image: torch.Tensor) -> bool:
+    """Whether no channel of an image, (C, H, W) in [0, 1], varies from place to place."""
+    pixels = image.flatten(1)
+    return bool((pixels.amax(dim=1) - pixels.amin(dim=1) <= _CONTRAST).all())
