@@ -12,10 +12,11 @@ from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import problems
+from app.api.errors import LabelTooLarge
 from app.api.feedback import LABEL_BODY_BYTES, Feedback
+from app.api.http.bodies import BodyReader
 from app.api.http.middleware import Dispatch, RequestTracking, RequireKey
 from app.api.http.shutdown import draining_on_signals
-from app.api.http.uploads import BodyReader
 from app.api.openapi import document
 from app.api.routes import feedback, health, models, page
 from app.api.routes import metrics as metrics_route
@@ -76,7 +77,7 @@ def _services(settings: Settings) -> Services:
         metrics=metrics,
         request_log=RequestLog(metrics, drift.add),
         body_reader=BodyReader(settings.max_body_bytes),
-        label_reader=BodyReader(LABEL_BODY_BYTES),
+        label_reader=BodyReader(LABEL_BODY_BYTES, LabelTooLarge),
         drift=drift,
         feedback=Feedback(Path(settings.feedback_path)) if settings.feedback_path else None,
     )

@@ -83,7 +83,7 @@ class ScoreEndpoint:
                 add_ids(services.feedback, request_state(scope).request_id, uploads, body)
             return _Json(orjson.dumps(body))
 
-        files = [upload.data for upload in uploads]
+        files = [Rejected(upload.error) if upload.error else upload.data for upload in uploads]
         encode = "reconstruction" in query.include
         return await scoring.answer(services, scope, model, files, point, render, encode=encode)
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body
 from app.api import errors as http
 from app.api import problems
 from app.api.openapi import examples
-from app.api.openapi.document import UNAUTHORIZED, UNKNOWN_MODEL, Responses, example_response
+from app.api.openapi.document import ENCODING_ERRORS, UNAUTHORIZED, UNKNOWN_MODEL, Responses, example_response
 from app.api.v2.schemas import InferenceFailure, InferenceRequest, InferenceResponse
 from app.inference import errors as domain
 
@@ -29,7 +29,8 @@ def _errors(*errors: tuple[type[Exception], str]) -> Responses:
         )
         if problem.title not in response["description"]:
             response["description"] += f"; {problem.title}"
-        response["content"]["application/json"]["examples"][problem.slug] = {"value": {"error": reason}}
+        detail = problems.detail_of(error(reason))
+        response["content"]["application/json"]["examples"][problem.slug] = {"value": {"error": detail}}
     return responses
 
 
@@ -101,7 +102,7 @@ _INFER_RESPONSES: Final[Responses] = {
         *_UNKNOWN,
         (http.BodyTooLarge, "the body has more than 16777216 bytes"),
         (http.TooManyFiles, "one request may carry 64 images, this one has 65"),
-        (http.UnsupportedMediaType, "send the body uncompressed: Content-Encoding gzip is not supported"),
+        *ENCODING_ERRORS,
         (domain.Overloaded, "256 images are in progress, 256 is the limit"),
         *_NOT_READY,
         (http.RequestTimedOut, "the request took longer than 30 s, upload included"),

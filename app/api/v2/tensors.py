@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 
-from app.api.errors import InvalidInference, TooManyFiles, UnsupportedMediaType, validation_reasons
+from app.api.errors import InvalidInference, TooManyFiles, validation_reasons
 from app.api.v2.schemas import INPUT, InferenceRequest, InputTensor, OutputName
 from app.inference.images.model_input import InputSpec
 from app.inference.serving.scoring import Results
@@ -75,10 +75,7 @@ def read_request(headers: Headers, body: bytes, spec: InputSpec, max_images: int
 
     Raises:
         InvalidInference: the body or the header is invalid.
-        UnsupportedMediaType: the body is compressed.
     """
-    if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
-        raise UnsupportedMediaType(f"send the body uncompressed: Content-Encoding {encoding[:40]} is not supported")
     length = _json_length(headers.get(JSON_LENGTH_HEADER), len(body))
     text, binary = body[:length], body[length:]
     channels, height, _ = spec.shape

@@ -1,5 +1,6 @@
 """The examples and the live responses match the schemas of the OpenAPI document."""
 
+import gzip
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,7 +185,10 @@ UNFINISHED_FORM = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nab
         ("GET", "/models/mnist-6", {}),
         ("GET", "/models/digits-5/report/notes.txt", {}),
         ("POST", "/v2/models/digits-5/infer", {"json": {"inputs": [WRONG_SIZE]}}),
-        ("POST", "/v2/models/digits-5/infer", {"headers": {"Content-Encoding": "gzip"}}),
+        ("POST", "/v2/models/digits-5/infer", {"headers": {"Content-Encoding": "br"}}),
+        ("POST", SCORE, {"content": PNG, "headers": {**IMAGE, "Content-Encoding": "br"}}),
+        ("POST", SCORE, {"content": gzip.compress(PNG)[:-1], "headers": {**IMAGE, "Content-Encoding": "gzip"}}),
+        ("POST", SCORE, {"json": {"images": [{}]}}),
         ("GET", "/v2/models/digits-5/versions/1", {}),
     ],
 )
