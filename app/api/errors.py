@@ -30,6 +30,10 @@ class Unauthorized(RequestError):
     """A key is required and missing, or wrong."""
 
 
+class OriginRefused(RequestError):
+    """A page of another origin may not send the request that it announced."""
+
+
 class NotAcceptable(RequestError):
     """None of the media types in ``Accept`` can be served."""
 

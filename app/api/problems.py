@@ -51,6 +51,7 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     http.MalformedEncoding: ProblemType("malformed-encoding", "Body does not decompress", 400),
     http.NoImage: ProblemType("no-image", "No image in the request", 400),
     http.InvalidInference: ProblemType("invalid-inference", "Inference request cannot be used", 400),
+    http.OriginRefused: ProblemType("cross-origin-refused", "Cross-origin request refused", 400),
     http.Unauthorized: ProblemType("unauthorized", "Key missing or wrong", 401, {"WWW-Authenticate": "Bearer"}),
     domain.UnknownModel: ProblemType("unknown-model", "No such model", 404),
     domain.UnknownFile: ProblemType("unknown-file", "No such file", 404),

@@ -1,5 +1,6 @@
 """Settings from environment variables ``ANOMALY_*`` and options of ``python -m app``. Validation creates no files."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -14,6 +15,10 @@ PREFIX: Final = "ANOMALY_"
 
 SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder in which workers share their metrics. Set by the process that starts them."""
+
+
+# As browsers send it: in lower case, without a path, and without the default port.
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@A-Z]+")
 
 
 class BadSettings(Exception):
@@ -44,6 +49,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free port")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma-separated API keys, or a file with one per line; empty: no key is required"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="comma-separated origins, such as https://example.com, whose pages may use the API, or *; "
+        "empty: none",
     )
     trusted_keys: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -97,6 +107,15 @@ class Settings(BaseSettings):
         if not keys:
             raise ValueError("it contains no key; unset it to load unsigned versions")
         return keys
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        origins = _split(value) if isinstance(value, str) else value
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin such as https://example.com, without a path, or *")
+        return origins
 
     @field_validator("feedback_path")
     @classmethod

@@ -7,7 +7,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from app.client.batch_scoring import ScoringOptions
+from app.client.api_requests import ScoringOptions
 from app.client.clients import API_KEY_VARIABLE, DEFAULT_TIMEOUT_S, DEFAULT_URL, check_url
 from app.client.retry import Retry
 from app.client.rows import FORMATS
@@ -38,7 +38,7 @@ Scores images on a running service and reports for each whether it is an anomaly
 _EPILOGUE: Final = """\
 Rows are in the order of the responses. With --output, images that are already in the file are not scored again: run
 the same command again to continue an interrupted run. An incomplete last row is removed. Rows of another model or
-false-alarm rate are never mixed into one file.
+false-alarm rate (or threshold) are never mixed into one file.
 
 exit status:
   0    done
@@ -84,7 +84,7 @@ def parse_options(arguments: list[str] | None) -> Options:
         paths=tuple(given.paths),
         url=given.url,
         api_key=given.api_key,
-        scoring=ScoringOptions(given.model, given.false_alarm_rate),
+        scoring=ScoringOptions(given.model, given.false_alarm_rate, given.threshold),
         format=row_format,
         output=given.output,
         save_images=given.save_images,
@@ -123,11 +123,18 @@ def _parser() -> argparse.ArgumentParser:
     scoring.add_argument(
         "--model", metavar="NAME", help="model in the service's store (default: the service's default model)"
     )
-    scoring.add_argument(
+    sensitivity = scoring.add_mutually_exclusive_group()
+    sensitivity.add_argument(
         "--false-alarm-rate",
         type=_rate,
         metavar="RATE",
         help="target share of normal images that are flagged as anomalies (default: the one calibrated into the model)",
+    )
+    sensitivity.add_argument(
+        "--threshold",
+        type=_threshold,
+        metavar="SCORE",
+        help="instead of a rate: images with a higher score are anomalies; no false-alarm rate is promised for it",
     )
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -200,6 +207,13 @@ def _rate(text: str) -> float:
     value = _number(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, exclusive")
+    return value
+
+
+def _threshold(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative number")
     return value
 
 

@@ -92,6 +92,7 @@ _INFER_RESPONSES: Final[Responses] = {
     },
     **_errors(
         (http.InvalidInference, "image has the shape [1, 1, 32, 32], the model takes [-1, 1, 28, 28]"),
+        (domain.UnreadableImage, "not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF"),
         (
             domain.UnsupportedFalseAlarmRate,
             "a marginal false alarm rate of 0.0001 needs at least 9999 calibration images, there are 1085; "
@@ -102,6 +103,7 @@ _INFER_RESPONSES: Final[Responses] = {
         *_UNKNOWN,
         (http.BodyTooLarge, "the body has more than 16777216 bytes"),
         (http.TooManyFiles, "one request may carry 64 images, this one has 65"),
+        (domain.TooManyPixels, "the image has 30000 × 30000 = 900,000,000 pixels, more than 25,000,000"),
         *ENCODING_ERRORS,
         (domain.Overloaded, "256 images are in progress, 256 is the limit"),
         *_NOT_READY,
@@ -138,30 +140,35 @@ _EXAMPLE: Final = {
     "outputs": [{"name": "score"}, {"name": "is_anomaly"}],
 }
 
+_FILES_EXAMPLE: Final = {
+    "parameters": {"threshold": 0.32},
+    "inputs": [{"name": "image", "shape": [2], "datatype": "BYTES", "data": ["iVBORw0KGgo…", "iVBORw0KGgo…"]}],
+}
+
 ROUTES: Final = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
-Request = Annotated[InferenceRequest, Body(examples=[_EXAMPLE])]
+Request = Annotated[InferenceRequest, Body(examples=[_EXAMPLE, _FILES_EXAMPLE])]
 
 
 @ROUTES.post(
     "/models/{name}/infer",
-    summary="Score images given as a tensor",
+    summary="Score images given as a tensor or as files",
     responses=_INFER_RESPONSES,
     openapi_extra=_INFER_REQUEST,
 )
 async def model_infer(request: Request, name: str) -> InferenceResponse:
     """Open Inference Protocol: `image` in; `reconstruction`, `mse`, `score`, `p_value` and `is_anomaly` out.
 
-    Without `outputs`, all of them are returned. `mse`, `score` and `p_value` are FP64 and bit-identical to those of
-    `POST /score` for the same image. With the binary tensor extension, tensors follow the JSON object in the request,
-    in the response or in both.
+    `image` is a tensor of the model's input size, or one of image files (`BYTES`). Without `outputs`, all of them are
+    returned. `mse`, `score` and `p_value` are FP64 and bit-identical to those of `POST /score` for the same image. With
+    the binary tensor extension, tensors follow the JSON object in the request, in the response or in both.
     """
     raise NotImplementedError  # implemented in app.api.v2.routes
 
 
 @ROUTES.post(
     "/models/{name}/versions/{version}/infer",
-    summary="Score images given as a tensor with one version of a model",
+    summary="Score images given as a tensor or as files with one version of a model",
     responses=_INFER_RESPONSES,
     openapi_extra=_INFER_REQUEST,
 )

@@ -175,11 +175,19 @@ class TestRequests:
             {"outputs": ["mse"]}, {"outputs": [{"name": "mse"}] * 6},
             {"parameters": {"binary_data_output": 1}}, {"outputs": [{"name": "mse", "parameters": {"binary_data": 1}}]},
             *({"parameters": {"false_alarm_rate": rate}} for rate in BAD_RATES),
+            {"parameters": {"threshold": -1}}, {"parameters": {"threshold": "1"}},
+            {"parameters": {"threshold": 0.5, "false_alarm_rate": 0.1}},
         ],
         ids=repr,
     )  # fmt: skip
     def test_invalid_members_are_400(self, server: Server, images: NDArray[np.uint8], members: Body) -> None:
         error_of(infer(server, tensor(images), **members))
+
+    def test_threshold_decides_instead_of_a_rate(self, server: Server, images: NDArray[np.uint8]) -> None:
+        scores = outputs_of(infer(server, tensor(images)))["score"]["data"]
+        response = infer(server, tensor(images), parameters={"threshold": min(scores)})
+        assert response.json()["parameters"] == {"threshold": min(scores), "false_alarm_rate": None}
+        assert outputs_of(response)["is_anomaly"]["data"] == [score > min(scores) for score in scores]
 
     def test_unsupported_false_alarm_rate_is_400_with_the_required_size(
         self, server: Server, images: NDArray[np.uint8]
