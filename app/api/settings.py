@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
+from app.command_line import Parser, add_help
 from app.inference.bundles.labels import require_writable
 from app.inference.bundles.manifest import NAME_PATTERN
 from app.inference.errors import LabelNotKept, UnusableKey
@@ -31,7 +32,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         frozen=True,
-        cli_prog_name="python -m app",
         cli_kebab_case=True,
         cli_hide_none_type=True,
         cli_avoid_json=True,
@@ -208,6 +208,12 @@ def _keys_in(text: str) -> str:
     return ",".join(line.partition("#")[0] for line in text.splitlines())
 
 
+def _command_line() -> CliSettingsSource[Parser]:
+    parser = Parser(prog="python -m app", usage="%(prog)s [options]", description=Settings.__doc__, allow_abbrev=False)
+    add_help(parser)
+    return CliSettingsSource(Settings, root_parser=parser)
+
+
 def read_settings(arguments: list[str] | None = None) -> Settings:
     """Reads the environment and, if given, the command line.
 
@@ -215,7 +221,9 @@ def read_settings(arguments: list[str] | None = None) -> Settings:
         BadSettings: a value is invalid. The text never contains keys.
     """
     try:
-        return Settings(_cli_parse_args=arguments)
+        if arguments is None:
+            return Settings()
+        return Settings(_cli_settings_source=_command_line()(args=arguments))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = first["msg"].removeprefix("Value error, ")

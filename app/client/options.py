@@ -11,6 +11,7 @@ from app.client.api_requests import ScoringOptions
 from app.client.clients import API_KEY_VARIABLE, DEFAULT_TIMEOUT_S, DEFAULT_URL, check_url
 from app.client.retry import Retry
 from app.client.rows import FORMATS
+from app.command_line import Parser, add_help
 
 _FORMAT_BY_SUFFIX: Final = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _RETRY_TOTAL_S: Final = 120.0
@@ -96,20 +97,12 @@ def parse_options(arguments: list[str] | None) -> Options:
     )
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the description, and appends defaults to the help texts."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in {None, False} else super()._get_help_string(action)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m app.client",
         usage="%(prog)s PATH [PATH …] [options]",
         description=_DESCRIPTION,
         epilog=_EPILOGUE,
-        formatter_class=_HelpFormatter,
     )
     parser.add_argument(
         "paths",
@@ -184,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
         help="retries of a request if the service is busy, restarting or unreachable, "
         f"for {_RETRY_TOTAL_S:.0f} s at most",
     )
+    add_help(service)
     return parser
 
 

@@ -337,13 +337,17 @@ class TestExitStatus:
             (["a", "--timeout", "nan"], "not a positive number"),
             (["a", "--output", "r.txt"], "add --format csv or jsonl"),
             (["a", "--output", "r.csv", "--format", "table"], "does not support the table format"),
+            (["--modl", "x", "a"], "'--modl' is not understood; did you mean '--model'?"),
+            (["a", "--fail_on_anomaly"], "'--fail_on_anomaly' is not understood; did you mean '--fail-on-anomaly'?"),
         ],
     )
     def test_wrong_usage(self, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2
-        assert message in capsys.readouterr().err
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+        assert line.endswith("(see python -m app.client --help)")
 
     def test_help_lists_every_exit_status(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):

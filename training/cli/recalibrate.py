@@ -20,7 +20,7 @@ from training.cli.parser import add_store_command, add_trusted_keys, command_lin
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
-    from training.cli.parser import Commands
+    from app.command_line import Commands
     from training.recalibration import NewImages, Recalibrated
 
 

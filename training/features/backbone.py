@@ -21,7 +21,8 @@ from timm.data.config import resolve_data_config
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from training.errors import TrainingError, did_you_mean
+from app.suggestions import did_you_mean
+from training.errors import TrainingError
 
 DEFAULT: Final = "efficientnet_lite0"
 
