@@ -7,12 +7,17 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
+import structlog
 import uvicorn
 
 from app.api.feedback import Feedback
+from app.api.http.listening import require_free
 from app.api.settings import PREFIX, SHARED_METRICS, BadSettings, Settings, read_settings
 from app.api.telemetry import logging
+from app.inference.bundles.store import ModelStore
 from app.inference.errors import LabelNotKept
+
+_log = structlog.get_logger(__name__)
 
 _GRACE_S = 25  # to finish accepted requests; plus 1 s of draining, still below the 30 s of common supervisors
 _KEEP_ALIVE_S = 75  # above the 60 s of common proxies, so that they never reuse a connection that this server closes
@@ -22,12 +27,14 @@ def main() -> int:
     """Reads the settings and serves until a signal stops the process. Returns the exit status."""
     try:
         settings = read_settings(sys.argv[1:])
+        require_free(settings.host, settings.port)
         _create_label_file(settings)
     except BadSettings as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     os.environ.update(settings.as_environment())  # worker processes read their settings from it
     logging.configure(settings.log_format, settings.log_level)
+    _warn_of_missing_model(settings)
     if settings.workers == 1:
         # uvicorn stops gracefully on SIGTERM and then raises it again; the exit status must be 0.
         signal.signal(signal.SIGTERM, _exit)
@@ -37,6 +44,13 @@ def main() -> int:
             os.environ[SHARED_METRICS] = folder
             _serve(settings)
     return 0
+
+
+def _warn_of_missing_model(settings: Settings) -> None:
+    """Logs what the store has if it lacks the default model. The service starts: a model can be published later."""
+    store = ModelStore(settings.model_store)
+    if missing := store.why_missing(settings.model):
+        _log.error(f"{PREFIX}{'MODEL' if store.root.is_dir() else 'MODEL_STORE'}: {missing}")
 
 
 def _create_label_file(settings: Settings) -> None:

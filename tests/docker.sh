@@ -16,6 +16,7 @@ git rev-parse >/dev/null 2>&1 || skip "this is not a git checkout"
 
 # Settings of the caller must not influence the tests.
 for variable in $(env | sed -n -e 's/^\(ANOMALY_[A-Z_]*\)=.*/\1/p' -e 's/^\(COMPOSE_[A-Z_]*\)=.*/\1/p'); do unset "$variable"; done
+unset HOST
 export PORT=0 # any free port
 
 work=$(mktemp -d)

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from app.command_line import Parser, add_help
 from app.inference.bundles.store import ModelStore
 from training.__main__ import main as train
-from training.cli.parser import Parser, add_help, one_of
+from training.cli.parser import one_of
 
 # The rates that the calibration images of one label can guarantee: there are at least 5,400 images of each digit in
 # MNIST, but only 174 in scikit-learn's digits.

@@ -12,14 +12,15 @@ from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import problems
+from app.api.errors import LabelTooLarge
 from app.api.feedback import LABEL_BODY_BYTES, Feedback
-from app.api.http.middleware import Dispatch, RequestTracking, RequireKey
+from app.api.http.bodies import BodyReader
+from app.api.http.middleware import REQUEST_ID_HEADER, AllowOrigins, Dispatch, HeadAsGet, RequestTracking, RequireKey
 from app.api.http.shutdown import draining_on_signals
-from app.api.http.uploads import BodyReader
 from app.api.openapi import document
 from app.api.routes import feedback, health, models, page
 from app.api.routes import metrics as metrics_route
-from app.api.routes.score import ScoreEndpoint
+from app.api.routes.score import NUMBER_HEADERS, ScoreEndpoint
 from app.api.services import Services
 from app.api.settings import Settings
 from app.api.telemetry import logging
@@ -28,6 +29,7 @@ from app.api.telemetry.metrics import Metrics
 from app.api.telemetry.request_log import RequestLog
 from app.api.v2 import openapi as v2_openapi
 from app.api.v2 import routes as v2
+from app.api.v2.tensors import JSON_LENGTH_HEADER
 from app.inference.bundles.store import ModelStore
 from app.inference.serving.engine import Engine
 from app.inference.serving.registry import ModelRegistry
@@ -36,15 +38,18 @@ if TYPE_CHECKING:
     from app.inference.bundles.signing import TrustedKeys
 
 _MEASURE_INTERVAL_S: Final = 2
+_EXPOSED_HEADERS: Final = (REQUEST_ID_HEADER, "Retry-After", JSON_LENGTH_HEADER, *NUMBER_HEADERS)
 
 
 def create_app(settings: Settings) -> ASGIApp:
     """Builds the application. Models are loaded when it starts."""
     services = _services(settings)
     endpoint = ScoreEndpoint(services)
-    app: ASGIApp = Dispatch(endpoint.path, endpoint, _api(services))
+    app: ASGIApp = Dispatch(endpoint.path, endpoint, HeadAsGet(_api(services)))
     if settings.api_keys:
         app = RequireKey(app, [key.get_secret_value() for key in settings.api_keys])
+    if settings.cors_origins:
+        app = AllowOrigins(app, settings.cors_origins, _EXPOSED_HEADERS)
     return RequestTracking(app, services.request_log, services.draining)
 
 
@@ -76,7 +81,7 @@ def _services(settings: Settings) -> Services:
         metrics=metrics,
         request_log=RequestLog(metrics, drift.add),
         body_reader=BodyReader(settings.max_body_bytes),
-        label_reader=BodyReader(LABEL_BODY_BYTES),
+        label_reader=BodyReader(LABEL_BODY_BYTES, LabelTooLarge),
         drift=drift,
         feedback=Feedback(Path(settings.feedback_path)) if settings.feedback_path else None,
     )

@@ -14,12 +14,24 @@ class MalformedMultipart(RequestError):
     """The multipart body does not parse."""
 
 
+class MalformedJson(RequestError):
+    """The JSON body does not parse, or does not have the documented form."""
+
+
+class MalformedEncoding(RequestError):
+    """The body cannot be decompressed."""
+
+
 class NoImage(RequestError):
     """The request carries no image."""
 
 
 class Unauthorized(RequestError):
     """A key is required and missing, or wrong."""
+
+
+class OriginRefused(RequestError):
+    """A page of another origin may not send the request that it announced."""
 
 
 class NotAcceptable(RequestError):
@@ -30,12 +42,20 @@ class BodyTooLarge(RequestError):
     """The body exceeds the byte limit."""
 
 
+class LabelTooLarge(RequestError):
+    """The body of a label exceeds its byte limit, which no setting changes."""
+
+
 class TooManyFiles(RequestError):
     """More files than one request may carry."""
 
 
 class UnsupportedMediaType(RequestError):
-    """The body is neither an image nor multipart."""
+    """The body is neither an image nor multipart nor JSON."""
+
+
+class UnsupportedEncoding(RequestError):
+    """The body is compressed in a way that is not supported."""
 
 
 class InvalidParameter(RequestError):

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from app.api import errors as http
 from app.api.request_state import request_state
+from app.api.settings import PREFIX
 from app.inference import errors as domain
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -28,12 +29,13 @@ _CLIENT_CLOSED: Final = 499  # only for log and metrics: the client has disconne
 
 @dataclass(frozen=True)
 class ProblemType:
-    """A stable identifier, a readable title, the status and additional headers."""
+    """A stable identifier, a readable title, the status, additional headers, and the setting that sets the limit."""
 
     slug: str
     title: str
     status: int
     headers: Mapping[str, str] | None = None
+    setting: str | None = None
 
     @property
     def type(self) -> str:
@@ -45,8 +47,11 @@ RETRY: Final = {"Retry-After": _RETRY_AFTER_S}
 
 PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     http.MalformedMultipart: ProblemType("malformed-multipart", "Multipart body does not parse", 400),
+    http.MalformedJson: ProblemType("malformed-json", "JSON body cannot be used", 400),
+    http.MalformedEncoding: ProblemType("malformed-encoding", "Body does not decompress", 400),
     http.NoImage: ProblemType("no-image", "No image in the request", 400),
     http.InvalidInference: ProblemType("invalid-inference", "Inference request cannot be used", 400),
+    http.OriginRefused: ProblemType("cross-origin-refused", "Cross-origin request refused", 400),
     http.Unauthorized: ProblemType("unauthorized", "Key missing or wrong", 401, {"WWW-Authenticate": "Bearer"}),
     domain.UnknownModel: ProblemType("unknown-model", "No such model", 404),
     domain.UnknownFile: ProblemType("unknown-file", "No such file", 404),
@@ -54,10 +59,14 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     http.FeedbackOff: ProblemType("feedback-off", "Labels are not kept", 404),
     http.UnknownAnswer: ProblemType("unknown-answer", "No such answer", 404),
     http.NotAcceptable: ProblemType("not-acceptable", "Accept cannot be served", 406),
-    http.BodyTooLarge: ProblemType("body-too-large", "Request body too large", 413),
-    http.TooManyFiles: ProblemType("too-many-files", "Too many files", 413),
-    domain.TooManyPixels: ProblemType("too-many-pixels", "Image has too many pixels", 413),
+    http.BodyTooLarge: ProblemType("body-too-large", "Request body too large", 413, setting="MAX_BODY_BYTES"),
+    http.LabelTooLarge: ProblemType("body-too-large", "Request body too large", 413),
+    http.TooManyFiles: ProblemType("too-many-files", "Too many files", 413, setting="MAX_FILES"),
+    domain.TooManyPixels: ProblemType("too-many-pixels", "Image has too many pixels", 413, setting="MAX_PIXELS"),
     http.UnsupportedMediaType: ProblemType("unsupported-media-type", "Body is neither an image nor multipart", 415),
+    http.UnsupportedEncoding: ProblemType(
+        "unsupported-content-encoding", "Content-Encoding not supported", 415, {"Accept-Encoding": "gzip, deflate"}
+    ),
     domain.UnreadableImage: ProblemType("unreadable-image", "Not a readable image", 422),
     domain.UnsupportedFalseAlarmRate: ProblemType(
         "unsupported-false-alarm-rate", "False-alarm rate not supported", 422
@@ -78,10 +87,16 @@ _log = structlog.get_logger(__name__)
 _INTERNAL: Final = ProblemType("internal", "Internal error", 500)
 
 
+def detail_of(error: Exception) -> str:
+    """The text of an error in :data:`PROBLEM_TYPES`, with the setting that sets the limit if there is one."""
+    setting = PROBLEM_TYPES[type(error)].setting
+    return f"{error}; {PREFIX}{setting} sets this limit" if setting else str(error)
+
+
 def describe(error: Exception) -> dict[str, Any]:
     """``type``, ``title``, ``status`` and ``detail`` of an error in :data:`PROBLEM_TYPES`."""
     problem = PROBLEM_TYPES[type(error)]
-    return {"type": problem.type, "title": problem.title, "status": problem.status, "detail": str(error)}
+    return {"type": problem.type, "title": problem.title, "status": problem.status, "detail": detail_of(error)}
 
 
 def document(
@@ -110,7 +125,7 @@ def inference_status(problem: ProblemType) -> int:
 
 def response_for(request: Request, error: Exception) -> Response:
     """The response to an error in :data:`PROBLEM_TYPES`."""
-    return _response(request, PROBLEM_TYPES[type(error)], str(error))
+    return _response(request, PROBLEM_TYPES[type(error)], detail_of(error))
 
 
 def _response(
@@ -133,9 +148,9 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 async def _on_all_rejected(request: Request, error: Exception) -> Response:
     assert isinstance(error, http.AllRejected)  # noqa: S101  for the type checker
-    problem = PROBLEM_TYPES[type(error.rejected[0].reason)]
+    first = error.rejected[0].reason
     files = [{"filename": each.filename, **describe(each.reason)} for each in error.rejected]
-    return _response(request, problem, str(error), errors=files)
+    return _response(request, PROBLEM_TYPES[type(first)], detail_of(first), errors=files)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

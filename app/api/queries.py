@@ -1,10 +1,10 @@
 """The query parameters of ``POST /score``. One model both parses and documents them."""
 
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Self, get_args
 from urllib.parse import parse_qs
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from app.api.errors import InvalidParameter, validation_reasons
 
@@ -12,26 +12,40 @@ Extra = Literal["input", "reconstruction", "error_map"]
 
 EXTRAS: Final[tuple[Extra, ...]] = get_args(Extra)
 
-FalseAlarmRate = Annotated[
-    float | None,
-    Field(
+
+class Sensitivity(BaseModel):
+    """What decides the verdicts of a request: a false-alarm rate or a threshold."""
+
+    model_config = ConfigDict(frozen=True)
+
+    false_alarm_rate: float | None = Field(
+        None,
         gt=0,
         lt=1,
         description="accepted share of normal images that are classified as anomalies; "
         "default: the rate that the model was calibrated for",
-    ),
-]
+    )
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="in score units: images with a higher score are anomalies. No false-alarm rate is promised for it. "
+        "Instead of `false_alarm_rate`",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.false_alarm_rate is not None and self.threshold is not None:
+            raise ValueError("false_alarm_rate and threshold exclude each other; send one of them")
+        return self
 
 
-class ScoreQuery(BaseModel):
+class ScoreQuery(Sensitivity):
     """Query parameters of ``POST /score``."""
-
-    model_config = ConfigDict(frozen=True)
 
     model: str | None = Field(
         None, description="name of a model in the store; default: the default model of the service"
     )
-    false_alarm_rate: FalseAlarmRate = None
     include: tuple[Extra, ...] = Field(
         ("reconstruction",),
         description="comma-separated images to return for each upload, each as a PNG data URI: `input` (the image as "

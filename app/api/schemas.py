@@ -105,7 +105,9 @@ class ScoreAnswer(BaseModel):
 
     model: ModelVersion
     threshold: float
-    false_alarm_rate: float = Field(description="the rate that the threshold guarantees")
+    false_alarm_rate: float | None = Field(
+        description="the rate that the threshold guarantees; null if the request chose the threshold"
+    )
     results: list[Annotated[ScoredImage | RejectedImage, Field(discriminator="status")]]
 
 

@@ -16,6 +16,7 @@ from app.api.telemetry.scored_requests import summarize
 from app.inference.decisions.conformal import OperatingPoint
 from app.inference.images.model_input import DecodedImage
 from app.inference.serving.batch_queue import ServedModel
+from app.inference.serving.batch_scorer import Rejected
 from app.inference.serving.scoring import Results, score
 
 _T = TypeVar("_T")
@@ -35,7 +36,7 @@ async def answer(
     services: Services,
     scope: Scope,
     model: ServedModel,
-    images: Sequence[bytes | DecodedImage],
+    images: Sequence[bytes | DecodedImage | Rejected],
     point: OperatingPoint,
     render: Callable[[Results], _T],
     *,
@@ -48,7 +49,7 @@ async def answer(
         services: of the application.
         scope: of the request. The summary for the request log is stored in its state.
         model: scores the images.
-        images: image files, or decoded images of the model's input size.
+        images: image files, decoded images of the model's input size, or the reasons why there is no image.
         point: decides the verdicts.
         render: results → response. Runs in a thread if there are many pixels.
         encode: as in :func:`app.inference.serving.scoring.score`.
@@ -60,8 +61,13 @@ async def answer(
     """
     engine = services.engine
     with engine.admit(model, len(images)):
+        given = [image for image in images if not isinstance(image, Rejected)]
         with cancelled_on_disconnect(scope):
-            results = await score(engine, model, images, point, encode=encode, diagnose=diagnose)
+            results = await score(engine, model, given, point, encode=encode, diagnose=diagnose)
+        outcomes = iter(results.outcomes)
+        results = results._replace(
+            outcomes=[image if isinstance(image, Rejected) else next(outcomes) for image in images]
+        )
         request_state(scope).scored = summarize(results)
         spec = model.bundle.spec
         return await engine.render(len(images) * spec.height * spec.width, lambda: render(results))

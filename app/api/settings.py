@@ -1,11 +1,13 @@
 """Settings from environment variables ``ANOMALY_*`` and options of ``python -m app``. Validation creates no files."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
+from app.command_line import Parser, add_help
 from app.inference.bundles.labels import require_writable
 from app.inference.bundles.manifest import NAME_PATTERN
 from app.inference.errors import LabelNotKept, UnusableKey
@@ -14,6 +16,10 @@ PREFIX: Final = "ANOMALY_"
 
 SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder in which workers share their metrics. Set by the process that starts them."""
+
+
+# As browsers send it: in lower case, without a path, and without the default port.
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@A-Z]+")
 
 
 class BadSettings(Exception):
@@ -26,7 +32,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         frozen=True,
-        cli_prog_name="python -m app",
         cli_kebab_case=True,
         cli_hide_none_type=True,
         cli_avoid_json=True,
@@ -44,6 +49,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free port")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma-separated API keys, or a file with one per line; empty: no key is required"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="comma-separated origins, such as https://example.com, whose pages may use the API, or *; "
+        "empty: none",
     )
     trusted_keys: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -97,6 +107,15 @@ class Settings(BaseSettings):
         if not keys:
             raise ValueError("it contains no key; unset it to load unsigned versions")
         return keys
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        origins = _split(value) if isinstance(value, str) else value
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin such as https://example.com, without a path, or *")
+        return origins
 
     @field_validator("feedback_path")
     @classmethod
@@ -189,6 +208,12 @@ def _keys_in(text: str) -> str:
     return ",".join(line.partition("#")[0] for line in text.splitlines())
 
 
+def _command_line() -> CliSettingsSource[Parser]:
+    parser = Parser(prog="python -m app", usage="%(prog)s [options]", description=Settings.__doc__, allow_abbrev=False)
+    add_help(parser)
+    return CliSettingsSource(Settings, root_parser=parser)
+
+
 def read_settings(arguments: list[str] | None = None) -> Settings:
     """Reads the environment and, if given, the command line.
 
@@ -196,7 +221,9 @@ def read_settings(arguments: list[str] | None = None) -> Settings:
         BadSettings: a value is invalid. The text never contains keys.
     """
     try:
-        return Settings(_cli_parse_args=arguments)
+        if arguments is None:
+            return Settings()
+        return Settings(_cli_settings_source=_command_line()(args=arguments))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = first["msg"].removeprefix("Value error, ")

@@ -3,8 +3,8 @@
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Literal, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -21,6 +21,28 @@ _PAGE_SIZE: Final = 200  # models
 _EXCERPT_LENGTH: Final = 200  # characters of a response that is not the service's
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """Which model scores, and what decides the verdicts; ``None`` means the service's default.
+
+    Attributes:
+        model: name of a model in the store.
+        false_alarm_rate: in (0, 1).
+        threshold: in score units, instead of a false-alarm rate.
+
+    Raises:
+        ValueError: both a false-alarm rate and a threshold are given.
+    """
+
+    model: str | None = None
+    false_alarm_rate: float | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.false_alarm_rate is not None and self.threshold is not None:
+            raise ValueError("false_alarm_rate and threshold exclude each other; use one of them")
 
 
 @dataclass(frozen=True)
@@ -86,23 +108,21 @@ class ApiRequest(Generic[_T]):
         return _unexpected(response)
 
 
-def score(
-    uploads: tuple[Upload, ...], *, model: str | None, false_alarm_rate: float | None, include: Iterable[str]
-) -> ApiRequest[ScoreAnswer]:
+def score(uploads: tuple[Upload, ...], options: ScoringOptions, *, include: Iterable[str]) -> ApiRequest[ScoreAnswer]:
     """POST /score with a JSON response."""
     filenames = tuple(upload.filename for upload in uploads)
     return ApiRequest(
         "POST",
         "/score",
         lambda response: ScoreAnswer.parse(filenames, response.json()),
-        query={**_scoring_query(model, false_alarm_rate), "include": ",".join(include)},
+        query={**_scoring_query(options), "include": ",".join(include)},
         uploads=uploads,
     )
 
 
-def side_by_side(upload: Upload, *, model: str | None, false_alarm_rate: float | None) -> ApiRequest[SideBySide]:
+def side_by_side(upload: Upload, options: ScoringOptions) -> ApiRequest[SideBySide]:
     """POST /score with a PNG response."""
-    query = _scoring_query(model, false_alarm_rate)
+    query = _scoring_query(options)
     return ApiRequest("POST", "/score", _parse_side_by_side, accept=_PNG, query=query, uploads=(upload,))
 
 
@@ -130,9 +150,8 @@ def model(name: str) -> ApiRequest[ModelCard]:
     return ApiRequest("GET", f"/models/{quote(name, safe='')}", lambda response: ModelCard.parse(response.json()))
 
 
-def _scoring_query(model: str | None, false_alarm_rate: float | None) -> dict[str, str]:
-    query: dict[str, Any] = {"model": model, "false_alarm_rate": false_alarm_rate}
-    return {name: str(value) for name, value in query.items() if value is not None}
+def _scoring_query(options: ScoringOptions) -> dict[str, str]:
+    return {name: str(value) for name, value in asdict(options).items() if value is not None}
 
 
 def _parse_side_by_side(response: httpx.Response) -> SideBySide:

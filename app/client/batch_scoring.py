@@ -5,10 +5,11 @@ Paths are read from an iterator on demand. At any time, memory holds at most the
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from app.client.api_requests import ScoringOptions
 from app.client.clients import AsyncAnomalyClient
 from app.client.errors import AllRejected, Problem, TooLarge
 from app.client.file_search import path_key
@@ -28,14 +29,6 @@ ScoreBatch = Callable[[Sequence[LoadedFile]], Awaitable[list[Row]]]
 OnRows = Callable[[Sequence[Row]], None]
 
 
-@dataclass(frozen=True)
-class ScoringOptions:
-    """Model and false-alarm rate; ``None`` means the service's default."""
-
-    model: str | None
-    false_alarm_rate: float | None
-
-
 async def score_files(
     service: AsyncAnomalyClient, paths: Iterator[Path], options: ScoringOptions, *, concurrency: int, on_rows: OnRows
 ) -> None:
@@ -44,7 +37,7 @@ async def score_files(
     Args:
         service: the client of the service.
         paths: the files, each once.
-        options: model and false-alarm rate.
+        options: model, and false-alarm rate or threshold.
         concurrency: number of concurrent requests.
         on_rows: called with the rows of each batch when its response arrives, so batches may be out of order.
 
@@ -53,9 +46,7 @@ async def score_files(
     """
 
     async def score(files: Sequence[LoadedFile]) -> list[Row]:
-        answer = await service.score(
-            [data for _, data in files], model=options.model, false_alarm_rate=options.false_alarm_rate
-        )
+        answer = await service.score([data for _, data in files], **asdict(options))
         return [_row(path, result, answer) for (path, _), result in zip(files, answer.results, strict=True)]
 
     await _score_batches(Batches(paths, max_files=_BATCH_FILES, max_bytes=_BATCH_BYTES), score, concurrency, on_rows)
@@ -66,7 +57,7 @@ async def score_and_save_images(
     paths: Iterator[Path],
     options: ScoringOptions,
     *,
-    false_alarm_rate: float,
+    false_alarm_rate: float | None,
     folder: Path,
     concurrency: int,
     on_rows: OnRows,
@@ -76,8 +67,9 @@ async def score_and_save_images(
     Args:
         service: the client of the service.
         paths: the files, each once.
-        options: model and false-alarm rate.
-        false_alarm_rate: the rate to write into the rows, because PNG responses do not contain it.
+        options: model, and false-alarm rate or threshold.
+        false_alarm_rate: the rate to write into the rows, because PNG responses do not contain it; ``None`` with a
+            threshold.
         folder: where the strips are saved, in ``normal/`` and ``anomaly/``.
         concurrency: number of concurrent requests.
         on_rows: called with each row after its strip was saved.
@@ -89,7 +81,7 @@ async def score_and_save_images(
 
     async def score(files: Sequence[LoadedFile]) -> list[Row]:
         ((path, data),) = files
-        strip = await service.side_by_side(data, model=options.model, false_alarm_rate=options.false_alarm_rate)
+        strip = await service.side_by_side(data, **asdict(options))
         await asyncio.to_thread(_save, strip_path(folder, strip.verdict, path), strip.png)
         return [
             Row(

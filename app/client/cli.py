@@ -17,7 +17,7 @@ from app.client.file_search import NothingFound, find_images, path_key
 from app.client.options import Exit, Options, parse_options
 from app.client.responses import ModelCard
 from app.client.result_file import PreviousResults, ResultFile, UnusableResultFile
-from app.client.rows import FORMATS, Row, RowFormat
+from app.client.rows import FORMATS, Row, RowFormat, sensitivity
 from app.client.terminal import PipeConsole, Table, Tally, print_error, progress_bar
 from app.files.search import PassedOver
 
@@ -77,11 +77,12 @@ async def _run(options: Options, tally: Tally) -> None:
     client = AsyncAnomalyClient(options.url, api_key=options.api_key, timeout_s=options.timeout_s, retry=options.retry)
     async with client as service:
         card = await _model_card(service, options)
-        rate = options.scoring.false_alarm_rate or card.false_alarm_rate
+        threshold = options.scoring.threshold
+        rate = None if threshold is not None else options.scoring.false_alarm_rate or card.false_alarm_rate
         with ExitStack() as stack:
             console = PipeConsole(stderr=True, force_terminal=options.progress or None)
             writer, previous = _open_writer(options, console, stack)
-            _check_previous(options, previous, model=card.name, false_alarm_rate=rate)
+            _check_previous(options, previous, card.name, sensitivity(rate, threshold))
             if previous.outcomes:
                 outcomes = (previous.outcomes.get(path_key(path)) for path in _image_paths(options))
                 tally.previous.update(outcome for outcome in outcomes if outcome)
@@ -98,7 +99,12 @@ async def _run(options: Options, tally: Tally) -> None:
 
 
 async def _score(
-    service: AsyncAnomalyClient, paths: Iterator[Path], options: Options, *, false_alarm_rate: float, on_rows: OnRows
+    service: AsyncAnomalyClient,
+    paths: Iterator[Path],
+    options: Options,
+    *,
+    false_alarm_rate: float | None,
+    on_rows: OnRows,
 ) -> None:
     if options.save_images:
         await score_and_save_images(
@@ -157,21 +163,19 @@ async def _model_card(service: AsyncAnomalyClient, options: Options) -> ModelCar
     raise CannotRun(f"unknown model {name}; available: {available}")
 
 
-def _check_previous(options: Options, previous: PreviousResults, *, model: str, false_alarm_rate: float) -> None:
+def _check_previous(options: Options, previous: PreviousResults, model: str, decided_by: str) -> None:
     """Checks that the rows of this run can be appended to those of earlier runs.
 
     Raises:
-        CannotRun: the file has rows of another model or another false-alarm rate.
+        CannotRun: the file has rows of another model, another false-alarm rate or another threshold.
     """
     if previous.repaired:
         print_error(f"removed an incomplete last row from {options.output}")
-    for name, found, expected in (
-        ("model", previous.models, model),
-        ("false-alarm rate", previous.rates, false_alarm_rate),
-    ):
+    models = {f"model {name}" for name in previous.models}
+    for found, expected in ((models, f"model {model}"), (previous.sensitivities, decided_by)):
         if found - {expected}:
-            values = ", ".join(map(str, sorted(found, key=str)))
-            raise CannotRun(f"{options.output} has rows of {name} {values}, not {expected}; choose another --output")
+            values = ", ".join(sorted(found))
+            raise CannotRun(f"{options.output} has rows of {values}, not of {expected}; choose another --output")
 
 
 def _resume_hint(options: Options, tally: Tally) -> str:

@@ -10,7 +10,7 @@ import httpx
 
 from app import __version__
 from app.client import api_requests
-from app.client.api_requests import ApiRequest
+from app.client.api_requests import ApiRequest, ScoringOptions
 from app.client.images import ImageInput, read_images
 from app.client.responses import Health, ModelCard, Models, ScoreAnswer, SideBySide
 from app.client.retry import Attempts, Retry
@@ -56,6 +56,7 @@ class AnomalyClient:
         *,
         model: str | None = None,
         false_alarm_rate: float | None = None,
+        threshold: float | None = None,
         include: Iterable[str] = (),
     ) -> ScoreAnswer:
         """Scores one image or many in one request.
@@ -64,6 +65,7 @@ class AnomalyClient:
             images: bytes, paths, binary files or Pillow images.
             model: name of a model in the store; default: the service's default model.
             false_alarm_rate: target false-alarm rate in (0, 1); default: the one that the model was calibrated for.
+            threshold: in score units, instead of a false-alarm rate; the answer then promises no rate.
             include: images to return, any of ``input``, ``reconstruction`` and ``error_map``.
 
         Returns:
@@ -77,15 +79,20 @@ class AnomalyClient:
             UnexpectedAnswer: the response is not in the service's format.
             OSError: a local file cannot be read.
             TypeError: an item is not a supported form of image.
-            ValueError: ``images`` is empty.
+            ValueError: ``images`` is empty, or both a false-alarm rate and a threshold are given.
         """
         uploads = read_images(images)
         return self._execute(
-            api_requests.score(uploads, model=model, false_alarm_rate=false_alarm_rate, include=include)
+            api_requests.score(uploads, ScoringOptions(model, false_alarm_rate, threshold), include=include)
         )
 
     def side_by_side(
-        self, image: ImageInput, *, model: str | None = None, false_alarm_rate: float | None = None
+        self,
+        image: ImageInput,
+        *,
+        model: str | None = None,
+        false_alarm_rate: float | None = None,
+        threshold: float | None = None,
     ) -> SideBySide:
         """Scores one image and returns a PNG strip of the model's input, the reconstruction and the error map.
 
@@ -93,13 +100,14 @@ class AnomalyClient:
             image: bytes, path, binary file or Pillow image.
             model: as in ``score``.
             false_alarm_rate: as in ``score``.
+            threshold: as in ``score``.
 
         Raises:
             AllRejected: the image could not be scored.
-            ClientError, OSError, TypeError: as in ``score``.
+            ClientError, OSError, TypeError, ValueError: as in ``score``.
         """
         (upload,) = read_images(image)
-        return self._execute(api_requests.side_by_side(upload, model=model, false_alarm_rate=false_alarm_rate))
+        return self._execute(api_requests.side_by_side(upload, ScoringOptions(model, false_alarm_rate, threshold)))
 
     def label(self, id: str, verdict: Literal["normal", "anomaly"], *, comment: str | None = None) -> None:  # noqa: A002
         """Labels a scored image with its true class, if the service stores labels.
@@ -192,20 +200,28 @@ class AsyncAnomalyClient:
         *,
         model: str | None = None,
         false_alarm_rate: float | None = None,
+        threshold: float | None = None,
         include: Iterable[str] = (),
     ) -> ScoreAnswer:
         """As ``AnomalyClient.score``; files are read in a worker thread."""
         uploads = await asyncio.to_thread(read_images, images)
         return await self._execute(
-            api_requests.score(uploads, model=model, false_alarm_rate=false_alarm_rate, include=include)
+            api_requests.score(uploads, ScoringOptions(model, false_alarm_rate, threshold), include=include)
         )
 
     async def side_by_side(
-        self, image: ImageInput, *, model: str | None = None, false_alarm_rate: float | None = None
+        self,
+        image: ImageInput,
+        *,
+        model: str | None = None,
+        false_alarm_rate: float | None = None,
+        threshold: float | None = None,
     ) -> SideBySide:
         """As ``AnomalyClient.side_by_side``."""
         (upload,) = await asyncio.to_thread(read_images, image)
-        return await self._execute(api_requests.side_by_side(upload, model=model, false_alarm_rate=false_alarm_rate))
+        return await self._execute(
+            api_requests.side_by_side(upload, ScoringOptions(model, false_alarm_rate, threshold))
+        )
 
     async def label(self, id: str, verdict: Literal["normal", "anomaly"], *, comment: str | None = None) -> None:  # noqa: A002
         """As ``AnomalyClient.label``."""

@@ -7,10 +7,11 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from app.client.batch_scoring import ScoringOptions
+from app.client.api_requests import ScoringOptions
 from app.client.clients import API_KEY_VARIABLE, DEFAULT_TIMEOUT_S, DEFAULT_URL, check_url
 from app.client.retry import Retry
 from app.client.rows import FORMATS
+from app.command_line import Parser, add_help
 
 _FORMAT_BY_SUFFIX: Final = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _RETRY_TOTAL_S: Final = 120.0
@@ -38,7 +39,7 @@ Scores images on a running service and reports for each whether it is an anomaly
 _EPILOGUE: Final = """\
 Rows are in the order of the responses. With --output, images that are already in the file are not scored again: run
 the same command again to continue an interrupted run. An incomplete last row is removed. Rows of another model or
-false-alarm rate are never mixed into one file.
+false-alarm rate (or threshold) are never mixed into one file.
 
 exit status:
   0    done
@@ -84,7 +85,7 @@ def parse_options(arguments: list[str] | None) -> Options:
         paths=tuple(given.paths),
         url=given.url,
         api_key=given.api_key,
-        scoring=ScoringOptions(given.model, given.false_alarm_rate),
+        scoring=ScoringOptions(given.model, given.false_alarm_rate, given.threshold),
         format=row_format,
         output=given.output,
         save_images=given.save_images,
@@ -96,20 +97,12 @@ def parse_options(arguments: list[str] | None) -> Options:
     )
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the description, and appends defaults to the help texts."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in {None, False} else super()._get_help_string(action)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m app.client",
         usage="%(prog)s PATH [PATH …] [options]",
         description=_DESCRIPTION,
         epilog=_EPILOGUE,
-        formatter_class=_HelpFormatter,
     )
     parser.add_argument(
         "paths",
@@ -124,11 +117,18 @@ def _parser() -> argparse.ArgumentParser:
     scoring.add_argument(
         "--model", metavar="NAME", help="model in the service's store (default: the service's default model)"
     )
-    scoring.add_argument(
+    sensitivity = scoring.add_mutually_exclusive_group()
+    sensitivity.add_argument(
         "--false-alarm-rate",
         type=_rate,
         metavar="RATE",
         help="target share of normal images that are flagged as anomalies (default: the one calibrated into the model)",
+    )
+    sensitivity.add_argument(
+        "--threshold",
+        type=_threshold,
+        metavar="SCORE",
+        help="instead of a rate: images with a higher score are anomalies; no false-alarm rate is promised for it",
     )
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -178,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
         help="retries of a request if the service is busy, restarting or unreachable, "
         f"for {_RETRY_TOTAL_S:.0f} s at most",
     )
+    add_help(service)
     return parser
 
 
@@ -201,6 +202,13 @@ def _rate(text: str) -> float:
     value = _number(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, exclusive")
+    return value
+
+
+def _threshold(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative number")
     return value
 
 

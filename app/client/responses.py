@@ -98,11 +98,15 @@ class RejectedImage:
 
 @dataclass(frozen=True)
 class ScoreAnswer:
-    """The response to one score request; ``results`` are in the order of the images."""
+    """The response to one score request; ``results`` are in the order of the images.
+
+    Attributes:
+        false_alarm_rate: the rate that the threshold guarantees; ``None`` if the request chose the threshold.
+    """
 
     model: ModelVersion
     threshold: float
-    false_alarm_rate: float
+    false_alarm_rate: float | None
     results: tuple[ScoredImage | RejectedImage, ...]
 
     @property
@@ -127,7 +131,7 @@ class ScoreAnswer:
         return cls(
             model=ModelVersion.parse(document["model"]),
             threshold=float(document["threshold"]),
-            false_alarm_rate=float(document["false_alarm_rate"]),
+            false_alarm_rate=None if (rate := document["false_alarm_rate"]) is None else float(rate),
             results=results,
         )
 

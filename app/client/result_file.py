@@ -26,13 +26,13 @@ class PreviousResults:
     Attributes:
         outcomes: ``normal``, ``anomaly`` or ``rejected`` by ``path_key`` of the image.
         models: names of the models that scored the images.
-        rates: false-alarm rates of the rows.
+        sensitivities: what decided the verdicts of the rows: false-alarm rates, or thresholds.
         repaired: whether an incomplete last row was removed.
     """
 
     outcomes: dict[str, str] = field(default_factory=dict)
     models: set[str] = field(default_factory=set)
-    rates: set[float] = field(default_factory=set)
+    sensitivities: set[str] = field(default_factory=set)
     repaired: bool = False
 
     def add(self, row: Row) -> None:
@@ -40,8 +40,8 @@ class PreviousResults:
         self.outcomes[path_key(Path(row.path))] = sys.intern(row.outcome)
         if row.model is not None:
             self.models.add(row.model)
-        if row.false_alarm_rate is not None:
-            self.rates.add(row.false_alarm_rate)
+        if row.sensitivity is not None:
+            self.sensitivities.add(row.sensitivity)
 
 
 class ResultFile:

@@ -36,6 +36,16 @@ class Row:
         """``normal``, ``anomaly`` or ``rejected``."""
         return self.verdict or self.status
 
+    @property
+    def sensitivity(self) -> str | None:
+        """What decided the verdict; ``None`` if there is none."""
+        return None if self.verdict is None else sensitivity(self.false_alarm_rate, self.threshold)
+
+
+def sensitivity(false_alarm_rate: float | None, threshold: float | None) -> str:
+    """``false-alarm rate 0.01`` or, if a run has chosen no rate but a threshold, ``threshold 0.5``."""
+    return f"threshold {threshold}" if false_alarm_rate is None else f"false-alarm rate {false_alarm_rate}"
+
 
 COLUMNS: Final = tuple(column.name for column in fields(Row))
 
@@ -113,11 +123,12 @@ FORMATS: Final[Mapping[str, RowFormat]] = {"csv": Csv(), "jsonl": JsonLines()}
 
 
 def _parse_row(values: Mapping[str, Any]) -> Row:
-    rate = values["false_alarm_rate"]
+    rate, threshold = values["false_alarm_rate"], values["threshold"]
     row = Row(
         path=values["path"],
         status=values["status"],
         verdict=values["verdict"] or None,
+        threshold=float(threshold) if threshold else None,
         false_alarm_rate=float(rate) if rate else None,
         model=values["model"] or None,
         version=values["version"] or None,

@@ -146,9 +146,8 @@ def test_log_level_in_upper_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_environment_of_worker_processes_has_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = read_settings(
-        ["--port", "9001", "--api-keys", "a,b", "--model-store", "x y", "--request-timeout-s", "2.5"]
-    )
+    options = "--port 9001 --api-keys a,b --cors-origins http://a:1,https://b --request-timeout-s 2.5"
+    settings = read_settings([*options.split(), "--model-store", "x y"])
     for name, value in settings.as_environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
@@ -159,7 +158,8 @@ def test_environment_of_worker_processes_has_the_same_settings(monkeypatch: pyte
     [
         ("PORT", "abc"), ("PORT", "70000"), ("MAX_PIXELS", "0"), ("LOG_FORMAT", "xml"), ("LOG_LEVEL", "loud"),
         ("MODEL", "../x"), ("REQUEST_TIMEOUT_S", "0"), ("WORKERS", "0"), ("QUEUE_SIZE", "1"), ("MAX_BATCH", "9999"),
-        ("REQUEST_TIMEOUT_S", "inf"), ("TORCH_THREADS", "99999999999"),
+        ("REQUEST_TIMEOUT_S", "inf"), ("TORCH_THREADS", "99999999999"), ("CORS_ORIGINS", "example.com"),
+        ("CORS_ORIGINS", "https://example.com/"), ("CORS_ORIGINS", "https://Example.com"),
     ],
 )  # fmt: skip
 def test_invalid_value_is_one_line_that_names_the_variable(

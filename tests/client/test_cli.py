@@ -110,6 +110,22 @@ class TestOutput:
         (row, *_) = command(few, "--model", "colour", "--false-alarm-rate", "0.25").rows
         assert (row["model"], row["false_alarm_rate"]) == ("colour", "0.25")
 
+    @pytest.mark.parametrize("save", [False, True])
+    def test_threshold_decides_instead_of_a_rate(self, command: Command, few: Path, tmp_path: Path, save: bool) -> None:
+        options = ["--save-images", tmp_path / "saved"] if save else []
+        for threshold, verdict in (("0", "anomaly"), ("1e6", "normal")):
+            rows = command(few, "--threshold", threshold, *options).rows
+            assert {row["verdict"] for row in rows} == {verdict}
+            assert {(float(row["threshold"]), row["false_alarm_rate"]) for row in rows} == {(float(threshold), "")}
+
+    def test_threshold_and_rate_exclude_each_other(self, few: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        both = ["--threshold", "1", "--false-alarm-rate", ".1"]
+        for options in (["--threshold", "-1"], ["--threshold", "nan"], both):
+            with pytest.raises(SystemExit) as ended:
+                main([str(few), *options])
+            assert ended.value.code == 2
+            assert "--threshold" in capsys.readouterr().err
+
     def test_save_images(self, command: Command, few: Path) -> None:
         (few / "text.png").write_bytes(b"text")
         done = command(few, "--save-images", few / "saved")
@@ -331,13 +347,17 @@ class TestExitStatus:
             (["a", "--timeout", "nan"], "not a positive number"),
             (["a", "--output", "r.txt"], "add --format csv or jsonl"),
             (["a", "--output", "r.csv", "--format", "table"], "does not support the table format"),
+            (["--modl", "x", "a"], "'--modl' is not understood; did you mean '--model'?"),
+            (["a", "--fail_on_anomaly"], "'--fail_on_anomaly' is not understood; did you mean '--fail-on-anomaly'?"),
         ],
     )
     def test_wrong_usage(self, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2
-        assert message in capsys.readouterr().err
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+        assert line.endswith("(see python -m app.client --help)")
 
     def test_help_lists_every_exit_status(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
@@ -455,8 +475,15 @@ class TestResume:
         assert command(few / "five.png", "-o", "r.csv").status == 0
         content = Path("r.csv").read_bytes()
         other_model = command(few, "-o", "r.csv", "--model", "colour")
-        assert (other_model.status, "rows of model digits-5, not colour" in other_model.err) == (2, True)
+        assert (other_model.status, "rows of model digits-5, not of model colour" in other_model.err) == (2, True)
         other_rate = command(few, "-o", "r.csv", "--false-alarm-rate", "0.1")
-        assert (other_rate.status, "rows of false-alarm rate 0.05, not 0.1" in other_rate.err) == (2, True)
+        assert other_rate.status == 2
+        assert "rows of false-alarm rate 0.05, not of false-alarm rate 0.1" in other_rate.err
+        threshold = command(few, "-o", "r.csv", "--threshold", "0.5")
+        assert (threshold.status, "false-alarm rate 0.05, not of threshold 0.5" in threshold.err) == (2, True)
         assert Path("r.csv").read_bytes() == content
         assert command(few, "-o", "r.csv", "--false-alarm-rate", "0.05").status == 0
+        assert command(few / "five.png", "-o", "t.csv", "--threshold", "0.5").status == 0
+        other_threshold = command(few, "-o", "t.csv", "--threshold", "0.25")
+        assert (other_threshold.status, "of threshold 0.5, not of threshold 0.25" in other_threshold.err) == (2, True)
+        assert command(few, "-o", "t.csv", "--threshold", "0.5").status == 0

@@ -117,6 +117,15 @@ class TestResponses:
         answer = service.score(digit_files[5][0], model="colour", false_alarm_rate=0.25)
         assert (answer.model.name, answer.false_alarm_rate) == ("colour", 0.25)
 
+    def test_threshold_decides_instead_of_a_rate(self, service: AnomalyClient, digit_files: Digits) -> None:
+        answer = service.score(digit_files[5][0], threshold=0.0)
+        assert (answer.threshold, answer.false_alarm_rate) == (0, None)
+        assert answer.scored[0].verdict == "anomaly"
+        assert service.side_by_side(digit_files[0][0], threshold=1e6).verdict == "normal"
+        for call in (service.score, service.side_by_side):
+            with pytest.raises(ValueError, match="exclude each other"):
+                call(digit_files[5][0], threshold=0.5, false_alarm_rate=0.1)
+
     def test_rejected_files_keep_the_order(self, service: AnomalyClient, digit_files: Digits) -> None:
         answer = service.score([b"not an image", digit_files[5][0], b""])
         assert [result.status for result in answer.results] == ["rejected", "scored", "rejected"]

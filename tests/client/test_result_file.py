@@ -71,7 +71,7 @@ def test_odd_file_names_round_trip(tmp_path: Path, name: str) -> None:
         **dict.fromkeys(ODD_NAMES, "anomaly"),
         "b.png": "rejected",
     }
-    assert (previous.models, previous.rates, previous.repaired) == ({"m"}, {0.01}, False)
+    assert (previous.models, previous.sensitivities, previous.repaired) == ({"m"}, {"false-alarm rate 0.01"}, False)
 
 
 def test_file_cut_off_at_any_byte_is_repaired(tmp_path: Path, name: str) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final, get_args
 
 import torch
 
+from app.command_line import Parser, add_help
 from app.inference.bundles.manifest import NAME_PATTERN
 from app.inference.images.model_input import SIDES, Fit
 from training.cli.key_files import signing_key
-from training.cli.parser import DEFAULT_STORE, PROGRAM, Parser, add_help, one_of
+from training.cli.parser import DEFAULT_STORE, PROGRAM, one_of
 from training.data.datasets import BUILT_IN, Source
 from training.data.splitting import CROSS_BELOW, CalibrationPlan
 from training.data.suitability import MIN_FIT

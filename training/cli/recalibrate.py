@@ -30,7 +30,7 @@ from training.cli.parser import (
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
-    from training.cli.parser import Commands
+    from app.command_line import Commands
     from training.recalibration import NewImages, Recalibrated
 
 

@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.command_line import add_help
 from training.cli import key_files
-from training.cli.parser import add_help, add_store_command, store_of
+from training.cli.parser import add_store_command, store_of
 
 if TYPE_CHECKING:
-    from training.cli.parser import Commands
+    from app.command_line import Commands
 
 
 def add_to(commands: "Commands") -> None:

@@ -19,7 +19,7 @@ from training.cli.parser import PROGRAM, add_store_command, add_trusted_keys, co
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
-    from training.cli.parser import Commands
+    from app.command_line import Commands
 
 _CURRENT_MARK: Final = "●"
 _UNBOUNDED: Final = 1000

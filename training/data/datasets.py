@@ -15,10 +15,11 @@ from urllib.error import URLError
 import numpy as np
 
 from app.inference.images.model_input import Fit, InputSpec
+from app.suggestions import did_you_mean
 from training.data import folders, label_lists, layouts
 from training.data.folders import NORMAL, Mode
 from training.data.images import Images
-from training.errors import TrainingError, did_you_mean
+from training.errors import TrainingError
 
 DOWNLOADED: Final = ("mnist", "fashion-mnist")
 BUILT_IN: Final = (*DOWNLOADED, "digits")

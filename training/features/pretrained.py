@@ -20,7 +20,8 @@ import torchvision
 from timm.data.config import resolve_data_config
 from torch import nn
 
-from training.errors import TrainingError, did_you_mean
+from app.suggestions import did_you_mean
+from training.errors import TrainingError
 
 # Name → timm's name, and the package that has the weights.
 _PACKAGED: Final = {

@@ -1,18 +1,21 @@
-"""ASGI middleware: request ids, the request log, API keys and dispatch to ``/score``."""
+"""ASGI middleware: request ids, the request log, other origins, API keys, HEAD and dispatch to ``/score``."""
 
 import hmac
 import os
 import re
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
-from app.api.errors import Unauthorized
+from app.api.errors import OriginRefused, Unauthorized
 from app.api.http.shutdown import Draining
 from app.api.request_state import open_request_state
 from app.api.telemetry.request_log import RequestLog
@@ -57,8 +60,46 @@ class RequestTracking:
             self.request_log.add(scope, status, time.perf_counter() - began)
 
 
+class AllowOrigins(CORSMiddleware):
+    """Lets pages of other origins read the responses (CORS), errors included. Preflight requests need no key.
+
+    Args:
+        app: answers the other requests.
+        origins: such as ``https://example.com``; ``*`` allows every origin.
+        exposed: names of the response headers that the pages may read.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str], exposed: Sequence[str]) -> None:
+        # Any header is allowed: keys and types of content, but also those that tracing adds.
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("*",),
+            expose_headers=exposed,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a preflight request, or forwards the request and adds headers to its response."""
+        try:
+            await super().__call__(scope, receive, send)
+        except OriginRefused as error:
+            await problems.response_for(Request(scope), error)(scope, receive, send)
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to a preflight request.
+
+        Raises:
+            OriginRefused: origin, method or headers are not allowed.
+        """
+        response = super().preflight_response(request_headers)
+        if response.status_code != HTTPStatus.OK:
+            raise OriginRefused(bytes(response.body).decode())
+        return response
+
+
 class RequireKey:
-    """Refuses requests without a valid API key, except health checks.
+    """Refuses requests without a valid API key, except health checks and the page, which asks for the key.
 
     A request is compared with every key in constant time. Keys appear neither in the log nor in responses.
     """
@@ -77,7 +118,7 @@ class RequireKey:
 
     @staticmethod
     def _is_public(path: str) -> bool:
-        return path == "/health" or path.startswith(("/health/", "/v2/health/"))
+        return path in {"/", "/health"} or path.startswith(("/health/", "/v2/health/", "/static/"))
 
     def _has_key(self, headers: Headers) -> bool:
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -85,6 +126,28 @@ class RequireKey:
         # Starlette decodes headers as Latin-1; this restores the bytes that were sent.
         matches = [hmac.compare_digest(each.encode("latin-1"), key) for each in sent for key in self._keys]
         return any(matches)
+
+
+class HeadAsGet:
+    """Answers HEAD wherever GET is: with the headers of the response to GET, and no body (RFC 9110, section 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forwards the request, HEAD as GET."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        get = {**scope, "method": "GET"}
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        try:
+            await self.app(get, receive, send_head)
+        finally:
+            scope["route"] = get.get("route")  # for log and metrics
 
 
 class Dispatch:

@@ -1,7 +1,4 @@
-"""Request body → image files, within limits on bytes and files.
-
-Bodies are held in memory and not on disk: the byte limit keeps them small, and containers have a read-only root.
-"""
+"""Request body → image files, within limits on bytes and files."""
 
 import re
 from collections.abc import Sequence
@@ -11,15 +8,19 @@ from typing import Final, NamedTuple
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from app.api.errors import BodyTooLarge, MalformedMultipart, NoImage, TooManyFiles, UnsupportedMediaType
-from app.inference.errors import Overloaded
+from app.api.errors import MalformedMultipart, NoImage, TooManyFiles, UnsupportedMediaType
+from app.api.http.bodies import BodyReader
+from app.api.http.filenames import filename_of, readable
+from app.api.http.json_images import EncodedImage, decode_base64, parse_images
+from app.inference.errors import UnreadableImage
 
 FIELDS: Final = ("file", "files")
 
-_SIMULTANEOUS_BODIES: Final = 16  # of the largest size, or many more small ones
+_FORM: Final = b"multipart/form-data"
+_JSON: Final = b"application/json"
+_BYTES: Final = b"application/octet-stream"
 _OTHER_FIELDS: Final = 16  # form fields allowed in addition to the images
 
 _SIMPLE_HEAD: Final = re.compile(
@@ -36,64 +37,20 @@ class Upload(NamedTuple):
     """One uploaded image file.
 
     Attributes:
-        field: name of the form field; empty for a raw body.
+        field: name of the form field; empty outside forms.
         filename: as sent by the client; None if it sent none.
         data: content of the file.
+        error: why there is no content, if it could not be decoded.
     """
 
     field: str
     filename: str | None
     data: bytes
-
-
-class BodyReader:
-    """Reads request bodies within a memory budget for the whole process.
-
-    Without the budget, many slow uploads could fill the memory, even if each body is small.
-
-    Args:
-        max_body_bytes: size of the largest body. The budget is 16 times that.
-    """
-
-    def __init__(self, max_body_bytes: int) -> None:
-        self.max_body_bytes = max_body_bytes
-        self.budget = _SIMULTANEOUS_BODIES * max_body_bytes
-
-    async def read_body(self, headers: Headers, receive: Receive) -> bytes:
-        """Reads a body and counts the bytes received; Content-Length is only used to refuse large bodies early.
-
-        Raises:
-            BodyTooLarge: the body exceeds the limit.
-            Overloaded: all bodies together exceed the budget.
-            ClientDisconnect: the client disconnected before the end of the body.
-        """
-        limit = self.max_body_bytes
-        announced = headers.get("content-length", "")
-        if announced.isascii() and announced.isdigit() and int(announced) > limit:
-            raise BodyTooLarge(f"the body has {announced} bytes, {limit} is the limit")
-        chunks: list[bytes] = []
-        size, more = 0, True
-        try:
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                chunk = message.get("body", b"")
-                more = message.get("more_body", False)
-                size += len(chunk)
-                self.budget -= len(chunk)
-                if size > limit:
-                    raise BodyTooLarge(f"the body has more than {limit} bytes")
-                if self.budget < 0:
-                    raise Overloaded("too many simultaneous uploads")
-                chunks.append(chunk)
-            return b"".join(chunks)
-        finally:
-            self.budget += size
+    error: UnreadableImage | None = None
 
 
 async def read_uploads(headers: Headers, receive: Receive, reader: BodyReader, max_files: int) -> list[Upload]:
-    """Reads the file parts of a multipart body, or a raw image body.
+    """Reads the file parts of a form, the images of a JSON body, or a raw image body.
 
     Args:
         headers: of the request.
@@ -102,30 +59,61 @@ async def read_uploads(headers: Headers, receive: Receive, reader: BodyReader, m
         max_files: most image files in one request.
 
     Raises:
-        UnsupportedMediaType, MalformedMultipart, TooManyFiles, NoImage: see ``app.api.errors``.
-        BodyTooLarge, Overloaded, ClientDisconnect: as :meth:`BodyReader.read_body`.
+        UnsupportedMediaType, MalformedMultipart, MalformedJson, TooManyFiles, NoImage: see ``app.api.errors``.
+        BodyTooLarge, UnsupportedEncoding, MalformedEncoding, Overloaded, ClientDisconnect: as
+            :meth:`BodyReader.read_body`.
     """
     media_type, parameters = _content_type(headers.get("content-type"))
-    is_multipart = media_type == b"multipart/form-data"
-    if media_type and not is_multipart and not media_type.startswith(b"image/"):
+    is_raw = media_type == _BYTES or media_type.startswith(b"image/")
+    if media_type and not is_raw and media_type not in {_FORM, _JSON}:
         raise UnsupportedMediaType(
-            f"send multipart/form-data or an image/* body, not {media_type.decode('latin-1')[:100]}"
+            "send multipart/form-data, application/json, or the image as an image/* or application/octet-stream body, "
+            f"not {media_type.decode('latin-1')[:100]}"
         )
     body = await reader.read_body(headers, receive)
-    if is_multipart:
-        boundary = parameters.get(b"boundary")
-        if not boundary:
-            raise MalformedMultipart("the Content-Type has no boundary")
-        max_parts = 2 * max_files + _OTHER_FIELDS
-        parts = _split_simple(body, boundary, max_parts)
-        if parts is None:
-            parts = _parse(body, boundary, max_parts)
-        return _uploads(parts, max_files)
+    if media_type == _FORM:
+        return _form_files(body, parameters.get(b"boundary"), max_files)
     if not body:
         raise NoImage("the request has no body")
+    if media_type == _JSON:
+        return _json_files(parse_images(body), max_files)
     if not media_type:
-        raise UnsupportedMediaType("the request has no Content-Type; send the one of the image, such as image/png")
-    return [Upload("", None, body)]
+        raise UnsupportedMediaType(
+            "the request has no Content-Type; send the one of the image, such as image/png, or application/octet-stream"
+        )
+    disposition = headers.get("content-disposition", "").encode("latin-1")
+    return [Upload("", filename_of(disposition), body)]
+
+
+def _json_files(images: Sequence[EncodedImage], max_files: int) -> list[Upload]:
+    """Decodes the images of a JSON body. One that is not valid base64 has an error, and the others are scored.
+
+    Raises:
+        TooManyFiles, NoImage: see ``app.api.errors``.
+    """
+    if not images:
+        raise NoImage("the list of images is empty")
+    _require_few(len(images), max_files)
+    uploads = []
+    for image in images:
+        try:
+            uploads.append(Upload("", image.filename, decode_base64(image.data)))
+        except UnreadableImage as error:
+            uploads.append(Upload("", image.filename, b"", error))
+    return uploads
+
+
+def _form_files(body: bytes, boundary: bytes | None, max_files: int) -> list[Upload]:
+    """The image files of a form.
+
+    Raises:
+        MalformedMultipart, TooManyFiles, NoImage: see ``app.api.errors``.
+    """
+    if not boundary:
+        raise MalformedMultipart("the Content-Type has no boundary")
+    max_parts = 2 * max_files + _OTHER_FIELDS
+    parts = _split_simple(body, boundary, max_parts)
+    return _uploads(_parse(body, boundary, max_parts) if parts is None else parts, max_files)
 
 
 def _uploads(parts: Sequence[Upload], max_files: int) -> list[Upload]:
@@ -136,13 +124,17 @@ def _uploads(parts: Sequence[Upload], max_files: int) -> list[Upload]:
     """
     # A browser's file input without a chosen file sends a part with neither name nor content.
     files = [part for part in parts if part.field in FIELDS and (part.data or part.filename)]
-    if len(files) > max_files:
-        raise TooManyFiles(f"one request may carry {max_files} files, this one has {len(files)}")
+    _require_few(len(files), max_files)
     if not files:
         others = sorted({repr(part.field[:40]) for part in parts if part.field not in FIELDS})
         found = f"; it has {', '.join(others)}" if others else ""
         raise NoImage(f"the form has no file part named {' or '.join(FIELDS)}{found}")
     return files
+
+
+def _require_few(files: int, max_files: int) -> None:
+    if files > max_files:
+        raise TooManyFiles(f"one request may carry {max_files} files, this one has {files}")
 
 
 def _split_simple(body: bytes, boundary: bytes, max_parts: int) -> list[Upload] | None:
@@ -161,7 +153,7 @@ def _split_simple(body: bytes, boundary: bytes, max_parts: int) -> list[Upload] 
         if head is None:
             return None
         name, filename = head.groups()
-        parts.append(Upload(_text(name), _text(filename) if filename else None, piece[head.end() :]))
+        parts.append(Upload(_text(name), readable(filename or b""), piece[head.end() :]))
     return parts
 
 
@@ -231,9 +223,8 @@ class _Form:
 
     def end_part(self) -> None:
         _, options = parse_options_header(self._disposition)
-        filename = options.get(b"filename")
         name = _text(options.get(b"name", b""))
-        self.parts.append(Upload(name, _text(filename) if filename else None, b"".join(self._pieces)))
+        self.parts.append(Upload(name, filename_of(self._disposition), b"".join(self._pieces)))
 
     def end(self) -> None:
         self.complete = True

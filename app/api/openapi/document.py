@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute
 from app.api import errors as http
 from app.api import problems
 from app.api.feedback import LabelBody
+from app.api.http.json_images import EncodedImage
 from app.api.openapi import examples
 from app.api.queries import ScoreQuery
 from app.api.schemas import Problem, ScoreAnswer
@@ -49,17 +50,34 @@ def problem_responses(*errors: tuple[type[Exception], str]) -> Responses:
         )
         if problem.title not in response["description"]:
             response["description"] += f"; {problem.title}"
-        if problem.headers:
-            response["headers"] = {
-                name: {"schema": {"type": "string"}, "example": value} for name, value in problem.headers.items()
-            }
         response["content"][problems.MEDIA_TYPE]["examples"][problem.slug] = {
             "value": {**problems.describe(error(detail)), "instance": "0b6f4b1c2d"}
         }
+    for status, response in responses.items():
+        if headers := _shared_headers([problems.PROBLEM_TYPES[error] for error, _ in errors], status):
+            response["headers"] = headers
     return responses
 
 
+def _shared_headers(types: Sequence[problems.ProblemType], status: int | str) -> dict[str, Any]:
+    """The headers that every error of a status has, since the document cannot tell errors of one status apart."""
+    headers = [problem.headers or {} for problem in types if problem.status == status]
+    return {
+        name: {"schema": {"type": "string"}, "example": value}
+        for name, value in headers[0].items()
+        if all(name in each for each in headers)
+    }
+
+
 UNAUTHORIZED: Final = (http.Unauthorized, "send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+
+ENCODING_ERRORS: Final = (
+    (http.MalformedEncoding, "the body ends before the end of its gzip data"),
+    (
+        http.UnsupportedEncoding,
+        "the Content-Encoding br is not supported; send gzip or deflate, or the body as it is",
+    ),
+)
 
 UNKNOWN_MODEL: Final = (domain.UnknownModel, "there is no model named 'mnist-6'")
 
@@ -109,7 +127,18 @@ _SCORE_REQUEST: Final[dict[str, Any]] = {
                     "required": ["file"],
                 }
             },
-            **{image_type: {"schema": _BINARY} for image_type in MEDIA_TYPES},
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "images": {"type": "array", "items": EncodedImage.model_json_schema(), "minItems": 1}
+                    },
+                    "required": ["images"],
+                    "additionalProperties": False,
+                },
+                "example": examples.ENCODED_IMAGES,
+            },
+            **{image_type: {"schema": _BINARY} for image_type in (*MEDIA_TYPES, "application/octet-stream")},
         },
     }
 }
@@ -143,6 +172,8 @@ _SCORE_RESPONSES: Final[Responses] = {
     },
     **problem_responses(
         (http.MalformedMultipart, "the multipart body ends before its closing boundary"),
+        (http.MalformedJson, "images.0.data: Field required"),
+        ENCODING_ERRORS[0],
         (http.NoImage, "the form has no file part named file or files; it has 'image'"),
         UNAUTHORIZED,
         UNKNOWN_MODEL,
@@ -150,7 +181,12 @@ _SCORE_RESPONSES: Final[Responses] = {
         (http.BodyTooLarge, "the body has more than 16777216 bytes"),
         (http.TooManyFiles, "one request may carry 64 files, this one has 65"),
         (domain.TooManyPixels, "the image has 30000 × 30000 = 900,000,000 pixels, more than 25,000,000"),
-        (http.UnsupportedMediaType, "send multipart/form-data or an image/* body, not text/plain"),
+        (
+            http.UnsupportedMediaType,
+            "send multipart/form-data, application/json, or the image as an image/* or application/octet-stream body, "
+            "not text/plain",
+        ),
+        ENCODING_ERRORS[1],
         (domain.UnreadableImage, "not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF"),
         (
             domain.UnsupportedFalseAlarmRate,
@@ -179,7 +215,8 @@ LABEL_RESPONSES: Final[Responses] = {
         UNAUTHORIZED,
         (http.FeedbackOff, "labels are not kept: ANOMALY_FEEDBACK_PATH is not set"),
         (http.UnknownAnswer, "this service has not issued that answer id"),
-        (http.BodyTooLarge, "the body has more than 16384 bytes"),
+        (http.LabelTooLarge, "the body has more than 16384 bytes"),
+        *ENCODING_ERRORS,
         (http.InvalidLabel, "verdict: Input should be 'normal' or 'anomaly'"),
         (domain.Overloaded, "too many simultaneous uploads"),
         (domain.LabelNotKept, "the label file cannot be written: No space left on device"),
@@ -199,9 +236,12 @@ _scoring = APIRouter(tags=["scoring"])
 async def score(query: Annotated[ScoreQuery, Query()]) -> ScoreAnswer:
     """Classifies each image as normal or as an anomaly and returns the model's reconstruction.
 
-    Send one or more files as `multipart/form-data` with the field name `file` or `files`, or one image as the raw
-    body with its `image/*` type. With `Accept: image/png`, the response for a single image is a PNG file with the
-    model's input, the reconstruction and the error map side by side.
+    Send one or more files as `multipart/form-data` with the field name `file` or `files`, one or more as base64 in
+    `application/json`, or one image as the raw body with its `image/*` type or `application/octet-stream`. The body may
+    be compressed (`Content-Encoding: gzip` or `deflate`); the byte limit holds for it decompressed, too.
+
+    With `Accept: image/png`, the response for a single image is a PNG file with the model's input, the reconstruction
+    and the error map side by side.
     """
     raise NotImplementedError  # implemented in app.api.routes.score
 

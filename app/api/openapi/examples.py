@@ -5,6 +5,8 @@ from typing import Any, Final
 _VERSION: Final = "20261125T040706Z-11dba8"
 _SHA256: Final = "9b7d4ed0f17925319f20bd3d76c2de230d1dad4ed9df5bf921055dbbd026b507"
 
+_PNG_URI: Final = "data:image/png;base64,iVBORw0KGgo…"
+
 MODEL: Final = {"name": "mnist-5", "version": _VERSION}
 
 HEALTH: Final[dict[str, Any]] = {
@@ -114,6 +116,9 @@ DRIFT: Final[dict[str, Any]] = {
         "mean_p_value": 0.287,
     },
     "limits": "Only scores are compared. Real anomalies also count as a change if they are more than …",
+}
+ENCODED_IMAGES: Final = {
+    "images": [{"data": "iVBORw0KGgo…", "filename": "five.png"}, {"data": _PNG_URI, "filename": "seven.png"}]
 }
 LABEL: Final[dict[str, Any]] = {
     "id": "jRkw2nXv0mK9o3xk1b7qzVsibW5pc3QtNSIsIjIwMjYxMTIzVDIyMjAwMVotOTFmNTdjIixd",

@@ -9,7 +9,6 @@ from starlette.staticfiles import StaticFiles
 router = APIRouter(include_in_schema=False)
 
 _FILES: Final = StaticFiles(directory=Path(__file__).parent.parent / "static")
-_METHODS: Final = ["GET", "HEAD"]
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -27,13 +26,13 @@ _HEADERS: Final = {
 }
 
 
-@router.api_route("/", methods=_METHODS)
+@router.get("/")
 async def page(request: Request) -> Response:
     """The page for drawing or uploading images and viewing their results."""
     return await _file(request, "index.html")
 
 
-@router.api_route("/docs", methods=_METHODS)
+@router.get("/docs")
 async def docs(request: Request) -> Response:
     """The API documentation in Swagger UI."""
     response = await _file(request, "docs.html")
@@ -41,7 +40,7 @@ async def docs(request: Request) -> Response:
     return response
 
 
-@router.api_route("/static/{path:path}", methods=_METHODS)
+@router.get("/static/{path:path}")
 async def static(request: Request, path: str) -> Response:
     """Scripts, styles and sample images of the pages."""
     return await _file(request, path)

@@ -29,6 +29,16 @@ from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import Rejected, Scored
 from app.inference.serving.scoring import Results
 
+NUMBER_HEADERS: Final = (
+    "X-Anomaly-MSE",
+    "X-Anomaly-Score",
+    "X-Anomaly-Threshold",
+    "X-Anomaly-P-Value",
+    "X-Anomaly-Verdict",
+    "X-Anomaly-Model",
+)
+"""The headers of PNG responses."""
+
 _METHOD: Final = "POST"
 _OK: Final = HTTPStatus.OK.value
 _JSON: Final = "application/json"
@@ -68,7 +78,7 @@ class ScoreEndpoint:
         self, model: ServedModel, media_type: str, query: ScoreQuery, scope: Scope, receive: Receive
     ) -> ASGIApp:
         services = self._services
-        point = model.bundle.operating_point(query.false_alarm_rate)
+        point = model.bundle.operating_point(query.false_alarm_rate, query.threshold)
         services.engine.require_room(model)
         uploads = await read_uploads(Headers(scope=scope), receive, services.body_reader, services.settings.max_files)
         if media_type == _PNG and len(uploads) > 1:
@@ -83,7 +93,7 @@ class ScoreEndpoint:
                 add_ids(services.feedback, request_state(scope).request_id, uploads, body)
             return _Json(orjson.dumps(body))
 
-        files = [upload.data for upload in uploads]
+        files = [Rejected(upload.error) if upload.error else upload.data for upload in uploads]
         encode = "reconstruction" in query.include
         return await scoring.answer(services, scope, model, files, point, render, encode=encode)
 
@@ -150,17 +160,18 @@ def _strip(results: Results) -> Response:
     """Input, reconstruction and error map side by side in one PNG file, with the numbers as headers."""
     (scored,) = results.scored
     manifest, point = results.bundle.manifest, results.point
+    numbers = (
+        repr(scored.mse),
+        repr(scored.score),
+        repr(point.threshold),
+        repr(scored.p_value),
+        point.verdict(scored.score),
+        f"{manifest.name}/{manifest.version}",
+    )
     return Response(
         png(side_by_side(scored.original, scored.reconstruction, results.error_map(scored))),
         media_type=_PNG,
-        headers={
-            "X-Anomaly-MSE": repr(scored.mse),
-            "X-Anomaly-Score": repr(scored.score),
-            "X-Anomaly-Threshold": repr(point.threshold),
-            "X-Anomaly-P-Value": repr(scored.p_value),
-            "X-Anomaly-Verdict": point.verdict(scored.score),
-            "X-Anomaly-Model": f"{manifest.name}/{manifest.version}",
-        },
+        headers=dict(zip(NUMBER_HEADERS, numbers, strict=True)),
     )
 
 

@@ -1,5 +1,6 @@
 // Connects the drawing pad, the file inputs, the API, the histogram and the table.
 
+import { requestHealth } from "./page/api.js";
 import { compareModels } from "./page/compare_models.js";
 import { downloadCsv } from "./page/csv.js";
 import { byId, element } from "./page/dom.js";
@@ -41,12 +42,24 @@ async function start() {
       return;
     }
     modelNames = store.models.map((card) => card.name);
-    byId("model").replaceChildren(...modelNames.map((name) => element("option", { value: name }, name)));
-    byId("model-choice").hidden = byId("compare").hidden = modelNames.length < 2;
-    await chooseModel(modelNames.includes(store.default) ? store.default : modelNames[0]);
+    const hasDefault = modelNames.includes(store.default);
+    byId("model").replaceChildren(
+      ...(hasDefault ? [] : [element("option", { value: "", disabled: true, selected: true }, "choose…")]),
+      ...modelNames.map((name) => element("option", { value: name }, name)),
+    );
+    byId("compare").hidden = modelNames.length < 2;
+    byId("model-choice").hidden = hasDefault && modelNames.length < 2;
+    if (hasDefault) await chooseModel(store.default);
+    else notify(`${await defaultMissing(store.default)} Choose another model above, or try again.`, start);
   } catch (error) {
     notify(error.message, start);
   }
+}
+
+/** Why the service does not serve its default model. No other model may silently take its place. */
+async function defaultMissing(name) {
+  const { reason } = await requestHealth();
+  return `The default model ${name} is not available${reason ? `: ${reason}` : ""}.`;
 }
 
 async function chooseModel(name) {

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body
 from app.api import errors as http
 from app.api import problems
 from app.api.openapi import examples
-from app.api.openapi.document import UNAUTHORIZED, UNKNOWN_MODEL, Responses, example_response
+from app.api.openapi.document import ENCODING_ERRORS, UNAUTHORIZED, UNKNOWN_MODEL, Responses, example_response
 from app.api.v2.schemas import InferenceFailure, InferenceRequest, InferenceResponse
 from app.inference import errors as domain
 
@@ -29,7 +29,8 @@ def _errors(*errors: tuple[type[Exception], str]) -> Responses:
         )
         if problem.title not in response["description"]:
             response["description"] += f"; {problem.title}"
-        response["content"]["application/json"]["examples"][problem.slug] = {"value": {"error": reason}}
+        detail = problems.detail_of(error(reason))
+        response["content"]["application/json"]["examples"][problem.slug] = {"value": {"error": detail}}
     return responses
 
 
@@ -91,6 +92,7 @@ _INFER_RESPONSES: Final[Responses] = {
     },
     **_errors(
         (http.InvalidInference, "image has the shape [1, 1, 32, 32], the model takes [-1, 1, 28, 28]"),
+        (domain.UnreadableImage, "not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF"),
         (
             domain.UnsupportedFalseAlarmRate,
             "a marginal false alarm rate of 0.0001 needs at least 9999 calibration images, there are 1085; "
@@ -101,7 +103,8 @@ _INFER_RESPONSES: Final[Responses] = {
         *_UNKNOWN,
         (http.BodyTooLarge, "the body has more than 16777216 bytes"),
         (http.TooManyFiles, "one request may carry 64 images, this one has 65"),
-        (http.UnsupportedMediaType, "send the body uncompressed: Content-Encoding gzip is not supported"),
+        (domain.TooManyPixels, "the image has 30000 × 30000 = 900,000,000 pixels, more than 25,000,000"),
+        *ENCODING_ERRORS,
         (domain.Overloaded, "256 images are in progress, 256 is the limit"),
         *_NOT_READY,
         (http.RequestTimedOut, "the request took longer than 30 s, upload included"),
@@ -137,30 +140,35 @@ _EXAMPLE: Final = {
     "outputs": [{"name": "score"}, {"name": "is_anomaly"}],
 }
 
+_FILES_EXAMPLE: Final = {
+    "parameters": {"threshold": 0.32},
+    "inputs": [{"name": "image", "shape": [2], "datatype": "BYTES", "data": ["iVBORw0KGgo…", "iVBORw0KGgo…"]}],
+}
+
 ROUTES: Final = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
-Request = Annotated[InferenceRequest, Body(examples=[_EXAMPLE])]
+Request = Annotated[InferenceRequest, Body(examples=[_EXAMPLE, _FILES_EXAMPLE])]
 
 
 @ROUTES.post(
     "/models/{name}/infer",
-    summary="Score images given as a tensor",
+    summary="Score images given as a tensor or as files",
     responses=_INFER_RESPONSES,
     openapi_extra=_INFER_REQUEST,
 )
 async def model_infer(request: Request, name: str) -> InferenceResponse:
     """Open Inference Protocol: `image` in; `reconstruction`, `mse`, `score`, `p_value` and `is_anomaly` out.
 
-    Without `outputs`, all of them are returned. `mse`, `score` and `p_value` are FP64 and bit-identical to those of
-    `POST /score` for the same image. With the binary tensor extension, tensors follow the JSON object in the request,
-    in the response or in both.
+    `image` is a tensor of the model's input size, or one of image files (`BYTES`). Without `outputs`, all of them are
+    returned. `mse`, `score` and `p_value` are FP64 and bit-identical to those of `POST /score` for the same image. With
+    the binary tensor extension, tensors follow the JSON object in the request, in the response or in both.
     """
     raise NotImplementedError  # implemented in app.api.v2.routes
 
 
 @ROUTES.post(
     "/models/{name}/versions/{version}/infer",
-    summary="Score images given as a tensor with one version of a model",
+    summary="Score images given as a tensor or as files with one version of a model",
     responses=_INFER_RESPONSES,
     openapi_extra=_INFER_REQUEST,
 )

@@ -1,6 +1,6 @@
 """/v2: the Open Inference Protocol, as spoken by KServe, Triton and others.
 
-Images are sent as tensors of the model's input size, so they are not decoded; otherwise as in ``POST /score``.
+Images are sent as tensors of the model's input size or as files; otherwise as in ``POST /score``.
 """
 
 import asyncio
@@ -26,7 +26,6 @@ from app.api.v2.schemas import (
 from app.api.v2.tensors import JSON_LENGTH_HEADER, OUTPUTS, read_images, read_request, write_answer
 from app.inference.bundles.manifest import Manifest
 from app.inference.errors import ModelUnavailable, UnknownVersion
-from app.inference.images.model_input import DecodedImage
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.scoring import Results
 
@@ -105,7 +104,10 @@ async def _metadata(services: Services, name: str, version: str | None = None) -
                 name=INPUT,
                 datatype="FP32",
                 shape=[-1, *manifest.input.shape],
-                parameters={"accepts": "FP32 with values in [0, 1], or UINT8 from 0 to 255"},
+                parameters={
+                    "accepts": "FP32 with values in [0, 1], UINT8 from 0 to 255, "
+                    "or BYTES of the shape [-1] or [-1, 1]: image files of any size, as base64 in JSON"
+                },
             )
         ],
         outputs=[
@@ -138,8 +140,8 @@ async def _answer(request: Request, services: Services, model: ServedModel) -> t
     body = await services.body_reader.read_body(request.headers, request.receive)
     spec, max_images = model.bundle.spec, services.settings.max_files
     inference, binary = read_request(request.headers, body, spec, max_images)
-    point = model.bundle.operating_point(inference.parameters.false_alarm_rate)
-    images = [DecodedImage(pixels) for pixels in read_images(inference, binary, spec, max_images)]
+    point = model.bundle.operating_point(inference.parameters.false_alarm_rate, inference.parameters.threshold)
+    images = read_images(inference, binary, spec, max_images)
 
     def render(results: Results) -> tuple[bytes, int | None]:
         # An output tensor cannot represent a failed image, so the whole request fails.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 
-from app.api.queries import FalseAlarmRate
+from app.api.queries import Sensitivity
 
 OutputName = Literal["reconstruction", "mse", "score", "p_value", "is_anomaly"]
 
@@ -15,7 +15,7 @@ INPUT: Final = "image"
 BINARY_EXTENSION: Final = "binary_tensor_data"
 
 # FailFast stops at the first invalid element; a large body can have millions.
-_Shape = Annotated[list[Annotated[int, Field(ge=1)]], FailFast(), Field(min_length=4, max_length=4)]
+_Shape = Annotated[list[Annotated[int, Field(ge=1)]], FailFast(), Field(min_length=1, max_length=4)]
 _Data = Annotated[Any, WithJsonSchema({"type": "array", "items": {}})]
 
 
@@ -30,11 +30,14 @@ class InputParameters(_Message):
 
 
 class InputTensor(_Message):
-    """Images of the model's input size and colour mode."""
+    """Images of the model's input size and colour mode, or image files."""
 
     name: Literal["image"]
-    shape: _Shape = Field(description="images, channels, height, width")
-    datatype: Literal["FP32", "UINT8"] = Field(description="FP32: values in [0, 1]; UINT8: from 0 to 255")
+    shape: _Shape = Field(description="images, channels, height, width; BYTES: images, or images and 1")
+    datatype: Literal["FP32", "UINT8", "BYTES"] = Field(
+        description="FP32: values in [0, 1]; UINT8: from 0 to 255; BYTES: image files, as base64 texts in `data`, or "
+        "each after its length (4 bytes, little-endian) if the tensor is binary"
+    )
     parameters: InputParameters = InputParameters(binary_data_size=None)
     data: _Data = Field(None, description="row-major values, nested or flat; absent if the tensor is binary")
 
@@ -52,10 +55,9 @@ class RequestedOutput(_Message):
     parameters: OutputParameters = OutputParameters(binary_data=None)
 
 
-class RequestParameters(_Message):
+class RequestParameters(_Message, Sensitivity):
     """Parameters of a request."""
 
-    false_alarm_rate: FalseAlarmRate = None
     binary_data_output: bool = Field(False, description="whether outputs are binary by default")
 
 
@@ -63,7 +65,7 @@ class InferenceRequest(_Message):
     """An inference request: images as one tensor."""
 
     id: str | None = Field(None, description="returned in the response")
-    parameters: RequestParameters = RequestParameters(false_alarm_rate=None, binary_data_output=False)
+    parameters: RequestParameters = RequestParameters(false_alarm_rate=None, threshold=None, binary_data_output=False)
     inputs: Annotated[list[InputTensor], FailFast(), Field(min_length=1, max_length=1)]
     outputs: Annotated[list[RequestedOutput], FailFast(), Field(max_length=5)] = Field(
         [], description="the requested outputs; empty: all"
@@ -90,7 +92,9 @@ class AnswerParameters(BaseModel):
     """The operating point of the verdicts."""
 
     threshold: float
-    false_alarm_rate: float = Field(description="the rate that the threshold guarantees")
+    false_alarm_rate: float | None = Field(
+        description="the rate that the threshold guarantees; null if the request chose the threshold"
+    )
 
 
 class InferenceResponse(BaseModel):

@@ -4,7 +4,8 @@ With the binary tensor extension, tensors follow the JSON object as bytes, littl
 which the object lists them. A header contains the length of the JSON object.
 """
 
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 
-from app.api.errors import InvalidInference, TooManyFiles, UnsupportedMediaType, validation_reasons
+from app.api.errors import InvalidInference, TooManyFiles, validation_reasons
+from app.api.http.json_images import decode_base64
 from app.api.v2.schemas import INPUT, InferenceRequest, InputTensor, OutputName
-from app.inference.images.model_input import InputSpec
+from app.inference.errors import UnreadableImage
+from app.inference.images.model_input import DecodedImage, InputSpec
 from app.inference.serving.scoring import Results
 
 JSON_LENGTH_HEADER: Final = "Inference-Header-Content-Length"
@@ -26,6 +29,7 @@ JSON_LENGTH_HEADER: Final = "Inference-Header-Content-Length"
 _INPUT_TYPES: Final[Mapping[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 _JSON_TYPES: Final[Mapping[str, set[type]]] = {"FP32": {int, float}, "UINT8": {int}}
 _MAX_LEVEL: Final = 255
+_LENGTH: Final = struct.Struct("<I")
 # Millions of empty lists would take seconds and a gigabyte to parse.
 _MAX_OTHER_LISTS: Final = 1000  # in addition to the lists of nested image data
 
@@ -75,10 +79,7 @@ def read_request(headers: Headers, body: bytes, spec: InputSpec, max_images: int
 
     Raises:
         InvalidInference: the body or the header is invalid.
-        UnsupportedMediaType: the body is compressed.
     """
-    if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
-        raise UnsupportedMediaType(f"send the body uncompressed: Content-Encoding {encoding[:40]} is not supported")
     length = _json_length(headers.get(JSON_LENGTH_HEADER), len(body))
     text, binary = body[:length], body[length:]
     channels, height, _ = spec.shape
@@ -101,8 +102,10 @@ def _json_length(header: str | None, body_length: int) -> int:
     return int(header)
 
 
-def read_images(request: InferenceRequest, binary: bytes, spec: InputSpec, max_images: int) -> NDArray[Any]:
-    """The images of a request.
+def read_images(
+    request: InferenceRequest, binary: bytes, spec: InputSpec, max_images: int
+) -> Sequence[bytes | DecodedImage]:
+    """The images of a request: image files, or images of the model's input size.
 
     Args:
         request: has one input.
@@ -110,22 +113,28 @@ def read_images(request: InferenceRequest, binary: bytes, spec: InputSpec, max_i
         spec: the model's input.
         max_images: most images in one request.
 
-    Returns:
-        (N, C, H, W) at the model's input size, uint8 or float32 in [0, 1].
-
     Raises:
         InvalidInference: a shape, a size or a value is invalid or does not match the model.
         TooManyFiles: more images than one request may carry.
     """
     tensor = request.inputs[0]
     count, *shape = tensor.shape
-    if tuple(shape) != spec.shape:
-        raise InvalidInference(f"{INPUT} has the shape {tensor.shape}, the model takes {[-1, *spec.shape]}")
+    is_files = tensor.datatype == "BYTES"
+    if tuple(shape) not in ({(), (1,)} if is_files else {spec.shape}):
+        expected = "files have [-1] or [-1, 1]" if is_files else f"the model takes {[-1, *spec.shape]}"
+        raise InvalidInference(f"{INPUT} has the shape {tensor.shape}, {expected}")
     if count > max_images:
         raise TooManyFiles(f"one request may carry {max_images} images, this one has {count}")
-    values = _listed_values(tensor) if tensor.parameters.binary_data_size is None else _binary_values(tensor, binary)
     if tensor.parameters.binary_data_size is None and binary:
         raise InvalidInference(f"{len(binary)} bytes follow the JSON object, but the input has no binary_data_size")
+    if is_files:
+        return _listed_files(tensor) if tensor.parameters.binary_data_size is None else _binary_files(tensor, binary)
+    return [DecodedImage(pixels) for pixels in _pixels(tensor, binary)]
+
+
+def _pixels(tensor: InputTensor, binary: bytes) -> NDArray[Any]:
+    """(N, C, H, W) at the model's input size, uint8 or float32 in [0, 1]."""
+    values = _listed_values(tensor) if tensor.parameters.binary_data_size is None else _binary_values(tensor, binary)
     if tensor.datatype == "UINT8":
         return values.reshape(tensor.shape)
     if not ((values >= 0) & (values <= 1)).all():  # NaN fails too
@@ -136,22 +145,66 @@ def read_images(request: InferenceRequest, binary: bytes, spec: InputSpec, max_i
 def _binary_values(tensor: InputTensor, binary: bytes) -> NDArray[Any]:
     dtype, size = _INPUT_TYPES[tensor.datatype], tensor.parameters.binary_data_size
     expected = int(np.prod(tensor.shape)) * dtype.itemsize
-    if tensor.data is not None:
-        raise InvalidInference(f"{INPUT} has both data and a binary_data_size")
     if size != expected:
         raise InvalidInference(
             f"{INPUT} has a binary_data_size of {size}, {tensor.datatype} of {tensor.shape} takes {expected}"
         )
-    if len(binary) != expected:
-        raise InvalidInference(
-            f"{len(binary)} bytes follow the JSON object, but its binary_data_size is {expected}; "
-            f"{JSON_LENGTH_HEADER} must be the length of the JSON object"
-        )
+    _require_binary(tensor, binary)
     return np.frombuffer(binary, dtype)
 
 
+def _binary_files(tensor: InputTensor, binary: bytes) -> list[bytes]:
+    """Files, each after its length."""
+    _require_binary(tensor, binary)
+    files, end = [], 0
+    for _ in range(tensor.shape[0]):
+        begin = end + _LENGTH.size
+        end = begin + (_LENGTH.unpack_from(binary, end)[0] if begin <= len(binary) else 0)
+        if end > len(binary):
+            break
+        files.append(binary[begin:end])
+    if len(files) < tensor.shape[0] or end != len(binary):
+        raise InvalidInference(
+            f"the {len(binary)} bytes of {INPUT} are not {tensor.shape[0]} files, each after its length in 4 bytes"
+        )
+    return files
+
+
+def _require_binary(tensor: InputTensor, binary: bytes) -> None:
+    size = tensor.parameters.binary_data_size
+    if tensor.data is not None:
+        raise InvalidInference(f"{INPUT} has both data and a binary_data_size")
+    if len(binary) != size:
+        raise InvalidInference(
+            f"{len(binary)} bytes follow the JSON object, but its binary_data_size is {size}; "
+            f"{JSON_LENGTH_HEADER} must be the length of the JSON object"
+        )
+
+
+def _listed_files(tensor: InputTensor) -> list[bytes]:
+    """Files in a JSON list of base64 texts."""
+    texts = _elements(tensor)
+    if not set(map(type, texts)) <= {str}:
+        raise InvalidInference(f"{INPUT} has data that are not all base64 texts")
+    try:
+        return [decode_base64(text) for text in texts]
+    except UnreadableImage as error:
+        raise InvalidInference(f"{INPUT}: {error}") from error
+
+
 def _listed_values(tensor: InputTensor) -> NDArray[Any]:
-    """The values of a JSON list that is flat, or nested like the shape."""
+    """The values of a JSON list."""
+    values = _elements(tensor)
+    if not set(map(type, values)) <= _JSON_TYPES[tensor.datatype]:  # NumPy would convert booleans and text
+        raise InvalidInference(f"{INPUT} has data that are not all numbers of the type {tensor.datatype}")
+    if tensor.datatype == "UINT8" and not (min(values) >= 0 and max(values) <= _MAX_LEVEL):
+        raise InvalidInference(f"{INPUT} has values outside 0 to {_MAX_LEVEL}")
+    with np.errstate(over="ignore"):  # too large values become infinite, which _pixels refuses
+        return np.array(values, _INPUT_TYPES[tensor.datatype])
+
+
+def _elements(tensor: InputTensor) -> list[Any]:
+    """The elements of a JSON list that is flat, or nested like the shape."""
     if not isinstance(tensor.data, list):
         raise InvalidInference(f"{INPUT} has neither a list of data nor a binary_data_size")
     flat = bool(tensor.data) and not isinstance(tensor.data[0], list)
@@ -160,12 +213,7 @@ def _listed_values(tensor: InputTensor) -> NDArray[Any]:
         if not all(isinstance(row, list) and len(row) == length for row in rows):
             raise InvalidInference(f"{INPUT} has data that do not match the shape {tensor.shape}, flat or nested")
         rows = list(chain.from_iterable(rows))
-    if not set(map(type, rows)) <= _JSON_TYPES[tensor.datatype]:  # NumPy would convert booleans and text
-        raise InvalidInference(f"{INPUT} has data that are not all numbers of the type {tensor.datatype}")
-    if tensor.datatype == "UINT8" and not (min(rows) >= 0 and max(rows) <= _MAX_LEVEL):
-        raise InvalidInference(f"{INPUT} has values outside 0 to {_MAX_LEVEL}")
-    with np.errstate(over="ignore"):  # too large values become infinite, which read_images refuses
-        return np.array(rows, _INPUT_TYPES[tensor.datatype])
+    return rows
 
 
 def write_answer(request: InferenceRequest, results: Results) -> tuple[bytes, int | None]:

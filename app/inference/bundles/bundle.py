@@ -74,16 +74,19 @@ class Bundle:
         """Colour mode and size of the model's input."""
         return self.manifest.input
 
-    def operating_point(self, false_alarm_rate: float | None = None) -> OperatingPoint:
-        """The threshold for a false-alarm rate.
+    def operating_point(self, false_alarm_rate: float | None = None, threshold: float | None = None) -> OperatingPoint:
+        """The threshold for a false-alarm rate, or a given one.
 
         Args:
             false_alarm_rate: in (0, 1); None: the rate and threshold of the manifest.
+            threshold: in score units; the result then has no rate. Excludes a rate.
 
         Raises:
             UnsupportedFalseAlarmRate: the rate is outside (0, 1) or smaller than the calibration set supports.
         """
         manifest = self.manifest
+        if threshold is not None:
+            return OperatingPoint(None, threshold)
         if false_alarm_rate is None:
             return OperatingPoint(manifest.false_alarm_rate, manifest.threshold)
         return OperatingPoint(false_alarm_rate, self.calibration.threshold_for(false_alarm_rate, manifest.guarantee))

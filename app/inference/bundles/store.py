@@ -31,6 +31,7 @@ from app.inference.bundles.bundle import (
 )
 from app.inference.bundles.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest
 from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, UnknownModel, UnknownVersion
+from app.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from app.inference.bundles.signing import SigningKey, TrustedKeys
@@ -39,6 +40,7 @@ CURRENT_FILE: Final = "CURRENT"
 _LOCK_FILE: Final = ".lock"
 _INCOMING_PREFIX: Final = ".publishing-"
 _MAX_CURRENT_BYTES: Final = 256
+_MAX_NAMES: Final = 10  # that a message lists
 
 
 def new_version() -> str:
@@ -61,6 +63,19 @@ class ModelStore:
     def names(self) -> list[str]:
         """The models that have a CURRENT file, in alphabetical order. A missing or unreadable store has none."""
         return [name for name in self._folders() if os.path.lexists(self.root / name / CURRENT_FILE)]
+
+    def why_missing(self, name: str) -> str | None:
+        """What the store has instead of a model, as a sentence for a person; None if it has the model."""
+        names = self.names()
+        if name in names:
+            return None
+        if not self.root.is_dir():
+            return f"there is no model store {self.root}, so no model {name!r}"
+        if not names:
+            return f"the model store {self.root} has no model {name!r}: it is empty"
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        hint = did_you_mean(name, names) or "."
+        return f"the model store {self.root} has no model {name!r}{hint} It has {', '.join(names[:_MAX_NAMES])}{more}"
 
     def versions(self, name: str) -> list[str]:
         """All versions of a model; oldest first, if their names come from :func:`new_version`.

@@ -62,14 +62,15 @@ def anomaly_rate(scores: Sequence[float], threshold: float) -> float:
 
 
 class OperatingPoint(NamedTuple):
-    """A false-alarm rate with its threshold.
+    """A threshold, with the false-alarm rate that it was set for.
 
     Attributes:
-        false_alarm_rate: α, guaranteed by the threshold.
+        false_alarm_rate: α, guaranteed by the threshold; None: the threshold was chosen as a number. The share of
+            calibration scores above such a threshold is no guarantee, because the threshold may depend on them.
         threshold: in score units.
     """
 
-    false_alarm_rate: float
+    false_alarm_rate: float | None
     threshold: float
 
     def is_anomaly(self, score: float) -> bool:

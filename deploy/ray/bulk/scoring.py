@@ -53,7 +53,7 @@ class ModelSnapshot:
 
     model: str
     version: str
-    false_alarm_rate: float
+    false_alarm_rate: float | None
     threshold: float
     files: dict[str, bytes]
 

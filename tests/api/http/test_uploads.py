@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.errors import MalformedMultipart, TooManyFiles
-from app.api.http.uploads import _parse, _split_simple
+from app.api.http.uploads import Upload, _parse, _split_simple
 
 BOUNDARY = b"abc"
 MANY = 50
@@ -33,7 +33,7 @@ def test_simple_form_is_split_as_the_parser_does(parts: list[tuple[str, str | No
     simple = _split_simple(body, BOUNDARY, MANY)
     if any(b"\r\n--abc" in b"\r\n" + content for _, _, content in parts):
         return  # the content contains the boundary, which no client would choose
-    assert simple == [(name, filename or None, content) for name, filename, content in parts]
+    assert simple == [Upload(name, filename or None, content) for name, filename, content in parts]
     assert simple == _parse(body, BOUNDARY, MANY)
 
 
@@ -56,7 +56,7 @@ def test_form_of_httpx_is_simple() -> None:
     request = httpx.Request("POST", "http://a", files=[("files", (f"{n}.png", b"\x89PNG", "image/png")) for n in "ab"])
     boundary = request.headers["content-type"].partition("boundary=")[2].encode()
     parts = _split_simple(request.read(), boundary, MANY)
-    assert parts == [("files", "a.png", b"\x89PNG"), ("files", "b.png", b"\x89PNG")]
+    assert parts == [Upload("files", "a.png", b"\x89PNG"), Upload("files", "b.png", b"\x89PNG")]
 
 
 @pytest.mark.parametrize(

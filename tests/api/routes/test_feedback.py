@@ -1,6 +1,7 @@
 """POST /feedback: answer ids, validation of labels, and the label file."""
 
 import asyncio
+import gzip
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from app.api.errors import UnknownAnswer
@@ -88,6 +90,18 @@ def test_label_is_stored_with_the_service_verdict(
         "filename": "a.png",
         "comment": sent["comment"],
     }
+
+
+def test_compressed_labels_are_decompressed_within_their_own_limit(labelling_server: Server) -> None:
+    def send(label: bytes) -> httpx.Response:
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        return labelling_server.client.post("/feedback", content=gzip.compress(label), headers=headers)
+
+    answer_id = score(labelling_server, PNG)["results"][0]["id"]
+    assert send(orjson.dumps({"id": answer_id, "verdict": "normal"})).status_code == 201
+    refused = send(b" " * (LABEL_BODY_BYTES + 1))
+    assert refused.status_code == 413
+    assert refused.json()["detail"] == "the decompressed body has more than 16384 bytes"  # no setting changes it
 
 
 def test_concurrent_workers_share_one_secret_and_write_whole_lines(tmp_path: Path) -> None:

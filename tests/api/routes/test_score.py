@@ -112,6 +112,30 @@ def test_unsupported_false_alarm_rate_is_422_with_the_required_size(server: Serv
     assert "needs at least 9999 calibration images" in response.json()["detail"]
 
 
+def test_request_can_choose_the_threshold(server: Server, trained: Published, digit_files: Digits) -> None:
+    score = scored(server, digit_files[3][0])["score"]
+    for threshold, verdict in ((score, "normal"), (0, "anomaly"), (score * (1 - 1e-6), "anomaly"), (1e9, "normal")):
+        answer = post(server, digit_files[3][0], threshold=repr(threshold)).json()
+        assert (answer["threshold"], answer["false_alarm_rate"]) == (threshold, None)
+        assert (answer["results"][0]["verdict"], answer["results"][0]["score"]) == (verdict, score)
+    headers = {"Content-Type": "image/png", "Accept": "image/png"}
+    strip = server.client.post("/score?threshold=0.25", content=digit_files[3][0], headers=headers)
+    assert strip.headers["X-Anomaly-Threshold"] == "0.25"
+
+
+@pytest.mark.parametrize("threshold", ["-1", "nan", "inf", "abc", ""])
+def test_invalid_threshold_is_422(server: Server, digit_files: Digits, threshold: str) -> None:
+    response = post(server, digit_files[5][0], threshold=threshold)
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith("threshold: ")
+
+
+def test_threshold_excludes_a_false_alarm_rate(server: Server, digit_files: Digits) -> None:
+    response = post(server, digit_files[5][0], threshold="0.5", false_alarm_rate="0.1")
+    assert response.status_code == 422
+    assert "false_alarm_rate and threshold exclude each other" in response.json()["detail"]
+
+
 def test_include_selects_the_images(server: Server, digit_files: Digits) -> None:
     data = digit_files[4][0]
     assert {"reconstruction", "error_map"} <= set(scored(server, data, include="reconstruction, error_map"))

@@ -34,6 +34,17 @@ class TestTriton:
         with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
             yield client
 
+    @pytest.mark.parametrize("coding", ["gzip", "deflate"])
+    def test_triton_compresses_requests(
+        self, client: triton.InferenceServerClient, digit_files: Digits, coding: str
+    ) -> None:
+        images = pixels(digit_files[5][0], digit_files[7][0])
+        sent = triton.InferInput("image", list(images.shape), "UINT8")
+        sent.set_data_from_numpy(images)
+        plain = client.infer("digits-5", [sent])
+        compressed = client.infer("digits-5", [sent], request_compression_algorithm=coding)
+        assert compressed.as_numpy("score").tolist() == plain.as_numpy("score").tolist()
+
     def test_triton_metadata_and_readiness(self, client: triton.InferenceServerClient, trained: Published) -> None:
         version = trained.manifest.version
         assert client.is_server_live()

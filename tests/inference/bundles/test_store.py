@@ -67,6 +67,21 @@ def test_missing_store_has_no_models(empty_store: ModelStore) -> None:
         empty_store.current("m")
 
 
+def test_missing_model_is_named_with_what_the_store_has(empty_store: ModelStore) -> None:
+    assert empty_store.why_missing("m") == f"there is no model store {empty_store.root}, so no model 'm'"
+    empty_store.root.mkdir()
+    assert empty_store.why_missing("m") == f"the model store {empty_store.root} has no model 'm': it is empty"
+    for number in range(12):
+        (empty_store.root / f"part-{number:02}").mkdir()
+        (empty_store.root / f"part-{number:02}" / "CURRENT").touch()
+    assert empty_store.why_missing("part-03") is None
+    reason = empty_store.why_missing("prat-03")
+    assert reason is not None
+    assert "has no model 'prat-03'; did you mean 'part-03'? It has part-00, part-01, " in reason
+    assert reason.endswith(", part-09 and 2 more")
+    assert "has no model 'xyz'. It has part-00" in str(empty_store.why_missing("xyz"))
+
+
 @pytest.mark.parametrize("name", ["..", "../m", "m/../m", "/etc", "", "m\n", ".hidden", "a" * 65, "m\0"])
 def test_model_names_cannot_leave_the_store(empty_store: ModelStore, name: str) -> None:
     empty_store.publish(*make_bundle("m"))

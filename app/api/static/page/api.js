@@ -1,4 +1,8 @@
-// HTTP requests to the service; errors become readable messages.
+// HTTP requests to the service, with the API key if there is one; errors become readable messages.
+
+import { askForKey, storedKey } from "./api_key.js";
+
+const UNAUTHORIZED = 401;
 
 /** A problem document (RFC 9457); status 0 if there was no response. */
 export class Problem extends Error {
@@ -10,13 +14,27 @@ export class Problem extends Error {
 
 /** The JSON body of the response. Throws a Problem. */
 export async function request(url, options = {}) {
-  let response;
-  try {
-    response = await fetch(url, { headers: { Accept: "application/json" }, ...options });
-  } catch {
-    throw new Problem({ detail: "No response from the service. Check that it is running and reachable." });
-  }
-  if (response.ok) return response.json();
+  return (await checked(url, options)).json();
+}
+
+/** A file of the service as a data URI. Throws a Problem. */
+export async function requestFile(url) {
+  const file = await (await checked(url, {})).blob();
+  return new Promise((resolve) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.readAsDataURL(file);
+  });
+}
+
+/** The state of the service, whatever it is. */
+export async function requestHealth() {
+  return (await send("health", {})).json();
+}
+
+async function checked(url, options) {
+  const response = await sendWithKey(url, options);
+  if (response.ok) return response;
   const document = await response.json().catch(() => ({}));
   throw new Problem({
     status: response.status,
@@ -25,3 +43,25 @@ export async function request(url, options = {}) {
     retryAfter: Number(response.headers.get("Retry-After")) || null,
   });
 }
+
+/** Asks for the API key as often as the service refuses it; without a key the last response is returned. */
+async function sendWithKey(url, options) {
+  for (;;) {
+    const key = storedKey();
+    const response = await send(url, options, key);
+    if (response.status !== UNAUTHORIZED) return response;
+    if (key === storedKey() && !(await askForKey(key !== null))) return response;
+  }
+}
+
+async function send(url, options, key = null) {
+  const headers = { Accept: "application/json", ...(key === null ? {} : { "X-API-Key": asBytes(key) }) };
+  try {
+    return await fetch(url, { headers, ...options });
+  } catch {
+    throw new Problem({ detail: "No response from the service. Check that it is running and reachable." });
+  }
+}
+
+/** The service compares keys as UTF-8; fetch sends each character of a header as one byte. */
+const asBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));

@@ -1,5 +1,7 @@
 // The model card dialog: a version as GET /models/{name} describes it, with the images of its training report.
 
+import { requestFile } from "./api.js";
+import { storedKey } from "./api_key.js";
 import { headerRow, scrollableTable, titleBar } from "./dialog.js";
 import { element } from "./dom.js";
 import { count, percent, sentence } from "./format.js";
@@ -89,7 +91,7 @@ function reportSection({ name, files }) {
   return [
     element("h3", {}, "Training report"),
     element("div", { class: "report" }, ...figures),
-    ...(report in files
+    ...(report in files && storedKey() === null
       ? [element("p", {}, element("a", { href: url(report), target: "_blank" }, "Full report on one page"))]
       : []),
   ];
@@ -97,13 +99,17 @@ function reportSection({ name, files }) {
 
 const stem = (file) => file.slice("report/".length, -".png".length);
 
+/** Without a key the image links to its file; a link cannot send a key, so with one the image is fetched. */
 function figure(url, caption) {
-  return element(
-    "figure",
-    {},
-    element("a", { href: url, target: "_blank" }, element("img", { src: url, alt: caption, loading: "lazy" })),
-    element("figcaption", {}, caption),
-  );
+  const image = element("img", { alt: caption, loading: "lazy" });
+  let content = image;
+  if (storedKey() === null) {
+    image.src = url;
+    content = element("a", { href: url, target: "_blank" }, image);
+  } else {
+    requestFile(url).then((data) => (image.src = data), () => {}); // the caption stays
+  }
+  return element("figure", {}, content, element("figcaption", {}, caption));
 }
 
 function settings({ input, scoring, calibration, recalibration, training, data, libraries, guarantee, false_alarm_rate: rate, threshold }) {

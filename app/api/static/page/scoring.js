@@ -8,6 +8,7 @@ const BATCH_BYTES = 8 * 2 ** 20;
 const ATTEMPTS = 6;
 const TOO_LARGE = 413;
 const BUSY = [429, 503];
+const UNAUTHORIZED = 401; // no key was entered
 const SERVER_ERROR = 500; // this status and above: the service is at fault, not the file
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
@@ -65,7 +66,7 @@ export class ScoringQueue {
     } catch (problem) {
       if (problem.errors) return { model: null, outcomes: problem.errors.map((error) => applyOutcome({ error })) };
       if (problem.status === TOO_LARGE && batch.length > 1) return this.#requestHalves(model, batch);
-      const isFileError = problem.status >= 400 && problem.status < SERVER_ERROR && !BUSY.includes(problem.status);
+      const isFileError = problem.status >= 400 && problem.status < SERVER_ERROR && ![...BUSY, UNAUTHORIZED].includes(problem.status);
       const mark = isFileError ? "markRejected" : "markFailed";
       return { model: null, outcomes: batch.map(() => (image) => image[mark](problem.message)) };
     }
