@@ -14,7 +14,7 @@ from app.api.openapi import examples
 from app.api.queries import ScoreQuery
 from app.api.schemas import Problem, ScoreAnswer
 from app.inference import errors as domain
-from app.inference.images.formats import MEDIA_TYPES
+from app.inference.images.formats import MEDIA_TYPES, NAMES
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -151,7 +151,7 @@ _SCORE_RESPONSES: Final[Responses] = {
         (http.TooManyFiles, "one request may carry 64 files, this one has 65"),
         (domain.TooManyPixels, "the image has 30000 × 30000 = 900,000,000 pixels, more than 25,000,000"),
         (http.UnsupportedMediaType, "send multipart/form-data or an image/* body, not text/plain"),
-        (domain.UnreadableImage, "not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF"),
+        (domain.UnreadableImage, f"not a readable image of the formats {', '.join(NAMES)}"),
         (
             domain.UnsupportedFalseAlarmRate,
             "a marginal false alarm rate of 0.0001 needs at least 9999 calibration images, there are 1085; "

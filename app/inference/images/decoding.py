@@ -7,15 +7,16 @@ Both may be called from any thread.
 import io
 import math
 import re
+from importlib import import_module
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import AvifImagePlugin, Image, TiffImagePlugin
 from PIL.ExifTags import Base as ExifTag
 
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images import formats
+from app.inference.images import avif, formats, jpeg2000, unsupported
 from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Pixels
 from app.inference.images.plain_png import read_plain_pngs
 
@@ -26,6 +27,11 @@ Image.MAX_IMAGE_PIXELS = None
 # Pillow reads uncompressed TIFF images strip by strip in Python: half a minute and a gigabyte for four million strips.
 # libtiff, which Pillow uses for compressed ones anyway, takes a second.
 TiffImagePlugin.READ_LIBTIFF = True
+
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images are decoded in parallel, each in one thread
+
+if formats.HAS_HEIC:
+    import_module(formats.HEIC_PACKAGE).register_heif_opener()
 
 _UPRIGHT: Final = 1
 _TRANSPOSITIONS: Final = {
@@ -51,6 +57,7 @@ _JPEG_END: Final = b"\xd9"
 # Pillow reads chunks, segments and blocks in Python, some microseconds each. Ordinary files need one read for some
 # hundred bytes. The limit rejects files of tiny pieces after a few seconds, whatever their size.
 _MAX_READS: Final = 2_000_000
+_MAX_PARTS: Final = 4  # of an AVIF file, in multiples of the largest image: picture, alpha, gain map, thumbnail
 _CHANGES: Final[dict[Fit, str]] = {
     "stretch": ", which changed its proportions",
     "pad": ", padded to keep its proportions",
@@ -118,20 +125,37 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile:
     (plain,) = read_plain_pngs([data], max_pixels=max_pixels)
     if plain is not None:
         return ImageFile(plain)
-    try:
-        image = Image.open(_file(data), formats=formats.NAMES)
-        width, height = _announced_size(image)
-    except Exception as error:  # as in ImageFile.decode
-        raise UnreadableImage(f"not a readable image of the formats {', '.join(formats.NAMES)}") from error
-    if width * height > max_pixels:
-        raise TooManyPixels(f"the image has {width} × {height} = {width * height:,} pixels, more than {max_pixels:,}")
+    image = _open(data)
+    _check_size(image, data, max_pixels)
     if image.format == "PNG" and data.rfind(_PNG_END) < 0:  # searched from the end, where complete files have it
         raise UnreadableImage("the image is truncated: its end is missing")
-    if image.width * image.height == 0:
-        raise UnreadableImage(f"the image has no pixels: it is {image.width} × {image.height}")
     if image.format in {"JPEG", "MPO"} and _has_too_many_scans(data):
         raise UnreadableImage(f"the JPEG file has more than {_MAX_SCANS} scans")
     return ImageFile(image)
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        image = Image.open(_file(data), formats=formats.NAMES)
+        preview = unsupported.camera_raw(data, getattr(image, "tag_v2", {}))
+    except Exception as error:  # as in ImageFile.decode
+        reason = unsupported.describe(data) or f"not a readable image of the formats {', '.join(formats.NAMES)}"
+        raise UnreadableImage(reason) from error
+    if preview:
+        raise UnreadableImage(preview)
+    return image
+
+
+def _check_size(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    width, height = _announced_size(image, data)
+    if width * height > max_pixels:
+        raise TooManyPixels(f"the image has {width} × {height} = {width * height:,} pixels, more than {max_pixels:,}")
+    if image.format == "AVIF":
+        frames = avif.frames(data)
+        if frames.largest > max_pixels or frames.total > _MAX_PARTS * max_pixels:
+            raise TooManyPixels(f"the AVIF file has frames of {frames.total:,} pixels in total, too many for an image")
+    if image.width * image.height == 0:
+        raise UnreadableImage(f"the image has no pixels: it is {image.width} × {image.height}")
 
 
 def _file(data: bytes) -> io.BytesIO:
@@ -151,8 +175,14 @@ class _LimitedReads(io.BytesIO):
         return super().read(size)
 
 
-def _announced_size(image: Image.Image) -> tuple[int, int]:
-    """The width and height that the decoder would allocate: of the image, or of one TIFF tile if that is larger."""
+def _announced_size(image: Image.Image, data: bytes) -> tuple[int, int]:
+    """The width and height that the decoder would allocate.
+
+    Of the image; or of one TIFF tile, or of the JPEG 2000 codestream, if that is larger.
+    """
+    if image.format == "JPEG2000":
+        header = jpeg2000.read_header(data)
+        return max(image.size, (header.width, header.height), key=math.prod)
     tags = getattr(image, "tag_v2", {})
     tile = (tags.get(TiffImagePlugin.TILEWIDTH, 0), tags.get(TiffImagePlugin.TILELENGTH, 0))
     return max(image.size, tile, key=math.prod)
