@@ -6,17 +6,18 @@ Both may be called from any thread.
 
 import io
 import math
-import re
 from importlib import import_module
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import AvifImagePlugin, Image, TiffImagePlugin
+from PIL import ImageFile as PillowFile
 from PIL.ExifTags import Base as ExifTag
 
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images import avif, formats, jpeg2000, unsupported
+from app.inference.images import avif, formats, jpeg, jpeg2000, unsupported
+from app.inference.images.jpeg import JpegFile
 from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Pixels
 from app.inference.images.plain_png import read_plain_pngs
 
@@ -48,12 +49,7 @@ _TRANSPOSITIONS: Final = {
 _WHITE_IS_ZERO: Final = 0
 # Pillow accepts a PNG without its end, and decodes missing rows as black.
 _PNG_END: Final = b"IEND\xaeB`\x82"
-# Each scan of a JPEG visits all blocks of the image, and an empty scan takes 14 bytes: one megabyte could take
-# minutes to decode. Encoders write about ten scans; libtiff has the same limit for JPEG data.
-_MAX_SCANS: Final = 100
-_JPEG_MARKER: Final = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
-_JPEG_SCAN: Final = b"\xda"
-_JPEG_END: Final = b"\xd9"
+_JPEG: Final = {"JPEG", "MPO"}  # Pillow's name for JPEG files with several pictures, such as a preview or a second view
 # Pillow reads chunks, segments and blocks in Python, some microseconds each. Ordinary files need one read for some
 # hundred bytes. The limit rejects files of tiny pieces after a few seconds, whatever their size.
 _MAX_READS: Final = 2_000_000
@@ -72,10 +68,12 @@ class ImageFile:
 
     Args:
         source: the opened file, or its pixels if they are already decoded: (C, H, W) 8-bit levels.
+        structure: of a JPEG file.
     """
 
-    def __init__(self, source: Image.Image | NDArray[np.uint8]) -> None:
+    def __init__(self, source: Image.Image | NDArray[np.uint8], structure: JpegFile | None = None) -> None:
         self._source = source
+        self._structure = structure
 
     @property
     def pixels(self) -> int:
@@ -101,7 +99,7 @@ class ImageFile:
             levels = np.moveaxis(source, 0, -1)
             return _Conversion(spec).run_plain(Image.fromarray(levels[..., 0] if len(source) == 1 else levels))
         try:
-            return _Conversion(spec).run(source)
+            return _Conversion(spec).run(source, self._structure)
         except UnreadableImage:
             raise
         # Hostile files can make Pillow's parsers raise almost any exception; the cause is always the file.
@@ -129,9 +127,7 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile:
     _check_size(image, data, max_pixels)
     if image.format == "PNG" and data.rfind(_PNG_END) < 0:  # searched from the end, where complete files have it
         raise UnreadableImage("the image is truncated: its end is missing")
-    if image.format in {"JPEG", "MPO"} and _has_too_many_scans(data):
-        raise UnreadableImage(f"the JPEG file has more than {_MAX_SCANS} scans")
-    return ImageFile(image)
+    return ImageFile(image, jpeg.read_structure(data) if image.format in _JPEG else None)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -188,15 +184,6 @@ def _announced_size(image: Image.Image, data: bytes) -> tuple[int, int]:
     return max(image.size, tile, key=math.prod)
 
 
-def _has_too_many_scans(jpeg: bytes) -> bool:
-    """Counts scans up to the end-of-image marker; skips the content of segments, which may contain a thumbnail."""
-    scans, at = 0, 2
-    while scans <= _MAX_SCANS and (marker := _JPEG_MARKER.search(jpeg, at)) and marker[1] != _JPEG_END:
-        scans += marker[1] == _JPEG_SCAN
-        at = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2])
-    return scans > _MAX_SCANS
-
-
 class _Conversion:
     """Converts one image to model input and collects warnings."""
 
@@ -204,15 +191,18 @@ class _Conversion:
         self.spec = spec
         self.warnings: list[str] = []
 
-    def run(self, image: Image.Image) -> DecodedImage:
-        if getattr(image, "is_animated", False):
+    def run(self, image: Image.Image, structure: JpegFile | None) -> DecodedImage:
+        if structure is None and getattr(image, "is_animated", False):
             image.seek(0)
             self.warnings.append("only the first of several frames was used")
         if image.format == "PNG":
             image.load()  # the EXIF chunk may follow the pixels
         orientation = _orientation(image) if image.info else _UPRIGHT
         bits = _integer_bits(image)
-        image.load()
+        if structure is not None and isinstance(image, PillowFile.ImageFile):
+            self.warnings += structure.load(image)
+        else:
+            image.load()
         if orientation in _TRANSPOSITIONS:
             if image.format != "TIFF":  # Pillow turns TIFF images upright while loading
                 image = image.transpose(_TRANSPOSITIONS[orientation])
