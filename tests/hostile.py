@@ -80,6 +80,13 @@ def seeds() -> dict[str, bytes]:
         "j2k-RGBA": (colour.convert("RGBA"), "JPEG2000", {"no_jp2": True, "tile_size": (8, 8)}),
     }
     return {name: encode(image, kind, **options) for name, (image, kind, options) in images.items()} | {
+        "png-16-bit-grey-alpha": png(8, 8, depth=16, colour=_GREY_ALPHA, rows=(b"\0" + bytes(range(32))) * 8),
+        "png-16-bit-colour": png(8, 8, depth=16, colour=_COLOUR, rows=(b"\0" + bytes(range(48))) * 8),
+        "png-16-bit-colour-alpha": png(8, 8, depth=16, colour=_COLOUR_ALPHA, rows=(b"\0" + bytes(range(64))) * 8),
+        "tiff-signed": tiff(
+            _tiff_tags(8, 8, bits=(3, 1, 16), strips=(4, 1, 8), strip_bytes=(4, 1, 128)) | {339: (3, 1, 2)},
+            bytes(range(128)),
+        ),
         "bmp-rle8": bmp(8, 4, compression=1, pixels=b"\x08\x05\0\0" * 4 + b"\0\1"),
         "bmp-rle4": bmp(8, 4, compression=2, bits=4, pixels=b"\x08\x15\0\0" * 4 + b"\0\1"),
     }

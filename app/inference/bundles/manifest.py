@@ -261,8 +261,7 @@ class Manifest(_Part):
         }
         left_out["calibration"] = {name for name in ("groups", "folds") if getattr(self.calibration, name) is None}
         left_out["training"] = {name for name in ("backbone", "trials") if getattr(self.training, name) is None}
-        if self.input.fit == "stretch":
-            left_out["input"] = {"fit"}
+        left_out["input"] = self.input.unused
         draft = self.model_copy(update={"seal": _UNSEALED})
         unsealed = draft.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
         return _replace_seal(unsealed, hashlib.sha256(unsealed).hexdigest())

@@ -11,12 +11,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import AvifImagePlugin, Image, TiffImagePlugin
+from PIL import AvifImagePlugin, Image, ImageColor, TiffImagePlugin
 from PIL import ImageFile as PillowFile
 from PIL.ExifTags import Base as ExifTag
 
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images import avif, formats, jpeg, jpeg2000, unsupported
+from app.inference.images import avif, deep, formats, jpeg, jpeg2000, unsupported
+from app.inference.images.deep import DeepImage
 from app.inference.images.jpeg import JpegFile
 from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Pixels
 from app.inference.images.plain_png import read_plain_pngs
@@ -46,7 +47,6 @@ _TRANSPOSITIONS: Final = {
 }
 """EXIF orientation → the transposition that makes the image upright."""
 
-_WHITE_IS_ZERO: Final = 0
 # Pillow accepts a PNG without its end, and decodes missing rows as black.
 _PNG_END: Final = b"IEND\xaeB`\x82"
 _JPEG: Final = {"JPEG", "MPO"}  # Pillow's name for JPEG files with several pictures, such as a preview or a second view
@@ -60,7 +60,8 @@ _CHANGES: Final[dict[Fit, str]] = {
     "crop": ", cropped to keep its proportions",
 }
 _NOTICEABLE_COLOUR: Final = 8  # in levels; the channels of grey images that were saved as JPEG differ by less
-_DEEP_BITS: Final = 16
+_COLOUR_TO_GREY: Final = "colour was converted to grey"
+_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as in Pillow
 
 
 class ImageFile:
@@ -68,11 +69,15 @@ class ImageFile:
 
     Args:
         source: the opened file, or its pixels if they are already decoded: (C, H, W) 8-bit levels.
+        data: the whole file; not needed for pixels.
         structure: of a JPEG file.
     """
 
-    def __init__(self, source: Image.Image | NDArray[np.uint8], structure: JpegFile | None = None) -> None:
+    def __init__(
+        self, source: Image.Image | NDArray[np.uint8], data: bytes = b"", structure: JpegFile | None = None
+    ) -> None:
         self._source = source
+        self._data = data
         self._structure = structure
 
     @property
@@ -84,10 +89,10 @@ class ImageFile:
         return self._source.width * self._source.height
 
     def decode(self, spec: InputSpec) -> DecodedImage:
-        """Decodes the first frame, applies the EXIF orientation, flattens transparency onto black, and resizes.
+        """Decodes the first frame, applies the EXIF orientation, flattens transparency, scales the values, and resizes.
 
         Args:
-            spec: size and colour mode of the result, and how images of other proportions are brought to it.
+            spec: size and colour mode of the result, and how images are brought to it.
 
         Raises:
             UnreadableImage: the pixel data is damaged, truncated or not finite.
@@ -99,7 +104,7 @@ class ImageFile:
             levels = np.moveaxis(source, 0, -1)
             return _Conversion(spec).run_plain(Image.fromarray(levels[..., 0] if len(source) == 1 else levels))
         try:
-            return _Conversion(spec).run(source, self._structure)
+            return _Conversion(spec).run(source, self._data, self._structure)
         except UnreadableImage:
             raise
         # Hostile files can make Pillow's parsers raise almost any exception; the cause is always the file.
@@ -127,7 +132,7 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile:
     _check_size(image, data, max_pixels)
     if image.format == "PNG" and data.rfind(_PNG_END) < 0:  # searched from the end, where complete files have it
         raise UnreadableImage("the image is truncated: its end is missing")
-    return ImageFile(image, jpeg.read_structure(data) if image.format in _JPEG else None)
+    return ImageFile(image, data, jpeg.read_structure(data) if image.format in _JPEG else None)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -135,7 +140,11 @@ def _open(data: bytes) -> Image.Image:
         image = Image.open(_file(data), formats=formats.NAMES)
         preview = unsupported.camera_raw(data, getattr(image, "tag_v2", {}))
     except Exception as error:  # as in ImageFile.decode
-        reason = unsupported.describe(data) or f"not a readable image of the formats {', '.join(formats.NAMES)}"
+        reason = (
+            unsupported.describe(data)
+            or unsupported.tiff_kind(data)
+            or f"not a readable image of the formats {', '.join(formats.NAMES)}"
+        )
         raise UnreadableImage(reason) from error
     if preview:
         raise UnreadableImage(preview)
@@ -191,66 +200,71 @@ class _Conversion:
         self.spec = spec
         self.warnings: list[str] = []
 
-    def run(self, image: Image.Image, structure: JpegFile | None) -> DecodedImage:
+    def run(self, image: Image.Image, data: bytes, structure: JpegFile | None) -> DecodedImage:
         if structure is None and getattr(image, "is_animated", False):
             image.seek(0)
             self.warnings.append("only the first of several frames was used")
+        deep.correct_order(image)
+        layout = deep.Layout.of(image, data) if deep.is_deep(image) else None
+        low = deep.low_bytes(image, data)
         if image.format == "PNG":
             image.load()  # the EXIF chunk may follow the pixels
         orientation = _orientation(image) if image.info else _UPRIGHT
-        bits = _integer_bits(image)
         if structure is not None and isinstance(image, PillowFile.ImageFile):
             self.warnings += structure.load(image)
         else:
             image.load()
         if orientation in _TRANSPOSITIONS:
             if image.format != "TIFF":  # Pillow turns TIFF images upright while loading
+                low = low and low.transpose(_TRANSPOSITIONS[orientation])
                 image = image.transpose(_TRANSPOSITIONS[orientation])
             self.warnings.append("turned upright according to the EXIF orientation")
-        return self.run_plain(self._flatten(image, bits))
+        if layout is None:
+            return self.run_plain(self._flatten(image))
+        return self._run_deep(deep.read(image, low, layout))
 
     def run_plain(self, image: Image.Image) -> DecodedImage:
-        """Converts an upright, opaque image of mode L, RGB or F."""
+        """Converts an upright, opaque image of mode L or RGB."""
         return DecodedImage(self._pixels(self._resize(image)), tuple(self.warnings))
 
-    def _flatten(self, image: Image.Image, bits: int) -> Image.Image:
-        """Any Pillow mode → an opaque image of the same size: L, RGB, or F (grey, in [0, 1])."""
-        if image.mode.startswith("I") or image.mode == "F":
-            return self._flatten_deep(image, bits)
+    def _flatten(self, image: Image.Image) -> Image.Image:
+        """Any Pillow mode of 8 bits or less → an opaque image of the same size: L or RGB."""
+        self.warnings += deep.lost_values(image)
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
             alpha = rgba.getchannel("A")
             if alpha.getextrema() != (255, 255):
-                self.warnings.append("transparency was flattened onto black")
-                flat = Image.new("RGB", rgba.size)
+                self._warn_of_transparency()
+                flat = Image.new("RGB", rgba.size, self.spec.background)
                 flat.paste(rgba, mask=alpha)
                 return flat
             return rgba.convert("RGB")
+        if deep.is_signed_byte(image):
+            return Image.fromarray(np.asarray(image) ^ np.uint8(128))
         if image.mode in {"L", "RGB"}:
             return image
         return image.convert("L" if image.mode == "1" else "RGB")
 
-    def _flatten_deep(self, image: Image.Image, bits: int) -> Image.Image:
-        """Scales 16- and 32-bit integers by the range of their type; clips floats to [0, 1]."""
-        values = np.asarray(image)
-        if values.dtype.kind == "f":
-            if not np.isfinite(values).all():
-                raise UnreadableImage("the image contains values that are not finite")
-            if values.min() < 0 or values.max() > 1:
-                self.warnings.append("floating-point values outside [0, 1] were clipped")
-            grey = np.clip(values, 0, 1)
-        else:
-            unsigned = values.view(np.uint32) if bits > _DEEP_BITS and values.dtype == np.int32 else values
-            grey = unsigned.astype(np.float32)
-            grey /= 2**bits - 1
-            np.clip(grey, 0, 1, out=grey)
-            if getattr(image, "tag_v2", {}).get(ExifTag.PhotometricInterpretation) == _WHITE_IS_ZERO:
-                grey = 1 - grey  # Pillow inverts such TIFF images for 8 bits only
-            key = image.info.get("transparency")
-            if isinstance(key, int) and (values == key).any():
-                self.warnings.append("transparency was flattened onto black")
-                grey = np.where(values == key, 0, grey)
-        return Image.fromarray(grey)
+    def _warn_of_transparency(self) -> None:
+        self.warnings.append(f"transparency was flattened onto {self.spec.background}")
+
+    def _run_deep(self, image: DeepImage) -> DecodedImage:
+        """Converts an upright image of more than 8 bits, channel by channel to save memory."""
+        self.warnings += image.warnings(self.spec.levels)
+        if image.is_transparent:
+            self._warn_of_transparency()
+        behind = ImageColor.getcolor(self.spec.background, "RGB" if len(image.channels) > 1 else "L")
+        scaled = image.scaled(self.spec.levels or image.full, behind if isinstance(behind, tuple) else (behind,))
+        # Resampling can overshoot by rounding.
+        channels = [np.clip(np.asarray(self._resize(Image.fromarray(channel))), 0, 1) for channel in scaled]
+        pixels: NDArray[np.float32] = np.stack(channels)
+        if len(pixels) == 1:
+            pixels = pixels.repeat(self.spec.channels, axis=0)
+        elif self.spec.mode == "L":
+            if np.ptp(pixels, axis=0).max() > _NOTICEABLE_COLOUR / 255:
+                self.warnings.append(_COLOUR_TO_GREY)
+            pixels = np.tensordot(_LUMA, pixels, axes=1)[None]
+        return DecodedImage(pixels, tuple(dict.fromkeys(self.warnings)))  # each channel was resized
 
     def _resize(self, image: Image.Image) -> Image.Image:
         size = (self.spec.width, self.spec.height)
@@ -267,11 +281,8 @@ class _Conversion:
     def _pixels(self, image: Image.Image) -> Pixels:
         if image.mode == "RGB" and self.spec.mode == "L":
             if _largest_channel_difference(np.asarray(image)) > _NOTICEABLE_COLOUR:
-                self.warnings.append("colour was converted to grey")
+                self.warnings.append(_COLOUR_TO_GREY)
             image = image.convert("L")
-        if image.mode == "F":
-            values: NDArray[np.float32] = np.clip(np.asarray(image), 0, 1)  # resampling can overshoot by rounding
-            return values[None].repeat(self.spec.channels, axis=0)
         levels = np.asarray(image if image.mode == self.spec.mode else image.convert(self.spec.mode))
         return levels[None] if self.spec.mode == "L" else np.moveaxis(levels, -1, 0)
 
@@ -312,12 +323,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTag.Orientation, _UPRIGHT))
     except Exception:  # as in ImageFile.decode
         return _UPRIGHT
-
-
-def _integer_bits(image: Image.Image) -> int:
-    """Bits per sample of a deep grey image, which Pillow's mode does not determine."""
-    samples = getattr(image, "tag_v2", {}).get(ExifTag.BitsPerSample, (_DEEP_BITS,))
-    return int(max(samples))
 
 
 def _reason(error: Exception) -> str:

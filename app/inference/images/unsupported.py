@@ -1,8 +1,11 @@
 """Names of file formats that are not supported, recognized by their first bytes, with what to do instead."""
 
+import io
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+
+from PIL import TiffImagePlugin
 
 from app.inference.images.boxes import brands
 from app.inference.images.formats import HAS_HEIC
@@ -50,6 +53,12 @@ _AVIF_BRANDS: Final = {b"avif", b"avis"}
 _SNIFFED_BYTES: Final = 4096
 
 _SUBFILE_TYPE, _MAKE, _SUB_DIRECTORIES, _DNG_VERSION = 254, 271, 330, 50706  # TIFF tags
+_BITS, _SAMPLES, _VALUE_KIND = 258, 277, 339
+_INTEGER: Final = "unsigned integer"
+_VALUE_KINDS: Final = {1: _INTEGER, 2: "signed integer", 3: "floating-point", 5: "complex", 6: "complex"}
+_SHALLOW: Final = {1, 2, 4, 8}
+_ORDINARY: Final = {*_SHALLOW, 12, 16, 32}
+_GREY_ALPHA: Final = 2  # samples
 _IS_PREVIEW: Final = 1
 _RAW_NAMES: Final = (("NIKON", "NEF camera raw files"), ("SONY", "ARW camera raw files"))
 
@@ -71,6 +80,33 @@ def describe(data: bytes) -> str | None:
         if any(map(pattern.fullmatch, of_file)):
             return _sentence(name, advice)
     return None
+
+
+def tiff_kind(data: bytes) -> str | None:
+    """What values a TIFF file has that are not supported, as a sentence like that of :func:`describe`.
+
+    Args:
+        data: the whole file, which could not be opened as an image.
+
+    Returns:
+        The sentence; None: it is no TIFF file, its header is damaged, or its values are ordinary ones.
+    """
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        file = io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        depths, samples = tags[_BITS], int(tags.get(_SAMPLES, 1))
+        bits, kind = max(depths), _VALUE_KINDS.get(int(tags.get(_VALUE_KIND, (1,))[0]), "unknown")
+    except Exception:  # as in decoding: hostile files can make Pillow's parsers raise almost any exception
+        return None
+    grey_alpha = samples == _GREY_ALPHA
+    ordinary = _SHALLOW if grey_alpha else _ORDINARY - ({32} if data.startswith(b"MM") else set())
+    if len(set(depths)) == 1 and bits in ordinary and kind == _INTEGER:
+        return None
+    channels = "one channel" if samples == 1 else f"{samples:,} channels"
+    advice = "save as PNG" if grey_alpha else "save as 16-bit integers, or as 32-bit floating point with one channel"
+    return _sentence(f"TIFF images with {channels} of {bits}-bit {kind} values", advice)
 
 
 def camera_raw(data: bytes, tags: Mapping[int, Any]) -> str | None:
