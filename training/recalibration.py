@@ -44,6 +44,7 @@ class NewImages:
         anomalies: scores of images that were labelled anomalies, for the output only.
         data: the origin of the normal images.
         skipped: one line of text for each file, or for all lines, that could not be read.
+        remarks: what decoding changed in the images, as lines of text.
         caveat: a restriction to add to the promise.
     """
 
@@ -52,6 +53,7 @@ class NewImages:
     anomalies: Sequence[float]
     data: Data
     skipped: Sequence[str]
+    remarks: Sequence[str] = ()
     caveat: str = ""
 
 
@@ -98,6 +100,7 @@ def from_images(bundle: Bundle, folder: Path, groups: str) -> NewImages:
             near_duplicates={_WITHIN: len(pairs)},
         ),
         skipped=[f"{path}: {reason}" for path, reason in decoded.unreadable],
+        remarks=[remark.line("normal") for remark in decoded.remarks],
     )
 
 

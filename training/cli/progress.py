@@ -75,11 +75,12 @@ class Display(Observer):
         self._progress.start()
 
     def read(self, data: Dataset) -> None:
-        """Prints the data set and the files that could not be read."""
+        """Prints the data set, the files that could not be read, and what decoding changed."""
         self._print(
             f"[bold]{self._run.name}[/]  {escape(data.source)}, normal: {data.normal_label}; {input_text(data.spec)}"
         )
         print_first(self._console, "skipped", [f"{path}: {reason}" for path, reason in data.unreadable])
+        print_first(self._console, "note", data.remarks)
 
     def chosen(self, trials: Sequence[Trial]) -> None:
         """Prints what was tried."""

@@ -80,6 +80,7 @@ def run(options: argparse.Namespace) -> None:
     )
     out = console()
     print_first(out, "skipped", new.skipped)
+    print_first(out, "note", new.remarks)
     recalibrated = recalibrate(
         store,
         bundle,

@@ -17,8 +17,10 @@ import numpy as np
 
 from app.inference.images.model_input import Fit, InputSpec
 from training.data import folders
+from training.data.blankness import refuse_blank
 from training.data.folders import NORMAL, Mode
 from training.data.images import Images
+from training.data.levels import LevelsRule, levels_of
 from training.errors import TrainingError, did_you_mean
 
 DOWNLOADED: Final = ("mnist", "fashion-mnist")
@@ -40,6 +42,8 @@ class Source:
         mode: colour mode of the model's input, for folders.
         groups: how images of a folder form groups: ``folder``, ``none`` or a regular expression.
         fit: how images of a folder are brought to the size if they have other proportions.
+        levels: which values become black and white in images of a folder of more than 8 bits.
+        background: what transparent images of a folder are flattened onto.
     """
 
     data: str
@@ -49,6 +53,8 @@ class Source:
     mode: Mode = "auto"
     groups: str = "folder"
     fit: Fit = "stretch"
+    levels: LevelsRule = "auto"
+    background: str = "black"
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class Dataset:
         normal_files: N paths, relative to the folder; empty for the built-in sets.
         test_files: M paths, relative to the folder; empty for the built-in sets.
         unreadable: files that were skipped, with the reason.
+        remarks: what decoding changed in the images, as lines of text.
     """
 
     source: str
@@ -80,6 +87,7 @@ class Dataset:
     normal_files: tuple[str, ...] = field(default=())
     test_files: tuple[str, ...] = field(default=())
     unreadable: tuple[tuple[Path, str], ...] = field(default=())
+    remarks: tuple[str, ...] = field(default=())
 
     @property
     def fingerprint(self) -> str:
@@ -176,14 +184,19 @@ def _folder(source: Source, size: tuple[int, int]) -> Dataset:
         suggestion = did_you_mean(source.data, BUILT_IN) or f"; choose a folder or one of {', '.join(BUILT_IN)}"
         raise TrainingError(f"{source.data!r} is neither a folder nor a built-in set{suggestion}")
     normal_files, test_files = folders.normal_files(root), folders.test_files(root)
+    cache = source.data_dir / "decoded"
+    levels = levels_of(source.levels, normal_files, cache=cache)
     spec = InputSpec(
-        mode=folders.guess_mode(normal_files) if source.mode == "auto" else source.mode,
+        mode=folders.guess_mode(normal_files, levels) if source.mode == "auto" else source.mode,
         height=size[0],
         width=size[1],
         fit=source.fit,
+        black=levels and levels.black,
+        white=levels and levels.white,
+        background=source.background,
     )
-    cache = source.data_dir / "decoded"
     normal = folders.decode_some(normal_files, spec, root / NORMAL, cache=cache)
+    refuse_blank(normal.images, normal.remarks, spec)
     test = folders.decode([path for path, _ in test_files], spec, cache=cache)
     return Dataset(
         source=folders.name_of(root),
@@ -197,6 +210,10 @@ def _folder(source: Source, size: tuple[int, int]) -> Dataset:
         normal_files=tuple(_below(root, normal_files[index]) for index in normal.kept),
         test_files=tuple(_below(root, test_files[index][0]) for index in test.kept),
         unreadable=normal.unreadable + test.unreadable,
+        remarks=(
+            *(remark.line("normal") for remark in normal.remarks),
+            *(remark.line("test") for remark in test.remarks),
+        ),
     )
 
 

@@ -7,7 +7,7 @@ Both may be called from any thread.
 import io
 import math
 from importlib import import_module
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from app.inference.errors import TooManyPixels, UnreadableImage
 from app.inference.images import avif, deep, formats, jpeg, jpeg2000, unsupported
 from app.inference.images.deep import DeepImage
 from app.inference.images.jpeg import JpegFile
-from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Pixels
+from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Levels, Pixels
 from app.inference.images.plain_png import read_plain_pngs
 
 # Pillow's own limit is global, independent of ours, and only warns. open_image() compares every header with its
@@ -62,6 +62,20 @@ _CHANGES: Final[dict[Fit, str]] = {
 _NOTICEABLE_COLOUR: Final = 8  # in levels; the channels of grey images that were saved as JPEG differ by less
 _COLOUR_TO_GREY: Final = "colour was converted to grey"
 _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as in Pillow
+
+
+class ValueRange(NamedTuple):
+    """The range of an image's values, in the units of the file.
+
+    Attributes:
+        used: lowest and highest value of the image.
+        full: lowest and highest value of their type; of floating point 0 and 1.
+        is_float: whether they are floating point.
+    """
+
+    used: Levels
+    full: Levels
+    is_float: bool
 
 
 class ImageFile:
@@ -109,6 +123,26 @@ class ImageFile:
             raise
         # Hostile files can make Pillow's parsers raise almost any exception; the cause is always the file.
         except Exception as error:
+            raise UnreadableImage(f"the image cannot be decoded: {_reason(error)}") from error
+
+    def value_range(self) -> ValueRange | None:
+        """The range of the values of an image of more than 8 bits per channel; None: it has 8 bits or less.
+
+        Raises:
+            UnreadableImage: the pixel data is damaged, truncated or not finite.
+        """
+        source = self._source
+        if isinstance(source, np.ndarray) or not deep.is_deep(source):
+            return None
+        try:
+            deep.correct_order(source)
+            layout, low = deep.Layout.of(source, self._data), deep.low_bytes(source, self._data)
+            source.load()
+            image = deep.read(source, low, layout)
+            return ValueRange(image.used, image.full, image.bits is None)
+        except UnreadableImage:
+            raise
+        except Exception as error:  # as in decode
             raise UnreadableImage(f"the image cannot be decoded: {_reason(error)}") from error
 
 

@@ -112,7 +112,7 @@ class DeepImage:
         if used.black < black or used.white > white:
             outside = sum(int(((values < black) | (values > white)).sum()) for values in self.channels)
             share = 100 * outside / sum(values.size for values in self.channels)
-            found.append(f"{share:.2g} % of the values are outside {black:,g} to {white:,g} and were clipped")
+            found.append(f"{_percent(share)} of the values are outside {black:,g} to {white:,g} and were clipped")
         if used.white < black + _DARK * (white - black):
             found.append(self._too_dark(used.white, levels))
         return found
@@ -123,6 +123,11 @@ class DeepImage:
             return f"uses only {fitting} of its {self.bits} bits, and may be too dark for the model"
         white = (levels or self.full).white
         return f"the highest value is {highest:,g}, far below {white:,g}, which is white for the model"
+
+
+def _percent(share: float) -> str:
+    """A share from 0 to 100, to two digits."""
+    return f"{share:.0f} %" if share >= 10 else f"{share:.2g} %"  # noqa: PLR2004
 
 
 class Layout(NamedTuple):

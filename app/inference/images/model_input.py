@@ -30,7 +30,12 @@ class Levels(NamedTuple):
     white: float
 
 
-def _known_colour(text: str) -> str:
+def known_colour(text: str) -> str:
+    """The name of a colour, or #rrggbb, in lower case.
+
+    Raises:
+        ValueError: it is neither.
+    """
     lower = text.lower()
     try:
         if _COLOUR_PATTERN.fullmatch(lower):
@@ -41,7 +46,7 @@ def _known_colour(text: str) -> str:
     raise ValueError(f"{text!r} is neither the name of a colour nor of the form #rrggbb")
 
 
-Colour = Annotated[str, AfterValidator(_known_colour)]
+Colour = Annotated[str, AfterValidator(known_colour)]
 """A colour name of CSS, or #rrggbb, in lower case."""
 
 
