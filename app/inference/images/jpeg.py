@@ -26,8 +26,6 @@ _FIRST_ARITHMETIC: Final = 0xC9
 _COEFFICIENTS: Final = 64
 # libjpeg looks ahead by up to eight bytes. A missing block consumes five bytes of ones, a code that no table has.
 _FILLER: Final = b"\xff\0" * 8
-# In progressive files, one code can end thousands of blocks: their number, if it was cut, is completed with zeros.
-_PROGRESSIVE_FILLER: Final = b"\0\0" + _FILLER
 _ATTEMPTS: Final = 4
 _END_MARKER: Final = b"\xff\xd9"
 _INCOMPLETE: Final = "the image is incomplete: its data end before its last rows"
@@ -63,14 +61,13 @@ class JpegFile:
             UnreadableImage: the data are incomplete or damaged.
         """
         feed = _Feed(image)
-        filler = _FILLER if self.rows_come_at_once else _PROGRESSIVE_FILLER
         at = 0
         for end, restart in [] if self.is_arithmetic else self.scans:
-            feed.give(self.data[at:end] + filler)
+            feed.give(self.data[at:end] + _FILLER)
             if feed.is_finished:
                 break
             if restart and not feed.needs_more():  # perhaps for blocks after this marker
-                feed.give(restart + filler)
+                feed.give(restart + _FILLER)
             if self.rows_come_at_once or feed.needs_more():
                 raise UnreadableImage(_INCOMPLETE)
             at = end

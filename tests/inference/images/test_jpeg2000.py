@@ -67,12 +67,16 @@ def test_headers_beyond_the_limits_are_rejected(name: str, reason: str) -> None:
         jpeg2000.read_header(hostile.corpus()[name])
 
 
-def test_limits_hold_for_the_headers_of_tiles_too() -> None:
-    data = encode(Image.new("L", (64, 64)), "JPEG2000", no_jp2=True)
-    at = data.index(b"\xff\x93")
+@pytest.mark.parametrize("tile", [0, 1, 3])
+def test_limits_hold_for_the_headers_of_tiles_too(tile: int) -> None:
+    data = encode(Image.new("L", (64, 64)), "JPEG2000", no_jp2=True, tile_size=(32, 32))
     begin = data.index(b"\xff\x90")
+    for _ in range(tile):
+        begin += int.from_bytes(data[begin + 6 : begin + 10])
+    assert data[begin + 4 : begin + 6] == bytes([0, tile])
     coding = b"\xff\x52\x00\x0c\x00\x00\x00\x01\x00\x05\x00\x00\x00\x00"
     length = int.from_bytes(data[begin + 6 : begin + 10]) + len(coding)
-    hidden = data[: begin + 6] + length.to_bytes(4) + data[begin + 10 : at] + coding + data[at:]
+    hidden = data[: begin + 6] + length.to_bytes(4) + data[begin + 10 : begin + 12] + coding + data[begin + 12 :]
+    jpeg2000.read_header(data)
     with pytest.raises(UnreadableImage, match="code-blocks"):
         jpeg2000.read_header(hidden)

@@ -106,6 +106,10 @@ class TestFolder:
         torch.testing.assert_close(deep.normal[:], plain.normal[:], atol=1e-3, rtol=0)
         assert deep.remarks == ()
 
+    def test_colour_is_seen_in_the_range_that_is_used(self, tmp_path: Path) -> None:
+        tinted = np.full((8, 8, 3), (4095, 4095, 3000), np.uint16)
+        assert read(write(tmp_path / "deep", [tinted] * 3)).spec.mode == "RGB"
+
     def test_rules(self, tmp_path: Path) -> None:
         folder = write(tmp_path / "deep", [noise(1, 12) for _ in range(4)])
         full = read(folder, levels="full")
