@@ -25,7 +25,7 @@ _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
 
 @cache
 def seeds() -> dict[str, bytes]:
-    """Small valid files of all six formats, in every mode and with every option that has its own decoder path."""
+    """Small valid files of all formats, in every mode and with every option that has its own decoder path."""
     grey = gradient(16, 12)
     colour = Image.merge("RGB", [grey, grey.rotate(180), Image.new("L", grey.size, 77)])
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
@@ -70,8 +70,23 @@ def seeds() -> dict[str, bytes]:
         "webp-lossy": (colour, "WEBP", {"exif": exif}),
         "webp-lossless": (colour.convert("RGBA"), "WEBP", {"lossless": True}),
         "webp-animated": (colour, "WEBP", {"save_all": True, "append_images": [colour.rotate(180)]}),
+        "avif-L": (grey, "AVIF", {}),
+        "avif-RGB": (colour, "AVIF", {"exif": exif, "subsampling": "4:4:4"}),
+        "avif-RGBA": (colour.convert("RGBA"), "AVIF", {}),
+        "jp2-L": (grey, "JPEG2000", {"precinct_size": (128, 128)}),
+        "jp2-LA": (grey.convert("LA"), "JPEG2000", {}),
+        "jp2-I;16": (deep, "JPEG2000", {}),
+        "jp2-RGB": (colour, "JPEG2000", {"quality_layers": [20, 5], "irreversible": True}),
+        "j2k-RGBA": (colour.convert("RGBA"), "JPEG2000", {"no_jp2": True, "tile_size": (8, 8)}),
     }
     return {name: encode(image, kind, **options) for name, (image, kind, options) in images.items()} | {
+        "png-16-bit-grey-alpha": png(8, 8, depth=16, colour=_GREY_ALPHA, rows=(b"\0" + bytes(range(32))) * 8),
+        "png-16-bit-colour": png(8, 8, depth=16, colour=_COLOUR, rows=(b"\0" + bytes(range(48))) * 8),
+        "png-16-bit-colour-alpha": png(8, 8, depth=16, colour=_COLOUR_ALPHA, rows=(b"\0" + bytes(range(64))) * 8),
+        "tiff-signed": tiff(
+            _tiff_tags(8, 8, bits=(3, 1, 16), strips=(4, 1, 8), strip_bytes=(4, 1, 128)) | {339: (3, 1, 2)},
+            bytes(range(128)),
+        ),
         "bmp-rle8": bmp(8, 4, compression=1, pixels=b"\x08\x05\0\0" * 4 + b"\0\1"),
         "bmp-rle4": bmp(8, 4, compression=2, bits=4, pixels=b"\x08\x15\0\0" * 4 + b"\0\1"),
     }
@@ -381,6 +396,20 @@ def corpus() -> dict[str, bytes]:
             Image.new("RGB", (8, 8)), "WEBP", save_all=True, lossless=True,
             append_images=[Image.new("RGB", (8, 8), (i % 251, 0, 0)) for i in range(500)],
         ),
+        "avif-large-frame": _with_sizes(encode(Image.new("L", (2048, 2048)), "AVIF"), 2048, 8),
+        "avif-thousands-of-frames": avif_with_frames(4000),
+        "avif-many-tiles": avif_with_items(3000),
+        "avif-many-boxes": encode(grey, "AVIF") + struct.pack(">I", 8) + b"free" * 120_000,
+        "avif-animated": encode(grey, "AVIF", save_all=True, append_images=[grey.rotate(180)]),
+        "jp2-huge": _with_sizes(encode(grey, "JPEG2000"), (12, 16), (2**31 - 1, 2**31 - 1)),
+        "j2k-huge": _jpeg2000(2**31 - 1, 2**31 - 1),
+        "j2k-one-pixel-tiles": _jpeg2000(960, 960, tile=1),
+        "j2k-channels": _jpeg2000(960, 960, channels=16384),
+        "j2k-one-pixel-precincts": _jpeg2000(960, 960, coding=b"\1\0\0\1\0\5\4\4\0\0" + b"\0" * 6),
+        "j2k-small-blocks": _jpeg2000(960, 960, coding=b"\0\0\0\1\0\5\0\0\0\0"),
+        "j2k-layers": _jpeg2000(960, 960, coding=b"\0\0\xff\xff\0\x20\4\4\0\0"),
+        "j2k-header-alone": _jpeg2000(8, 8)[:60],
+        "j2k-many-comments": _jpeg2000(8, 8, before=b"\xff\x64\0\4\0\0" * 150_000),
         # not images
         "empty": b"",
         "one-byte": b"\x89",
@@ -392,6 +421,76 @@ def corpus() -> dict[str, bytes]:
         "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(/etc/passwd) run\n",
         "pickle": b"cposix\nsystem\n(S'true'\ntR.",
     }  # fmt: skip
+
+
+def _with_sizes(data: bytes, old: int | tuple[int, int], new: int | tuple[int, int]) -> bytes:
+    """Replaces a width and height, or a height and width, that the container announces."""
+    was, becomes = (struct.pack(">II", *(each if isinstance(each, tuple) else (each, each))) for each in (old, new))
+    assert data.count(was) == 1
+    return data.replace(was, becomes)
+
+
+def _avif_parts(content: bytes, items: int) -> bytes:
+    """An AVIF file of ``items`` AV1 images that share their data; the first is shown."""
+    original = encode(gradient(16, 12), "AVIF")
+
+    def box(kind: bytes, *parts: bytes) -> bytes:
+        body = b"".join(parts)
+        return struct.pack(">I", 8 + len(body)) + kind + body
+
+    start = original.index(b"iprp") - 4
+    properties = original[start : start + int.from_bytes(original[start : start + 4])]
+    entries = [box(b"infe", b"\2\0\0\0", struct.pack(">HH4sB", each, 0, b"av01", 0)) for each in range(1, items + 1)]
+    head = box(b"ftyp", b"avif\0\0\0\0avifmif1miaf")
+
+    def meta(offset: int) -> bytes:
+        places = [struct.pack(">HHHII", each, 0, 1, offset, len(content)) for each in range(1, items + 1)]
+        return box(
+            b"meta",
+            bytes(4),
+            box(b"hdlr", bytes(8), b"pict", bytes(13)),
+            box(b"pitm", bytes(4), b"\0\1"),
+            box(b"iloc", bytes(4), b"\x44\0", struct.pack(">H", items), *places),
+            box(b"iinf", bytes(4), struct.pack(">H", items), *entries),
+            properties,
+        )
+
+    return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", content)
+
+
+def _av1() -> bytes:
+    """The AV1 data of a small image."""
+    data = encode(gradient(16, 12), "AVIF")
+    return data[data.index(b"mdat") + 4 :]
+
+
+def avif_with_frames(count: int) -> bytes:
+    """An AVIF file whose image consists of ``count`` frames."""
+    units = _av1()
+    sequence = units[: units.index(b"\x32")]
+    return _avif_parts(sequence + units[len(sequence) :] * count, 1)
+
+
+def avif_with_items(count: int) -> bytes:
+    """An AVIF file with ``count`` AV1 images."""
+    return _avif_parts(_av1(), count)
+
+
+def _jpeg2000(
+    width: int,
+    height: int,
+    *,
+    tile: int = 0,
+    channels: int = 1,
+    coding: bytes = b"\0\0\0\1\0\5\4\4\0\0",
+    before: bytes = b"",
+) -> bytes:
+    """A JPEG 2000 codestream with one empty tile-part; ``tile`` is the side of tiles, 0: one tile."""
+    sides = (tile or width, tile or height)
+    size = struct.pack(">HIIIIIIIIH", 0, width, height, 0, 0, *sides, 0, 0, channels) + b"\7\1\1" * channels
+    quantization = bytes([0x40]) + bytes(3 * (coding[5] & 31) + 1)
+    header = _segment(0x51, size) + before + _segment(0x52, coding) + _segment(0x5C, quantization)
+    return b"\xff\x4f" + header + _segment(0x90, struct.pack(">HIBB", 0, 14, 0, 1)) + b"\xff\x93\xff\xd9"
 
 
 def _webp_with_canvas(side: int) -> bytes:

@@ -47,7 +47,7 @@ class NewImages:
         data: the origin of the normal images.
         skipped: one line of text for each file, or for all lines, that could not be read.
         caveat: a restriction to add to the promise.
-        remarks: what was not read, as lines of text.
+        remarks: what was not read and what decoding changed in the images, as lines of text.
         warnings: why the images are not suitable, if the user insists.
         suspects: the normal images with the highest scores, the highest first; none for labels.
     """
@@ -113,7 +113,7 @@ def from_images(
             near_duplicates={_WITHIN: len(pairs)},
         ),
         skipped=[f"{path}: {reason}" for path, reason in decoded.unreadable],
-        remarks=files.remarks,
+        remarks=[*files.remarks, *(remark.line("normal") for remark in decoded.remarks)],
         warnings=warnings,
         suspects=most_suspicious(decoded.images, [files.name_of(file) for file in kept], scores),
     )

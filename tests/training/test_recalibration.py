@@ -5,15 +5,19 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from app.inference.bundles.manifest import Manifest
 from app.inference.bundles.store import ModelStore
 from app.inference.decisions.conformal import Calibration
 from app.inference.images.decoding import open_image
-from tests.support import running_server
+from tests.deep_images import png
+from tests.support import SPEC, make_bundle, running_server
 from training.__main__ import main
 from training.evaluation import score_all
+from training.recalibration import from_images
 from training.run import Published
 
 
@@ -41,6 +45,24 @@ def scores_of(store: ModelStore, files: list[bytes]) -> list[float]:
     bundle = store.load("digits-5", store.current("digits-5"))
     images = [open_image(file, max_pixels=10**6).decode(bundle.spec).tensor.unsqueeze(0) for file in files]
     return [score_all(bundle.model, image).score[0] for image in images]
+
+
+def test_recalibration_decodes_with_the_levels_and_the_background_of_the_model(tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"black": 0.0, "white": 4095.0, "background": "white"})
+    store = ModelStore(tmp_path / "store")
+    store.publish(*make_bundle("deep", spec=spec))
+    random = np.random.default_rng(0)
+    values = random.integers(0, 4096, (120, 8, 8, 4), dtype=np.uint16)
+    values[..., :3] = values[..., :1]
+    values[..., 3] = 65535
+    values[:, 2:5, :, 3] = 0
+    folder = write_files(tmp_path / "new", [png(image) for image in values])
+    bundle = store.load("deep", store.current("deep"))
+    grey = values[..., 0].astype(np.float32) / np.float32(4095)
+    grey[:, 2:5] = 1
+    new = from_images(bundle, folder, "none")
+    assert new.normal == pytest.approx(score_all(bundle.model, torch.from_numpy(grey[:, None])).score, rel=1e-4)
+    assert new.remarks == ["120 normal images: transparency was flattened onto white"]
 
 
 def new_threshold(scores: list[float], rate: float) -> float:

@@ -76,8 +76,12 @@ def _division(manifest: Manifest) -> str:
 
 
 def input_text(spec: InputSpec) -> str:
-    """A model's input: colour, height × width, and what happens to images of other proportions."""
-    return f"{'grey' if spec.mode == 'L' else 'colour'}, {spec.height} × {spec.width}, fit {spec.fit}"
+    """A model's input: colour, height × width, and how images are brought to it."""
+    levels = f", levels {spec.black:,g} to {spec.white:,g}" if spec.levels else ""
+    background = "" if "background" in spec.unused else f", background {spec.background}"
+    return (
+        f"{'grey' if spec.mode == 'L' else 'colour'}, {spec.height} × {spec.width}, fit {spec.fit}{levels}{background}"
+    )
 
 
 def _trial_rows(manifest: Manifest) -> list[Row]:

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -12,10 +13,11 @@ import torch
 
 from app.command_line import Parser, add_help
 from app.inference.bundles.manifest import NAME_PATTERN
-from app.inference.images.model_input import SIDES, Fit
+from app.inference.images.model_input import SIDES, Fit, Levels, known_colour
 from training.cli.key_files import signing_key
 from training.cli.parser import DEFAULT_STORE, PROGRAM, one_of
 from training.data.datasets import BUILT_IN, Source
+from training.data.levels import LevelsRule
 from training.data.splitting import CROSS_BELOW, CalibrationPlan
 from training.data.suitability import MIN_FIT
 from training.errors import TrainingError
@@ -73,6 +75,8 @@ def run_of(options: argparse.Namespace) -> "Run":
             groups=options.groups,
             fit=options.fit,
             exclude=options.exclude,
+            levels=options.levels,
+            background=options.background,
         ),
         name=options.name or _default_name(options.data, options.normal),
         recipe=recipe,
@@ -139,6 +143,21 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         help="for folders: how images of other proportions are used. stretch: distorted, all in the same way if they "
         "have the same proportions; pad: undistorted, smaller, and surrounded by their own reflection; crop: "
         "undistorted, but defects outside the middle are not seen",
+    )
+    data.add_argument(
+        "--levels",
+        metavar="RULE",
+        type=_levels,
+        default="auto",
+        help="for folders, images of more than 8 bits: which values become black and white. auto: 0 and the highest of "
+        "the fewest bits (8, 10, 12, 14 or 16) that hold all values; full: the range of their type; LOW:HIGH: these",
+    )
+    data.add_argument(
+        "--background",
+        metavar="COLOUR",
+        type=_colour,
+        default="black",
+        help="for folders: what transparent images are flattened onto, black, white, another name or #rrggbb",
     )
     data.add_argument(
         "--mode",
@@ -312,6 +331,25 @@ def _size(text: str) -> tuple[int, int]:
     if not (SIDES[0] <= height <= SIDES[1] and SIDES[0] <= width <= SIDES[1]):
         raise argparse.ArgumentTypeError(f"{text!r}: sides must have from {SIDES[0]} to {SIDES[1]} pixels")
     return height, width
+
+
+def _levels(text: str) -> LevelsRule:
+    if text in {"auto", "full"}:
+        return "auto" if text == "auto" else "full"
+    try:
+        black, white = map(float, text.split(":"))
+    except ValueError:
+        black = white = 0.0
+    if not (isfinite(black) and isfinite(white) and black < white):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, full nor of the form LOW:HIGH, such as 0:4095")
+    return Levels(black, white)
+
+
+def _colour(text: str) -> str:
+    try:
+        return known_colour(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def groups_rule(text: str) -> str:

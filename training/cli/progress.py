@@ -76,7 +76,7 @@ class Display(Observer):
         self._progress.start()
 
     def read(self, data: Dataset) -> None:
-        """Prints the data set and the files that could not be read."""
+        """Prints the data set, the files that could not be read, and what decoding changed."""
         self._print(
             f"[bold]{self._run.name}[/]  {escape(data.source)}, normal: {data.normal_label}; {input_text(data.spec)}"
         )

@@ -17,8 +17,10 @@ import numpy as np
 from app.inference.images.model_input import Fit, InputSpec
 from app.suggestions import did_you_mean
 from training.data import folders, label_lists, layouts
+from training.data.blankness import refuse_blank
 from training.data.folders import NORMAL, Mode
 from training.data.images import Images
+from training.data.levels import LevelsRule, levels_of
 from training.errors import TrainingError
 
 DOWNLOADED: Final = ("mnist", "fashion-mnist")
@@ -41,6 +43,8 @@ class Source:
         groups: how images of a folder form groups: ``folder``, ``none`` or a regular expression.
         fit: how images of a folder are brought to the size if they have other proportions.
         exclude: a list of image files of the folder that are left out.
+        levels: which values become black and white in images of a folder of more than 8 bits.
+        background: what transparent images of a folder are flattened onto.
     """
 
     data: str
@@ -51,6 +55,8 @@ class Source:
     groups: str = "folder"
     fit: Fit = "stretch"
     exclude: Path | None = None
+    levels: LevelsRule = "auto"
+    background: str = "black"
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Dataset:
         normal_files: N paths, relative to the folder; empty for the built-in sets.
         test_files: M paths, relative to the folder; empty for the built-in sets.
         unreadable: files that were skipped, with the reason.
-        remarks: what was not read, as lines of text.
+        remarks: what was not read and what decoding changed in the images, as lines of text.
         excluded: number of files that the user left out.
     """
 
@@ -185,15 +191,20 @@ def _files(source: Source, size: tuple[int, int]) -> Dataset:
     if source.exclude is not None:
         files = files.without(source.exclude)
     normal_paths, test_paths = [file.path for file in files.normal], [file.path for file in files.test]
+    cache = source.data_dir / "decoded"
+    levels = levels_of(source.levels, normal_paths, cache=cache)
     spec = InputSpec(
-        mode=folders.guess_mode(normal_paths) if source.mode == "auto" else source.mode,
+        mode=folders.guess_mode(normal_paths, levels) if source.mode == "auto" else source.mode,
         height=size[0],
         width=size[1],
         fit=source.fit,
         reduction="area",
+        black=levels and levels.black,
+        white=levels and levels.white,
+        background=source.background,
     )
-    cache = source.data_dir / "decoded"
     decoded = folders.decode_some(normal_paths, spec, Path(source.data), cache=cache)
+    refuse_blank(decoded.images, decoded.remarks, spec)
     decoded_test = folders.decode(test_paths, spec, cache=cache)
     normal, test = [files.normal[at] for at in decoded.kept], [files.test[at] for at in decoded_test.kept]
     return Dataset(
@@ -209,7 +220,11 @@ def _files(source: Source, size: tuple[int, int]) -> Dataset:
         normal_files=tuple(map(files.name_of, normal)),
         test_files=tuple(map(files.name_of, test)),
         unreadable=decoded.unreadable + decoded_test.unreadable,
-        remarks=files.remarks,
+        remarks=(
+            *files.remarks,
+            *(remark.line("normal") for remark in decoded.remarks),
+            *(remark.line("test") for remark in decoded_test.remarks),
+        ),
         excluded=files.excluded,
     )
 

@@ -21,19 +21,20 @@ from PIL import Image
 
 from app.inference.errors import InferenceError
 from app.inference.images.decoding import open_image
-from app.inference.images.model_input import SIDES, InputSpec, Pixels, unit_values
+from app.inference.images.model_input import SIDES, DecodedImage, InputSpec, Levels, Pixels, unit_values
 from training.data.images import Images
+from training.data.remarks import Remark, counted
 from training.errors import TrainingError
 
 Mode = Literal["auto", "L", "RGB"]
 
 NORMAL: Final = "normal"
 
-_MAX_PIXELS: Final = 200_000_000  # against decompression bombs; higher than in serving, the files are the user's own
+MAX_PIXELS: Final = 200_000_000  # against decompression bombs; higher than in serving, the files are the user's own
 _PIXELS_TO_GUESS_COLOUR: Final = 32
 _SAMPLE: Final = 50
 _NOTICEABLE_COLOUR: Final = 8 / 255
-_DECODER: Final = 2  # increase it when decoding changes, to invalidate the cache
+_DECODER: Final = 3  # increase it when decoding changes, to invalidate the cache
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,13 @@ class DecodedFiles:
         images: K images, of the files that could be read.
         kept: K positions in the list.
         unreadable: the other files, with the reason.
+        remarks: what decoding changed in the images.
     """
 
     images: Images
     kept: tuple[int, ...]
     unreadable: tuple[tuple[Path, str], ...]
+    remarks: tuple[Remark, ...]
 
 
 def group_of(path: Path, rule: str) -> str:
@@ -68,9 +71,16 @@ def group_of(path: Path, rule: str) -> str:
     return str(match[1] if match.re.groups else match[0])
 
 
-def guess_mode(files: Sequence[Path]) -> Literal["L", "RGB"]:
-    """RGB if any image of a sample has visible colour, else L."""
-    spec = InputSpec(mode="RGB", height=_PIXELS_TO_GUESS_COLOUR, width=_PIXELS_TO_GUESS_COLOUR)
+def guess_mode(files: Sequence[Path], levels: Levels | None) -> Literal["L", "RGB"]:
+    """RGB if any image of a sample has visible colour, else L.
+
+    Args:
+        files: image files.
+        levels: of images of more than 8 bits, as in :class:`InputSpec`.
+    """
+    black, white = levels or (None, None)
+    side = _PIXELS_TO_GUESS_COLOUR
+    spec = InputSpec(mode="RGB", height=side, width=side, black=black, white=white)
     sample = decode(files[:: max(1, len(files) // _SAMPLE)], spec, cache=None).images
     spreads = (float((image.amax(dim=0) - image.amin(dim=0)).max()) for image in sample)
     return "RGB" if any(spread > _NOTICEABLE_COLOUR for spread in spreads) else "L"
@@ -96,7 +106,7 @@ def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> Dec
     """
     if cache is None:
         return _decode_all(files, spec)
-    cached = cache / _cache_key(files, spec)
+    cached = cache / cache_key(files, spec.model_dump_json())
     with suppress(OSError):
         return _read_cache(cached, files)
     decoded = _decode_all(files, spec)
@@ -111,16 +121,19 @@ def _decode_all(files: Sequence[Path], spec: InputSpec) -> DecodedFiles:
     pixels: Pixels = np.empty((len(files), *spec.shape), np.uint8)
     kept: list[int] = []
     unreadable: list[tuple[Path, str]] = []
+    warnings: list[tuple[str, ...]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for index, outcome in enumerate(pool.map(lambda path: _decode(path, spec), files)):
             if isinstance(outcome, str):
                 unreadable.append((files[index], outcome))
                 continue
-            if outcome.dtype == np.float32:  # one image of more than 8 bits makes all of them float32
+            image = outcome.pixels
+            if image.dtype == np.float32:  # one image of more than 8 bits makes all of them float32
                 pixels = unit_values(pixels)
-            pixels[len(kept)] = outcome if outcome.dtype == pixels.dtype else unit_values(outcome)
+            pixels[len(kept)] = image if image.dtype == pixels.dtype else unit_values(image)
+            warnings.append(outcome.warnings)
             kept.append(index)
-    return DecodedFiles(Images(pixels[: len(kept)]), tuple(kept), tuple(unreadable))
+    return DecodedFiles(Images(pixels[: len(kept)]), tuple(kept), tuple(unreadable), counted(warnings))
 
 
 def decode_some(files: Sequence[Path], spec: InputSpec, root: Path, *, cache: Path | None) -> DecodedFiles:
@@ -156,21 +169,22 @@ def _read_cache(cached: Path, files: Sequence[Path]) -> DecodedFiles:
     index = json.loads(cached.with_suffix(".json").read_text())
     pixels = np.load(cached.with_suffix(".npy"), mmap_mode="r")
     unreadable = tuple((files[at], reason) for at, reason in index["unreadable"])
-    return DecodedFiles(Images(pixels), tuple(index["kept"]), unreadable)
+    remarks = tuple(Remark(*each) for each in index["remarks"])
+    return DecodedFiles(Images(pixels), tuple(index["kept"]), unreadable, remarks)
 
 
 def _write_cache(cached: Path, decoded: DecodedFiles, files: Sequence[Path]) -> None:
     """Writes the pixels, then the index: a reader that finds the index finds both."""
     cached.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(cached.with_suffix(".npy")) as temporary:
+    with replacing(cached.with_suffix(".npy")) as temporary:
         np.save(temporary, decoded.images.pixels)
     unreadable = [(files.index(path), reason) for path, reason in decoded.unreadable]
-    with _replacing(cached.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps({"kept": decoded.kept, "unreadable": unreadable}))
+    with replacing(cached.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps({"kept": decoded.kept, "unreadable": unreadable, "remarks": decoded.remarks}))
 
 
 @contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path) -> Iterator[Path]:
     """A file to write to, which replaces another one at the end; after an error there is neither."""
     temporary = file.with_stem(f"{file.stem}.{os.getpid()}")
     try:
@@ -180,18 +194,19 @@ def _replacing(file: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _decode(path: Path, spec: InputSpec) -> Pixels | str:
+def _decode(path: Path, spec: InputSpec) -> DecodedImage | str:
     try:
-        pixels: Pixels = open_image(path.read_bytes(), max_pixels=_MAX_PIXELS).decode(spec).pixels
+        decoded = open_image(path.read_bytes(), max_pixels=MAX_PIXELS).decode(spec)
         # Rearranged here, in parallel: it takes as long as decoding, and images that wait for it take memory.
-        return np.ascontiguousarray(pixels)  # type: ignore[return-value]  # of the same type
+        pixels: Pixels = np.ascontiguousarray(decoded.pixels)  # type: ignore[assignment]  # of the same type
+        return decoded._replace(pixels=pixels)
     except (InferenceError, OSError) as error:
         return " ".join(str(error).split())
 
 
-def _cache_key(files: Sequence[Path], spec: InputSpec) -> str:
-    """A hash of the spec, and of path, size and modification time of each file."""
-    digest = hashlib.sha256(f"{_DECODER} {spec.model_dump_json()}".encode())
+def cache_key(files: Sequence[Path], purpose: str) -> str:
+    """A hash of what is cached, and of path, size and modification time of each file."""
+    digest = hashlib.sha256(f"{_DECODER} {purpose}".encode())
     for path in files:
         status = path.stat()
         digest.update(b"\n%b %d %d" % (os.fsencode(path.resolve()), status.st_size, status.st_mtime_ns))

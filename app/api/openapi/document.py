@@ -14,7 +14,7 @@ from app.api.http.json_images import EncodedImage
 from app.api.openapi import examples
 from app.api.queries import ScoreQuery
 from app.api.schemas import Problem, ScoreAnswer
-from app.files.formats import MEDIA_TYPES
+from app.files.formats import MEDIA_TYPES, NAMES
 from app.inference import errors as domain
 
 Responses = dict[int | str, dict[str, Any]]
@@ -187,7 +187,7 @@ _SCORE_RESPONSES: Final[Responses] = {
             "not text/plain",
         ),
         ENCODING_ERRORS[1],
-        (domain.UnreadableImage, "not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF"),
+        (domain.UnreadableImage, f"not a readable image of the formats {', '.join(NAMES)}"),
         (
             domain.UnsupportedFalseAlarmRate,
             "a marginal false alarm rate of 0.0001 needs at least 9999 calibration images, there are 1085; "

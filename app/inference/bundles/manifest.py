@@ -265,9 +265,7 @@ class Manifest(_Part):
         }
         left_out["calibration"] = {name for name in ("groups", "folds") if getattr(self.calibration, name) is None}
         left_out["training"] = {name for name in ("backbone", "trials") if getattr(self.training, name) is None}
-        left_out["input"] = {
-            name for name in ("fit", "reduction") if getattr(self.input, name) == InputSpec.model_fields[name].default
-        }
+        left_out["input"] = self.input.unused
         if not self.data.excluded:
             left_out["data"] = {"excluded"}
         if self.recalibration and not self.recalibration.data.excluded:

@@ -6,17 +6,21 @@ Both may be called from any thread.
 
 import io
 import math
-import re
-from typing import Final
+from importlib import import_module
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import AvifImagePlugin, Image, ImageColor, TiffImagePlugin
+from PIL import ImageFile as PillowFile
 from PIL.ExifTags import Base as ExifTag
 
 from app.files import formats
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Pixels, Reduction
+from app.inference.images import avif, deep, jpeg, jpeg2000, unsupported
+from app.inference.images.deep import DeepImage
+from app.inference.images.jpeg import JpegFile
+from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Levels, Pixels, Reduction
 from app.inference.images.plain_png import read_plain_pngs
 
 # Pillow's own limit is global, independent of ours, and only warns. open_image() compares every header with its
@@ -26,6 +30,11 @@ Image.MAX_IMAGE_PIXELS = None
 # Pillow reads uncompressed TIFF images strip by strip in Python: half a minute and a gigabyte for four million strips.
 # libtiff, which Pillow uses for compressed ones anyway, takes a second.
 TiffImagePlugin.READ_LIBTIFF = True
+
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images are decoded in parallel, each in one thread
+
+if formats.HAS_HEIC:
+    import_module(formats.HEIC_PACKAGE).register_heif_opener()
 
 _UPRIGHT: Final = 1
 _TRANSPOSITIONS: Final = {
@@ -39,25 +48,35 @@ _TRANSPOSITIONS: Final = {
 }
 """EXIF orientation → the transposition that makes the image upright."""
 
-_WHITE_IS_ZERO: Final = 0
 # Pillow accepts a PNG without its end, and decodes missing rows as black.
 _PNG_END: Final = b"IEND\xaeB`\x82"
-# Each scan of a JPEG visits all blocks of the image, and an empty scan takes 14 bytes: one megabyte could take
-# minutes to decode. Encoders write about ten scans; libtiff has the same limit for JPEG data.
-_MAX_SCANS: Final = 100
-_JPEG_MARKER: Final = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
-_JPEG_SCAN: Final = b"\xda"
-_JPEG_END: Final = b"\xd9"
+_JPEG: Final = {"JPEG", "MPO"}  # Pillow's name for JPEG files with several pictures, such as a preview or a second view
 # Pillow reads chunks, segments and blocks in Python, some microseconds each. Ordinary files need one read for some
 # hundred bytes. The limit rejects files of tiny pieces after a few seconds, whatever their size.
 _MAX_READS: Final = 2_000_000
+_MAX_PARTS: Final = 4  # of an AVIF file, in multiples of the largest image: picture, alpha, gain map, thumbnail
 _CHANGES: Final[dict[Fit, str]] = {
     "stretch": ", which changed its proportions",
     "pad": ", padded to keep its proportions",
     "crop": ", cropped to keep its proportions",
 }
 _NOTICEABLE_COLOUR: Final = 8  # in levels; the channels of grey images that were saved as JPEG differ by less
-_DEEP_BITS: Final = 16
+_COLOUR_TO_GREY: Final = "colour was converted to grey"
+_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as in Pillow
+
+
+class ValueRange(NamedTuple):
+    """The range of an image's values, in the units of the file.
+
+    Attributes:
+        used: lowest and highest value of the image.
+        full: lowest and highest value of their type; of floating point 0 and 1.
+        is_float: whether they are floating point.
+    """
+
+    used: Levels
+    full: Levels
+    is_float: bool
 
 
 class ImageFile:
@@ -65,10 +84,16 @@ class ImageFile:
 
     Args:
         source: the opened file, or its pixels if they are already decoded: (C, H, W) 8-bit levels.
+        data: the whole file; not needed for pixels.
+        structure: of a JPEG file.
     """
 
-    def __init__(self, source: Image.Image | NDArray[np.uint8]) -> None:
+    def __init__(
+        self, source: Image.Image | NDArray[np.uint8], data: bytes = b"", structure: JpegFile | None = None
+    ) -> None:
         self._source = source
+        self._data = data
+        self._structure = structure
 
     @property
     def pixels(self) -> int:
@@ -79,10 +104,10 @@ class ImageFile:
         return self._source.width * self._source.height
 
     def decode(self, spec: InputSpec) -> DecodedImage:
-        """Decodes the first frame, applies the EXIF orientation, flattens transparency onto black, and resizes.
+        """Decodes the first frame, applies the EXIF orientation, flattens transparency, scales the values, and resizes.
 
         Args:
-            spec: size and colour mode of the result, and how images of other proportions are brought to it.
+            spec: size and colour mode of the result, and how images are brought to it.
 
         Raises:
             UnreadableImage: the pixel data is damaged, truncated or not finite.
@@ -94,11 +119,31 @@ class ImageFile:
             levels = np.moveaxis(source, 0, -1)
             return _Conversion(spec).run_plain(Image.fromarray(levels[..., 0] if len(source) == 1 else levels))
         try:
-            return _Conversion(spec).run(source)
+            return _Conversion(spec).run(source, self._data, self._structure)
         except UnreadableImage:
             raise
         # Hostile files can make Pillow's parsers raise almost any exception; the cause is always the file.
         except Exception as error:
+            raise UnreadableImage(f"the image cannot be decoded: {_reason(error)}") from error
+
+    def value_range(self) -> ValueRange | None:
+        """The range of the values of an image of more than 8 bits per channel; None: it has 8 bits or less.
+
+        Raises:
+            UnreadableImage: the pixel data is damaged, truncated or not finite.
+        """
+        source = self._source
+        if isinstance(source, np.ndarray) or not deep.is_deep(source):
+            return None
+        try:
+            deep.correct_order(source)
+            layout, low = deep.Layout.of(source, self._data), deep.low_bytes(source, self._data)
+            source.load()
+            image = deep.read(source, low, layout)
+            return ValueRange(image.used, image.full, image.bits is None)
+        except UnreadableImage:
+            raise
+        except Exception as error:  # as in decode
             raise UnreadableImage(f"the image cannot be decoded: {_reason(error)}") from error
 
 
@@ -118,20 +163,39 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile:
     (plain,) = read_plain_pngs([data], max_pixels=max_pixels)
     if plain is not None:
         return ImageFile(plain)
-    try:
-        image = Image.open(_file(data), formats=formats.NAMES)
-        width, height = _announced_size(image)
-    except Exception as error:  # as in ImageFile.decode
-        raise UnreadableImage(f"not a readable image of the formats {', '.join(formats.NAMES)}") from error
-    if width * height > max_pixels:
-        raise TooManyPixels(f"the image has {width} × {height} = {width * height:,} pixels, more than {max_pixels:,}")
+    image = _open(data)
+    _check_size(image, data, max_pixels)
     if image.format == "PNG" and data.rfind(_PNG_END) < 0:  # searched from the end, where complete files have it
         raise UnreadableImage("the image is truncated: its end is missing")
+    return ImageFile(image, data, jpeg.read_structure(data) if image.format in _JPEG else None)
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        image = Image.open(_file(data), formats=formats.NAMES)
+        preview = unsupported.camera_raw(data, getattr(image, "tag_v2", {}))
+    except Exception as error:  # as in ImageFile.decode
+        reason = (
+            unsupported.describe(data)
+            or unsupported.tiff_kind(data)
+            or f"not a readable image of the formats {', '.join(formats.NAMES)}"
+        )
+        raise UnreadableImage(reason) from error
+    if preview:
+        raise UnreadableImage(preview)
+    return image
+
+
+def _check_size(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    width, height = _announced_size(image, data)
+    if width * height > max_pixels:
+        raise TooManyPixels(f"the image has {width} × {height} = {width * height:,} pixels, more than {max_pixels:,}")
+    if image.format == "AVIF":
+        frames = avif.frames(data)
+        if frames.largest > max_pixels or frames.total > _MAX_PARTS * max_pixels:
+            raise TooManyPixels(f"the AVIF file has frames of {frames.total:,} pixels in total, too many for an image")
     if image.width * image.height == 0:
         raise UnreadableImage(f"the image has no pixels: it is {image.width} × {image.height}")
-    if image.format in {"JPEG", "MPO"} and _has_too_many_scans(data):
-        raise UnreadableImage(f"the JPEG file has more than {_MAX_SCANS} scans")
-    return ImageFile(image)
 
 
 def _file(data: bytes) -> io.BytesIO:
@@ -151,20 +215,17 @@ class _LimitedReads(io.BytesIO):
         return super().read(size)
 
 
-def _announced_size(image: Image.Image) -> tuple[int, int]:
-    """The width and height that the decoder would allocate: of the image, or of one TIFF tile if that is larger."""
+def _announced_size(image: Image.Image, data: bytes) -> tuple[int, int]:
+    """The width and height that the decoder would allocate.
+
+    Of the image; or of one TIFF tile, or of the JPEG 2000 codestream, if that is larger.
+    """
+    if image.format == "JPEG2000":
+        header = jpeg2000.read_header(data)
+        return max(image.size, (header.width, header.height), key=math.prod)
     tags = getattr(image, "tag_v2", {})
     tile = (tags.get(TiffImagePlugin.TILEWIDTH, 0), tags.get(TiffImagePlugin.TILELENGTH, 0))
     return max(image.size, tile, key=math.prod)
-
-
-def _has_too_many_scans(jpeg: bytes) -> bool:
-    """Counts scans up to the end-of-image marker; skips the content of segments, which may contain a thumbnail."""
-    scans, at = 0, 2
-    while scans <= _MAX_SCANS and (marker := _JPEG_MARKER.search(jpeg, at)) and marker[1] != _JPEG_END:
-        scans += marker[1] == _JPEG_SCAN
-        at = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2])
-    return scans > _MAX_SCANS
 
 
 class _Conversion:
@@ -174,63 +235,71 @@ class _Conversion:
         self.spec = spec
         self.warnings: list[str] = []
 
-    def run(self, image: Image.Image) -> DecodedImage:
-        if getattr(image, "is_animated", False):
+    def run(self, image: Image.Image, data: bytes, structure: JpegFile | None) -> DecodedImage:
+        if structure is None and getattr(image, "is_animated", False):
             image.seek(0)
             self.warnings.append("only the first of several frames was used")
+        deep.correct_order(image)
+        layout = deep.Layout.of(image, data) if deep.is_deep(image) else None
+        low = deep.low_bytes(image, data)
         if image.format == "PNG":
             image.load()  # the EXIF chunk may follow the pixels
         orientation = _orientation(image) if image.info else _UPRIGHT
-        bits = _integer_bits(image)
-        image.load()
+        if structure is not None and isinstance(image, PillowFile.ImageFile):
+            self.warnings += structure.load(image)
+        else:
+            image.load()
         if orientation in _TRANSPOSITIONS:
             if image.format != "TIFF":  # Pillow turns TIFF images upright while loading
+                low = low and low.transpose(_TRANSPOSITIONS[orientation])
                 image = image.transpose(_TRANSPOSITIONS[orientation])
             self.warnings.append("turned upright according to the EXIF orientation")
-        return self.run_plain(self._flatten(image, bits))
+        if layout is None:
+            return self.run_plain(self._flatten(image))
+        return self._run_deep(deep.read(image, low, layout))
 
     def run_plain(self, image: Image.Image) -> DecodedImage:
-        """Converts an upright, opaque image of mode L, RGB or F."""
+        """Converts an upright, opaque image of mode L or RGB."""
         return DecodedImage(self._pixels(self._resize(image)), tuple(self.warnings))
 
-    def _flatten(self, image: Image.Image, bits: int) -> Image.Image:
-        """Any Pillow mode → an opaque image of the same size: L, RGB, or F (grey, in [0, 1])."""
-        if image.mode.startswith("I") or image.mode == "F":
-            return self._flatten_deep(image, bits)
+    def _flatten(self, image: Image.Image) -> Image.Image:
+        """Any Pillow mode of 8 bits or less → an opaque image of the same size: L or RGB."""
+        self.warnings += deep.lost_values(image)
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
             alpha = rgba.getchannel("A")
             if alpha.getextrema() != (255, 255):
-                self.warnings.append("transparency was flattened onto black")
-                flat = Image.new("RGB", rgba.size)
+                self._warn_of_transparency()
+                flat = Image.new("RGB", rgba.size, self.spec.background)
                 flat.paste(rgba, mask=alpha)
                 return flat
             return rgba.convert("RGB")
+        if deep.is_signed_byte(image):
+            return Image.fromarray(np.asarray(image) ^ np.uint8(128))
         if image.mode in {"L", "RGB"}:
             return image
         return image.convert("L" if image.mode == "1" else "RGB")
 
-    def _flatten_deep(self, image: Image.Image, bits: int) -> Image.Image:
-        """Scales 16- and 32-bit integers by the range of their type; clips floats to [0, 1]."""
-        values = np.asarray(image)
-        if values.dtype.kind == "f":
-            if not np.isfinite(values).all():
-                raise UnreadableImage("the image contains values that are not finite")
-            if values.min() < 0 or values.max() > 1:
-                self.warnings.append("floating-point values outside [0, 1] were clipped")
-            grey = np.clip(values, 0, 1)
-        else:
-            unsigned = values.view(np.uint32) if bits > _DEEP_BITS and values.dtype == np.int32 else values
-            grey = unsigned.astype(np.float32)
-            grey /= 2**bits - 1
-            np.clip(grey, 0, 1, out=grey)
-            if getattr(image, "tag_v2", {}).get(ExifTag.PhotometricInterpretation) == _WHITE_IS_ZERO:
-                grey = 1 - grey  # Pillow inverts such TIFF images for 8 bits only
-            key = image.info.get("transparency")
-            if isinstance(key, int) and (values == key).any():
-                self.warnings.append("transparency was flattened onto black")
-                grey = np.where(values == key, 0, grey)
-        return Image.fromarray(grey)
+    def _warn_of_transparency(self) -> None:
+        self.warnings.append(f"transparency was flattened onto {self.spec.background}")
+
+    def _run_deep(self, image: DeepImage) -> DecodedImage:
+        """Converts an upright image of more than 8 bits, channel by channel to save memory."""
+        self.warnings += image.warnings(self.spec.levels)
+        if image.is_transparent:
+            self._warn_of_transparency()
+        behind = ImageColor.getcolor(self.spec.background, "RGB" if len(image.channels) > 1 else "L")
+        scaled = image.scaled(self.spec.levels or image.full, behind if isinstance(behind, tuple) else (behind,))
+        # Resampling can overshoot by rounding.
+        channels = [np.clip(np.asarray(self._resize(Image.fromarray(channel))), 0, 1) for channel in scaled]
+        pixels: NDArray[np.float32] = np.stack(channels)
+        if len(pixels) == 1:
+            pixels = pixels.repeat(self.spec.channels, axis=0)
+        elif self.spec.mode == "L":
+            if np.ptp(pixels, axis=0).max() > _NOTICEABLE_COLOUR / 255:
+                self.warnings.append(_COLOUR_TO_GREY)
+            pixels = np.tensordot(_LUMA, pixels, axes=1)[None]
+        return DecodedImage(pixels, tuple(dict.fromkeys(self.warnings)))  # each channel was resized
 
     def _resize(self, image: Image.Image) -> Image.Image:
         size = (self.spec.width, self.spec.height)
@@ -247,11 +316,8 @@ class _Conversion:
     def _pixels(self, image: Image.Image) -> Pixels:
         if image.mode == "RGB" and self.spec.mode == "L":
             if _largest_channel_difference(np.asarray(image)) > _NOTICEABLE_COLOUR:
-                self.warnings.append("colour was converted to grey")
+                self.warnings.append(_COLOUR_TO_GREY)
             image = image.convert("L")
-        if image.mode == "F":
-            values: NDArray[np.float32] = np.clip(np.asarray(image), 0, 1)  # resampling can overshoot by rounding
-            return values[None].repeat(self.spec.channels, axis=0)
         levels = np.asarray(image if image.mode == self.spec.mode else image.convert(self.spec.mode))
         return levels[None] if self.spec.mode == "L" else np.moveaxis(levels, -1, 0)
 
@@ -311,12 +377,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTag.Orientation, _UPRIGHT))
     except Exception:  # as in ImageFile.decode
         return _UPRIGHT
-
-
-def _integer_bits(image: Image.Image) -> int:
-    """Bits per sample of a deep grey image, which Pillow's mode does not determine."""
-    samples = getattr(image, "tag_v2", {}).get(ExifTag.BitsPerSample, (_DEEP_BITS,))
-    return int(max(samples))
 
 
 def _reason(error: Exception) -> str:

@@ -1,12 +1,14 @@
 """Model input: its shape, decoded images, and batches of them."""
 
+import re
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Final, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from PIL import ImageColor
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 SIDES: Final = (4, 2048)
 """Minimum and maximum of the height and width of a model's input, in pixels."""
@@ -21,12 +23,41 @@ Fit: TypeAlias = Literal["stretch", "pad", "crop"]
 """How an image of other proportions is brought to the input's size; see :class:`InputSpec`."""
 
 _WHITE: Final = np.float32(255)
+_COLOUR_PATTERN: Final = re.compile(r"[a-z]+|#[0-9a-f]{6}")
+
+
+class Levels(NamedTuple):
+    """Two values in the units of image files: what becomes 0, and what becomes 1."""
+
+    black: float
+    white: float
+
+
+def known_colour(text: str) -> str:
+    """The name of a colour, or #rrggbb, in lower case.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    lower = text.lower()
+    try:
+        if _COLOUR_PATTERN.fullmatch(lower):
+            ImageColor.getrgb(lower)
+            return lower
+    except ValueError:
+        pass
+    raise ValueError(f"{text!r} is neither the name of a colour nor of the form #rrggbb")
+
+
+Colour = Annotated[str, AfterValidator(known_colour)]
+"""A colour name of CSS, or #rrggbb, in lower case."""
 
 
 class InputSpec(BaseModel):
     """The input of a model: (channels, height, width), float32 in [0, 1].
 
-    For grey models, colour images are converted to ITU-R 601 luma. Images of another size are resampled to exactly
+    For grey models, colour images are converted to ITU-R 601 luma. Images of 8 bits are divided by 255; those of more
+    bits are scaled from ``black`` and ``white`` to 0 and 1, and clipped. Images of another size are resampled exactly to
     height × width: ``reduction`` says how larger ones are, and ``fit`` how images of other proportions are.
     """
 
@@ -46,6 +77,36 @@ class InputSpec(BaseModel):
         description="how a larger image is resampled. area: by the mean over whole factors, then with an antialiased "
         "bicubic filter; bilinear: with an antialiased bilinear filter, which blurs (models of older versions)",
     )
+    black: FiniteFloat | None = Field(
+        None,
+        description="for images of more than 8 bits: the value, in the units of the file, that becomes 0; None: the "
+        "lowest of its type",
+    )
+    white: FiniteFloat | None = Field(
+        None,
+        description="for images of more than 8 bits: the value, in the units of the file, that becomes 1; None: the "
+        "highest of its type, or 1 for floating point",
+    )
+    background: Colour = Field("black", description="what transparent images are flattened onto: a name or #rrggbb")
+
+    @model_validator(mode="after")
+    def _levels_are_two(self) -> Self:
+        if (self.black is None) is not (self.white is None):
+            raise ValueError("black and white must be given together")
+        if self.black is not None and self.white is not None and not self.black < self.white:
+            raise ValueError("black must be less than white")
+        return self
+
+    @property
+    def levels(self) -> Levels | None:
+        """The values that become 0 and 1 in images of more than 8 bits; None: the range of their type."""
+        return None if self.black is None or self.white is None else Levels(self.black, self.white)
+
+    @property
+    def unused(self) -> set[str]:
+        """The fields that have no effect, which older programs do not know."""
+        optional = {"fit", "reduction", "black", "white", "background"}
+        return {name for name in optional if getattr(self, name) == type(self).model_fields[name].default}
 
     @property
     def channels(self) -> int:

@@ -49,7 +49,7 @@ class TestFiles:
             page, file("notes.txt", b"hello", "text/plain"), file("5.png", digit_files[5][0]), file("large.png", large)
         )
         shown = reasons(page)
-        assert shown[0] == "Not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF."
+        assert shown[0] == "Not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF, AVIF, JPEG2000."
         assert shown[1] == ""
         assert verdicts(page) == ["not scored", "normal", "not scored"]
         assert "4,000,000 pixels" in shown[2]
@@ -63,7 +63,7 @@ class TestFiles:
         score_files(page, file("huge.png", b"x" * (2**20 + 1)))
         shown = reasons(page)
         assert shown[:2] == [
-            "Not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF.",
+            "Not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF, AVIF, JPEG2000.",
             "The file is empty.",
         ]
         assert "1048576 is the limit" in shown[2]

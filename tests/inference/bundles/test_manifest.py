@@ -30,6 +30,14 @@ def test_input_fields_are_written_only_if_they_differ(changed: dict[str, str]) -
     assert Manifest.from_bytes(manifest.to_bytes()).input == manifest.input
 
 
+def test_levels_and_background_are_written_only_if_they_are_set() -> None:
+    changes = {"black": 0.0, "white": 4095.0, "background": "white"}
+    manifest, _ = make_bundle("m", spec=SPEC.model_copy(update=changes))
+    written = json.loads(manifest.to_bytes())["input"]
+    assert written == {"mode": "L", "height": 8, "width": 8, **changes}
+    assert Manifest.from_bytes(manifest.to_bytes()).input == manifest.input
+
+
 def test_flipped_bits_are_detected(raw: bytes) -> None:
     positions = random.Random(0).sample(range(len(raw) * 8), 1500)
     for position in positions:

@@ -28,7 +28,7 @@ def as_tensor(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / np.float32(255))
 
 
-@pytest.mark.parametrize("image_format", ["PNG", "BMP", "GIF", "TIFF", "WEBP"])
+@pytest.mark.parametrize("image_format", ["PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000"])
 def test_lossless_formats_give_exact_pixels(image_format: str) -> None:
     image = gradient()
     decoded = decode(encode(image, image_format, **({"lossless": True} if image_format == "WEBP" else {})))
@@ -112,8 +112,8 @@ class TestDepth:
         assert decode(data, COLOUR).tensor[:, 3, 3].tolist() == pytest.approx([0.5, 1, 0.25], abs=0.01)
 
     def test_32_bits_are_scaled_by_the_range_of_their_type(self) -> None:
-        image = Image.fromarray(np.full((8, 8), 2**31 - 1, np.int32))
-        assert sorted(set(decode(encode(image, "TIFF")).tensor.flatten().tolist())) == pytest.approx([0.5])
+        data = _tiff(8, 8, bits=32, photometric=1, pixels=struct.pack("<I", 2**31 - 1) * 64)
+        assert sorted(set(decode(data).tensor.flatten().tolist())) == pytest.approx([0.5])
 
     @pytest.mark.parametrize(("bits", "white_is_zero"), [(12, False), (16, False), (16, True)])
     def test_tiff_depth_and_polarity_are_taken_from_the_tags(self, bits: int, white_is_zero: bool) -> None:
@@ -137,7 +137,7 @@ class TestDepth:
         values = np.linspace(-1, 2, 64, dtype=np.float32).reshape(8, 8)
         decoded = decode(encode(Image.fromarray(values), "TIFF"))
         assert torch.equal(decoded.tensor[0], torch.from_numpy(values).clamp(0, 1))
-        assert decoded.warnings == ("floating-point values outside [0, 1] were clipped",)
+        assert decoded.warnings == ("66 % of the values are outside 0 to 1 and were clipped",)
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     def test_non_finite_floats_are_rejected(self, bad: float) -> None:
@@ -284,12 +284,12 @@ class TestUnreadable:
         with pytest.raises(UnreadableImage):
             decode(data)
 
-    @pytest.mark.parametrize("image_format", ["PPM", "ICO", "TGA", "PCX", "EPS"])
+    @pytest.mark.parametrize("image_format", ["ICO", "TGA", "PCX", "EPS"])
     def test_unsupported_formats(self, image_format: str) -> None:
         with pytest.raises(UnreadableImage, match="formats PNG, JPEG"):
             decode(encode(gradient(32, 32).convert("RGB"), image_format))
 
-    @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF"])
+    @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000"])
     def test_truncated_files(self, image_format: str) -> None:
         noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
         data = encode(noise, image_format)
@@ -306,7 +306,7 @@ class TestUnreadable:
 
     def test_flipped_bits_raise_no_other_error(self) -> None:
         random = np.random.default_rng(1)
-        for image_format in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF"):
+        for image_format in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000"):
             data = encode(gradient(16, 16), image_format)
             for _ in range(150):
                 damaged = bytearray(data)

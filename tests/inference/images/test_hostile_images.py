@@ -86,6 +86,13 @@ def test_hostile_files_take_little_time_and_memory(name: str) -> None:
         ("tiff-huge", TooManyPixels),
         ("tiff-tile-bomb", TooManyPixels),
         ("webp-huge-canvas", TooManyPixels),
+        ("avif-large-frame", TooManyPixels),
+        ("avif-thousands-of-frames", UnreadableImage),
+        ("jp2-huge", TooManyPixels),
+        ("j2k-huge", TooManyPixels),
+        ("j2k-one-pixel-tiles", UnreadableImage),
+        ("j2k-one-pixel-precincts", UnreadableImage),
+        ("j2k-small-blocks", UnreadableImage),
         ("jpeg-scans", UnreadableImage),
         ("png-profile-bomb", UnreadableImage),
         ("png-text-bombs", UnreadableImage),
@@ -105,6 +112,7 @@ def test_bombs_are_rejected(name: str, error: type[Exception]) -> None:
         "png-garbage-profile", "png-trailing-garbage", "png-is-also-zip", "jpeg-exif-loop", "jpeg-garbage-exif",
         "jpeg-garbage-profile", "jpeg-cmyk", "jpeg-ycck", "jpeg-then-jpeg", "gif-comments", "gif-thousands-of-frames",
         "tiff-loop", "tiff-many-directories", "tiff-many-strips", "tiff-huge-floats", "webp-frames",
+        "avif-many-boxes",
     ],
 )  # fmt: skip
 def test_unusual_but_valid_files_are_decoded(name: str) -> None:

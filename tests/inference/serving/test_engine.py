@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from app.inference.serving.batch_queue import CompletedBatch, ServedModel
 from app.inference.serving.batch_scorer import BatchOutcome, Rejected, Scored
 from app.inference.serving.engine import LARGE_BATCH, SMALL_BATCH, Engine
 from app.inference.serving.scoring import Results, score
+from tests.deep_images import noise, png
 from tests.support import encode, gradient, make_bundle
 
 PNG = encode(gradient())
@@ -175,6 +177,29 @@ def test_images_of_other_proportions_are_brought_to_the_input_as_the_model_says(
     for file, scored in zip(files, asyncio.run(scenario()), strict=True):
         assert torch.equal(scored.original, open_image(file, max_pixels=10**6).decode(bundle.spec).tensor)
         assert any(each.endswith("to keep its proportions") for each in scored.warnings)
+
+
+def test_images_of_more_than_8_bits_are_scaled_and_flattened_as_the_model_says(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    spec = InputSpec(mode="L", height=8, width=8, black=0, white=4095, background="white")
+    store.publish(*make_bundle("levels", spec=spec))
+    bundle = store.load("levels", store.current("levels"))
+    values = noise(2, 12)
+    values[0, 0] = 5000
+    values[..., 1] = 65535
+    values[1, :, 1] = 0
+    expected = np.minimum(values[..., 0] / np.float32(4095), 1)
+    expected[1] = 1
+
+    async def scenario() -> Sequence[Scored]:
+        async with serving(bundle, []) as (engine, model):
+            return (await score_files(engine, model, [png(values), encode(gradient())])).scored
+
+    deep, shallow = asyncio.run(scenario())
+    torch.testing.assert_close(deep.original[0], torch.from_numpy(expected))
+    assert "transparency was flattened onto white" in deep.warnings
+    assert "1.6 % of the values are outside 0 to 4,095 and were clipped" in deep.warnings
+    assert torch.equal(shallow.original[0], torch.from_numpy(np.asarray(gradient()) / np.float32(255)))
 
 
 @pytest.mark.parametrize(("side", "most"), [(64, SMALL_BATCH), (65, LARGE_BATCH)])

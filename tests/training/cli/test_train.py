@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from app.inference.bundles.store import ModelStore
+from tests.deep_images import noise, png
 from tests.support import ROOT, WITHOUT_COVERAGE, encode, gradient, make_bundle
 from training.__main__ import main
 
@@ -123,6 +124,24 @@ class TestRun:
         assert "skipped 2 more" in out
         assert "40 normal images: " in out
         assert "none: there are no test images" in out
+
+    def test_levels_and_background_are_published_and_what_decoding_changed_is_printed(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = tmp_path / "deep" / "normal"
+        folder.mkdir(parents=True)
+        for i in range(40):
+            (folder / f"{i}.png").write_bytes(png(noise(2, 12)))
+        words = ["--data", str(folder.parent), *FOLDER, "--background", "White", "--name", "deep"]
+        assert main(options(tmp_path, *words)) == 0
+        manifest = ModelStore(tmp_path / "store").manifest("deep")
+        assert (manifest.input.levels, manifest.input.background) == ((0, 4095), "white")
+        out = capsys.readouterr().out
+        assert "grey, 16 × 16, fit stretch, levels 0 to 4,095, background white\n" in out
+        assert "note 40 normal images: resized from 8×8 to 16×16\n" in out
+        assert "note 40 normal images: transparency was flattened onto white\n" in out
+        assert main(options(tmp_path, *words, "--levels=-64:2000.5")) == 0
+        assert ModelStore(tmp_path / "store").manifest("deep").input.levels == (-64, 2000.5)
 
     def test_unwritable_cache_does_not_stop_training(
         self, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -235,6 +254,10 @@ class TestErrors:
             (["--score", "locl-relative"], "unknown scoring rule 'locl-relative'; did you mean 'local-relative'?"),
             (["--guarantee", "Strict"], "did you mean 'strict'?"),
             (["--mode", "grey"], "choose from auto, L, RGB"),
+            (["--levels", "4095"], "'4095' is neither auto, full nor of the form LOW:HIGH, such as 0:4095"),
+            (["--levels", "9:9"], "'9:9' is neither auto, full nor of the form LOW:HIGH, such as 0:4095"),
+            (["--levels", "0:inf"], "'0:inf' is neither auto, full nor of the form LOW:HIGH, such as 0:4095"),
+            (["--background", "wite"], "'wite' is neither the name of a colour nor of the form #rrggbb"),
             (["--epohcs", "3"], "'--epohcs' is not understood; did you mean '--epochs'?"),
             (["lst"], "'lst' is not understood; did you mean 'list'?"),
             (["--store", "x", "list"], "'list' must be the first word"),

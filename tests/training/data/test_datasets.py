@@ -151,7 +151,7 @@ class TestFolder:
         assert not isinstance(uncached.normal.pixels, np.memmap)
         assert torch.equal(cached.normal[:], uncached.normal[:])
         files = (tmp_path / "cache" / "decoded").iterdir()
-        assert sorted(path.suffix for path in files) == [".json", ".json", ".npy", ".npy"]
+        assert sorted(path.suffix for path in files) == [".json", ".json", ".levels", ".npy", ".npy"]
 
     def test_colour_is_detected_and_mode_overrides_it(self, folder: Path) -> None:
         (folder / "normal" / "red.jpg").write_bytes(encode(Image.new("RGB", (9, 9), (250, 0, 0)), "JPEG"))

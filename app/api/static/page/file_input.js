@@ -1,7 +1,7 @@
 // Image files from drag and drop (files and folders), from the clipboard and from the samples.
 
 // The suffixes of app/files/formats.py; a test compares them.
-const IMAGE_NAME = /\.(png|apng|jpg|jpeg|jpe|jfif|mpo|webp|bmp|gif|tif|tiff)$/i;
+const IMAGE_NAME = /\.(png|apng|jpg|jpeg|jpe|jfif|mpo|webp|bmp|gif|tif|tiff|avif|avifs|jp2|j2k|jpc|jpf|jpx|j2c)$/i;
 const HIDDEN_NAME = /^(\.|@eaDir$|__MACOSX$)/i;
 
 /** Calls `onFiles` with the files that are dropped on the document or pasted into it. */
