@@ -57,7 +57,7 @@ class InputSpec(BaseModel):
     """The input of a model: (channels, height, width), float32 in [0, 1].
 
     For grey models, colour images are converted to ITU-R 601 luma. Images of 8 bits are divided by 255; those of more
-    bits are scaled from ``black`` and ``white`` to 0 and 1, and clipped. Images of another size are resampled exactly to
+    bits are scaled from ``black`` and ``white`` to 0 and 1, and clipped. Images of another size are resampled to
     height × width: ``reduction`` says how larger ones are, and ``fit`` how images of other proportions are.
     """
 
