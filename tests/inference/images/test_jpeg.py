@@ -77,6 +77,16 @@ def test_cut_at_a_restart_marker_is_noticed() -> None:
                     load(cut + END)
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_cut_between_close_restart_markers_is_noticed(options: dict[str, object]) -> None:
+    """Three blocks between two markers are less than what the decoder reads ahead."""
+    data = encode(photograph(17, 300, "L"), "JPEG", restart_marker_rows=1, **options)
+    begin = data.rindex(b"\xff\xda") + 10
+    for cut in range(begin, begin + (len(data) - begin) * 9 // 10):
+        with pytest.raises(UnreadableImage, match="incomplete"):
+            load(data[:cut] + END)
+
+
 def test_progressive_file_without_its_last_scans_is_rejected() -> None:
     data = encode(photograph(), "JPEG", progressive=True)
     scans = [end for end, _ in jpeg.read_structure(data).scans]
