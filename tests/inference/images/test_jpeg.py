@@ -77,10 +77,11 @@ def test_cut_at_a_restart_marker_is_noticed() -> None:
                     load(cut + END)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}])
-def test_cut_between_close_restart_markers_is_noticed(options: dict[str, object]) -> None:
-    """Three blocks between two markers are less than what the decoder reads ahead."""
-    data = encode(photograph(17, 300, "L"), "JPEG", restart_marker_rows=1, **options)
+def test_cut_between_close_restart_markers_is_noticed() -> None:
+    """Three blocks between two markers can be less than what the decoder reads ahead."""
+    coarse = np.random.default_rng(0).integers(0, 256, (203, 317), dtype=np.uint8)
+    narrow = Image.fromarray(coarse).resize((17, 300))
+    data = encode(narrow, "JPEG", quality=30, progressive=True, restart_marker_rows=1)
     begin = data.rindex(b"\xff\xda") + 10
     for cut in range(begin, begin + (len(data) - begin) * 9 // 10):
         with pytest.raises(UnreadableImage, match="incomplete"):
