@@ -256,7 +256,9 @@ class _Conversion:
             self.warnings.append("turned upright according to the EXIF orientation")
         if layout is None:
             return self.run_plain(self._flatten(image))
-        return self._run_deep(deep.read(image, low, layout))
+        values = deep.read(image, low, layout)
+        del low
+        return self._run_deep(values)
 
     def run_plain(self, image: Image.Image) -> DecodedImage:
         """Converts an upright, opaque image of mode L or RGB."""

@@ -84,17 +84,18 @@ class DeepImage:
             levels: the values that become 0 and 1.
             background: its colour, one level from 0 to 255 per channel.
         """
-        opacity = None if self.alpha is None else self.alpha / np.float32(_OPAQUE)
         for values, behind in zip(self.channels, background, strict=True):
             channel = values.astype(np.float32)
             channel -= np.float32(levels.black)
             channel /= np.float32(levels.white - levels.black)
             np.clip(channel, 0, 1, out=channel)
             if self.white_is_zero:
-                channel = 1 - channel
-            if opacity is not None:
-                channel *= opacity
-                channel += np.float32(behind / 255) * (1 - opacity)
+                np.subtract(1, channel, out=channel)
+            if self.alpha is not None:  # in place: an image can have hundreds of megabytes
+                channel -= np.float32(behind / 255)
+                channel *= self.alpha
+                channel /= np.float32(_OPAQUE)
+                channel += np.float32(behind / 255)
             yield channel
 
     def warnings(self, levels: Levels | None) -> list[str]:
@@ -247,17 +248,18 @@ def read(image: Image.Image, low: Image.Image | None, layout: Layout) -> DeepIma
 
 
 def _colour(image: Image.Image, low: Image.Image, key: object) -> DeepImage:
-    if low.mode == "LA":
-        image = Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
-    values = np.asarray(image).astype(np.uint16)
-    values <<= _BYTE
-    values |= np.asarray(low)
-    alpha = values[..., -1] if low.mode in {"LA", "RGBA"} else None
-    colours = values if alpha is None else values[..., :-1]
+    channels = []
+    for name in low.getbands():
+        values = np.asarray(image.getchannel("R" if name == "L" else name)).astype(np.uint16)
+        values <<= _BYTE
+        values |= np.asarray(low.getchannel(name))
+        channels.append(values)
+    alpha = channels.pop() if low.mode in {"LA", "RGBA"} else None
     if isinstance(key, tuple):
-        alpha = _alpha_of_key((colours == key).all(axis=-1))
-    channels = tuple(colours[..., index] for index in range(colours.shape[-1]))
-    return DeepImage(channels, Levels(0, 2**_DEEP_BITS - 1), _DEEP_BITS, alpha=alpha)
+        alpha = _alpha_of_key(
+            np.logical_and.reduce([values == level for values, level in zip(channels, key, strict=True)])
+        )
+    return DeepImage(tuple(channels), Levels(0, 2**_DEEP_BITS - 1), _DEEP_BITS, alpha=alpha)
 
 
 def _alpha_of_key(is_key: NDArray[np.bool_]) -> NDArray[np.uint16]:

@@ -67,7 +67,7 @@ class JpegFile:
             if feed.is_finished:
                 break
             if restart and not feed.needs_more():  # perhaps for blocks after this marker
-                feed.give(restart + _FILLER)
+                feed.give(restart)  # what comes next is less than a block
             if self.rows_come_at_once or feed.needs_more():
                 raise UnreadableImage(_INCOMPLETE)
             at = end

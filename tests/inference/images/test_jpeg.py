@@ -77,6 +77,17 @@ def test_cut_at_a_restart_marker_is_noticed() -> None:
                     load(cut + END)
 
 
+def test_cut_between_close_restart_markers_is_noticed() -> None:
+    """Three blocks between two markers can be less than what the decoder reads ahead."""
+    coarse = np.random.default_rng(0).integers(0, 256, (203, 317), dtype=np.uint8)
+    narrow = Image.fromarray(coarse).resize((17, 300))
+    data = encode(narrow, "JPEG", quality=30, progressive=True, restart_marker_rows=1)
+    begin = data.rindex(b"\xff\xda") + 10
+    for cut in range(begin, begin + (len(data) - begin) * 9 // 10):
+        with pytest.raises(UnreadableImage, match="incomplete"):
+            load(data[:cut] + END)
+
+
 def test_progressive_file_without_its_last_scans_is_rejected() -> None:
     data = encode(photograph(), "JPEG", progressive=True)
     scans = [end for end, _ in jpeg.read_structure(data).scans]
