@@ -105,7 +105,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.against_anomalib", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("folder", help="with normal/, test/normal/ and test/anomaly/KIND/")
+    parser.add_argument("folder", help="normal images and labelled test images, in a layout that training reads")
     parser.add_argument("--models", default=",".join(_TITLES), help="models, separated by commas")
     parser.add_argument("--seeds", type=int, default=3, help="number of splits")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")

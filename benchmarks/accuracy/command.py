@@ -73,7 +73,7 @@ def _add_mnist(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", help="with normal/, test/normal/ and test/anomaly/KIND/")
+    parser.add_argument("folder", help="normal images and labelled test images, in a layout that training reads")
     parser.add_argument("--recipes", type=_recipes, default="linear,conv", help="recipes, separated by commas")
     parser.add_argument(
         "--size",
