@@ -269,12 +269,12 @@ class TestExitStatus:
         assert command(few / "text.png", few / "empty.png").status == 3  # no image could be scored
 
     def test_files_that_are_not_looked_at_are_counted(self, command: Command, few: Path) -> None:
-        for name in ("a.heic", "b.heic", "notes.txt", "._five.png", "Thumbs.db"):
+        for name in ("a.psd", "b.psd", "notes.txt", "._five.png", "Thumbs.db"):
             (few / name).write_bytes(b"anything")
         done = command(few)
         assert (done.status, len(done.rows)) == (0, 3)
         assert done.err.splitlines()[1:] == [
-            "3 files not looked at: .heic 2, .txt 1",
+            "3 files not looked at: .psd 2, .txt 1",
             "2 hidden and system entries passed over",
         ]
 

@@ -258,7 +258,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     ("source", "column", "message"),
     [
         ("nowhere", "path", "nowhere cannot be read"),
-        ("bare", "path", "bare contains no images; 1 file not looked at: .heic 1"),
+        ("bare", "path", "bare contains no images; 1 file not looked at: .psd 1"),
         ("listed.parquet", "url", "has no column 'url', only path, size"),
         ("listed.parquet", "size", "is int64, not text"),
         ("damaged.parquet", "path", "damaged.parquet cannot be read"),
@@ -271,7 +271,7 @@ def test_unusable_source_is_an_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bare").mkdir()
-    Path("bare", "x.heic").touch()
+    Path("bare", "x.psd").touch()
     pq.write_table(pa.table({"path": ["x.png"], "size": [1]}), "listed.parquet")
     pq.write_table(pa.table({"path": pa.array([], pa.string())}), "empty.parquet")
     Path("damaged.parquet").write_bytes(b"PAR1")

@@ -46,11 +46,11 @@ def test_every_suffix_of_the_table_is_found_in_any_case(tmp_path: Path) -> None:
 
 
 def test_other_files_are_counted_by_suffix(tmp_path: Path) -> None:
-    write(tmp_path, *(f"{n}.HEIC" for n in range(12)), *(f"a/{n}.txt" for n in range(7)), "a/note", "0.png")
-    assert search(tmp_path)[1].lines() == ["20 files not looked at: .heic 12, .txt 7, no suffix 1"]
+    write(tmp_path, *(f"{n}.PSD" for n in range(12)), *(f"a/{n}.txt" for n in range(7)), "a/note", "0.png")
+    assert search(tmp_path)[1].lines() == ["20 files not looked at: .psd 12, .txt 7, no suffix 1"]
     write(tmp_path, *(f"0.{n}" for n in range(15)))
     (line,) = search(tmp_path)[1].lines()
-    assert line.startswith("35 files not looked at: .heic 12, .txt 7, ")
+    assert line.startswith("35 files not looked at: .psd 12, .txt 7, ")
     assert line.endswith(", others 8")
 
 

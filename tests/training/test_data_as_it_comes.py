@@ -73,9 +73,9 @@ def test_clutter_changes_neither_the_model_nor_the_threshold(workplace: Workplac
         (parts / "normal" / place).mkdir()
         for number in range(5):
             white.save(parts / "normal" / place / f"{number}.png")
-    for name in ("._000.png", "Thumbs.db", "a.heic", "b.heic", "notes.txt"):
+    for name in ("._000.png", "Thumbs.db", "a.psd", "b.psd", "notes.txt"):
         (parts / "normal" / name).write_bytes(b"nothing")
-    lines = ["3 files not looked at: .heic 2, .txt 1", "5 hidden and system entries passed over"]
+    lines = ["3 files not looked at: .psd 2, .txt 1", "5 hidden and system entries passed over"]
     status, out, _ = workplace.train(parts)
     assert status == 0
     assert workplace.manifest.threshold == clean.threshold

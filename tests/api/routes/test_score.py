@@ -231,7 +231,7 @@ def test_batching_does_not_change_scores(server: Server, digit_files: Digits) ->
 def test_large_images_have_the_same_score_as_small_ones(server: Server) -> None:
     """Images above 256 × 256 are decoded in threads, which must not change the scores."""
     large = gradient(960, 940)
-    spec = InputSpec(mode="L", height=8, width=8)
+    spec = InputSpec(mode="L", height=8, width=8, reduction="area")
     small = to_image(open_image(encode(large), max_pixels=10**6).decode(spec).tensor)
     assert scored(server, encode(large))["score"] == scored(server, encode(small))["score"]
 

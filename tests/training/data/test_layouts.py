@@ -157,8 +157,8 @@ def test_a_folder_without_images_is_an_error_that_counts_other_files(make: dict[
     write(tmp_path, **make)
     folder = tmp_path / next(iter(make), "").replace("__", "/")
     for number in range(3):
-        (folder / f"{number}.heic").touch()
-    with pytest.raises(TrainingError, match=r"contains no images \(.*\); 3 files not looked at: \.heic 3$"):
+        (folder / f"{number}.psd").touch()
+    with pytest.raises(TrainingError, match=r"contains no images \(.*\); 3 files not looked at: \.psd 3$"):
         layouts.read(tmp_path)
 
 
