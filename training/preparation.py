@@ -79,7 +79,8 @@ def _accepted(run: Run, data: Dataset, parts: Partition) -> tuple[str, ...]:
     Raises:
         TrainingError: they are not suitable, and the run is not forced.
     """
-    return accepted(doubts(data.normal, parts.fit), force=run.force)
+    reasons = doubts(data.normal, parts.fit, remarks=data.changes, background=data.spec.background)
+    return accepted(reasons, force=run.force)
 
 
 def _try(tried: Sequence[Candidate], run: Run, data: Dataset, parts: Partition) -> Sequence[Trial]:

@@ -93,7 +93,8 @@ def from_images(
     if exclude is not None:
         files = files.without(exclude)
     decoded = folders.decode_some([file.path for file in files.normal], bundle.spec, source, cache=None)
-    warnings = accepted(doubts(decoded.images, fit=None), force=force)
+    reasons = doubts(decoded.images, None, remarks=decoded.remarks, background=bundle.spec.background)
+    warnings = accepted(reasons, force=force)
     kept = [files.normal[at] for at in decoded.kept]
     image_hashes = hashes(decoded.images)
     pairs = [pair for pair in near_duplicates(image_hashes, image_hashes) if pair.first < pair.second]

@@ -14,9 +14,8 @@ from app.api.request_state import request_state
 from app.api.services import Services
 from app.api.telemetry.scored_requests import summarize
 from app.inference.decisions.conformal import OperatingPoint
-from app.inference.images.model_input import DecodedImage
 from app.inference.serving.batch_queue import ServedModel
-from app.inference.serving.batch_scorer import Rejected
+from app.inference.serving.batch_scorer import Content
 from app.inference.serving.scoring import Results, score
 
 _T = TypeVar("_T")
@@ -36,7 +35,7 @@ async def answer(
     services: Services,
     scope: Scope,
     model: ServedModel,
-    images: Sequence[bytes | DecodedImage | Rejected],
+    images: Sequence[Content],
     point: OperatingPoint,
     render: Callable[[Results], _T],
     *,
@@ -49,7 +48,7 @@ async def answer(
         services: of the application.
         scope: of the request. The summary for the request log is stored in its state.
         model: scores the images.
-        images: image files, decoded images of the model's input size, or the reasons why there is no image.
+        images: as in :func:`app.inference.serving.scoring.score`.
         point: decides the verdicts.
         render: results → response. Runs in a thread if there are many pixels.
         encode: as in :func:`app.inference.serving.scoring.score`.
@@ -61,13 +60,8 @@ async def answer(
     """
     engine = services.engine
     with engine.admit(model, len(images)):
-        given = [image for image in images if not isinstance(image, Rejected)]
         with cancelled_on_disconnect(scope):
-            results = await score(engine, model, given, point, encode=encode, diagnose=diagnose)
-        outcomes = iter(results.outcomes)
-        results = results._replace(
-            outcomes=[image if isinstance(image, Rejected) else next(outcomes) for image in images]
-        )
+            results = await score(engine, model, images, point, encode=encode, diagnose=diagnose)
         request_state(scope).scored = summarize(results)
         spec = model.bundle.spec
         return await engine.render(len(images) * spec.height * spec.width, lambda: render(results))

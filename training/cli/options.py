@@ -157,7 +157,7 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         metavar="COLOUR",
         type=_colour,
         default="black",
-        help="for folders: what transparent images are flattened onto, black, white, another name or #rrggbb",
+        help="for folders: the colour behind transparent images, black, white, another name or #rrggbb",
     )
     data.add_argument(
         "--mode",

@@ -17,10 +17,10 @@ import numpy as np
 from app.inference.images.model_input import Fit, InputSpec
 from app.suggestions import did_you_mean
 from training.data import folders, label_lists, layouts
-from training.data.blankness import refuse_blank
 from training.data.folders import NORMAL, Mode
 from training.data.images import Images
 from training.data.levels import LevelsRule, levels_of
+from training.data.remarks import Remark
 from training.errors import TrainingError
 
 DOWNLOADED: Final = ("mnist", "fashion-mnist")
@@ -77,6 +77,7 @@ class Dataset:
         test_files: M paths, relative to the folder; empty for the built-in sets.
         unreadable: files that were skipped, with the reason.
         remarks: what was not read and what decoding changed in the images, as lines of text.
+        changes: what decoding changed in the normal images.
         excluded: number of files that the user left out.
     """
 
@@ -93,6 +94,7 @@ class Dataset:
     test_files: tuple[str, ...] = field(default=())
     unreadable: tuple[tuple[Path, str], ...] = field(default=())
     remarks: tuple[str, ...] = field(default=())
+    changes: tuple[Remark, ...] = field(default=())
     excluded: int = 0
 
     def normal_name(self, position: int) -> str:
@@ -204,7 +206,6 @@ def _files(source: Source, size: tuple[int, int]) -> Dataset:
         background=source.background,
     )
     decoded = folders.decode_some(normal_paths, spec, Path(source.data), cache=cache)
-    refuse_blank(decoded.images, decoded.remarks, spec)
     decoded_test = folders.decode(test_paths, spec, cache=cache)
     normal, test = [files.normal[at] for at in decoded.kept], [files.test[at] for at in decoded_test.kept]
     return Dataset(
@@ -225,6 +226,7 @@ def _files(source: Source, size: tuple[int, int]) -> Dataset:
             *(remark.line("normal") for remark in decoded.remarks),
             *(remark.line("test") for remark in decoded_test.remarks),
         ),
+        changes=decoded.remarks,
         excluded=files.excluded,
     )
 

@@ -60,7 +60,9 @@ class BodyReader:
                 received += len(chunk)
                 if received > limit:
                     raise self._too_large(f"the body has more than {limit} bytes")
-                for piece in (chunk,) if decoder is None else decoder.pieces(chunk):
+                for number, piece in enumerate(decoder.pieces(chunk)):
+                    if number:
+                        await asyncio.sleep(0)  # lets other requests run between the pieces of a chunk
                     size += len(piece)
                     self.budget -= len(piece)
                     if size > limit:
@@ -68,10 +70,7 @@ class BodyReader:
                     if self.budget < 0:
                         raise Overloaded("too many simultaneous uploads")
                     pieces.append(piece)
-                    if decoder is not None:
-                        await asyncio.sleep(0)
-            if decoder is not None:
-                decoder.finish()
+            decoder.finish()
             return b"".join(pieces)
         finally:
             self.budget += size

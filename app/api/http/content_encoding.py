@@ -1,8 +1,8 @@
 """Content-Encoding of request bodies (RFC 9110, section 8.4): gzip and deflate, undone piece by piece."""
 
 import zlib
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol
 
 from starlette.datastructures import Headers
 
@@ -18,8 +18,37 @@ _PIECE_BYTES: Final = 256 * 1024
 _SLICE_BYTES: Final = 16 * 1024
 
 
-class Decoder:
-    """Undoes one coding.
+class Decoder(Protocol):
+    """Undoes the Content-Encoding of one body."""
+
+    def pieces(self, chunk: bytes) -> Iterable[bytes]:
+        """The decoded bytes of the next part of a body, in pieces, which may be empty.
+
+        Raises:
+            MalformedEncoding: the body is not valid, or goes on after its end.
+        """
+
+    def finish(self) -> None:
+        """Checks that the body was complete.
+
+        Raises:
+            MalformedEncoding: it was not.
+        """
+
+
+class Identity:
+    """Of a body that is sent as it is."""
+
+    def pieces(self, chunk: bytes) -> Iterable[bytes]:
+        """The chunk, unchanged."""
+        return (chunk,)
+
+    def finish(self) -> None:
+        """Any body is complete."""
+
+
+class Inflater:
+    """Undoes gzip or deflate.
 
     Args:
         coding: ``gzip``, of one or more members (RFC 1952), or ``deflate``, which by the standard is zlib data
@@ -32,21 +61,14 @@ class Decoder:
         self._head = b""  # of deflate data: its first bytes tell which of the two formats it has
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
-        """The decoded bytes of the next part of a body, in pieces of at most 256 KiB, which may be empty.
-
-        Raises:
-            MalformedEncoding: the body is not valid, or goes on after its end.
-        """
+        """See :class:`Decoder`; pieces have at most 256 KiB."""
         for start in range(0, len(chunk), _SLICE_BYTES):
             yield from self._inflate(chunk[start : start + _SLICE_BYTES])
 
     def finish(self) -> None:
-        """Checks that the body was complete.
-
-        Raises:
-            MalformedEncoding: it was not.
-        """
-        if self._stream is None or not self._stream.eof:
+        """See :class:`Decoder`."""
+        complete = self._stream is not None and self._stream.eof
+        if not complete:
             raise MalformedEncoding(f"the body ends before the end of its {self._coding} data")
 
     def _inflate(self, data: bytes) -> Iterator[bytes]:
@@ -75,8 +97,8 @@ class Decoder:
         return zlib.decompressobj(_GZIP_BITS)
 
 
-def decoder_for(headers: Headers) -> Decoder | None:
-    """The decoder of a request's body; None if the body is sent as it is.
+def decoder_for(headers: Headers) -> Decoder:
+    """The decoder of a request's body.
 
     Raises:
         UnsupportedEncoding: for another coding, and for several.
@@ -84,13 +106,13 @@ def decoder_for(headers: Headers) -> Decoder | None:
     sent = ",".join(headers.getlist("content-encoding"))
     codings = [each for each in map(str.strip, sent.lower().split(",")) if each not in {"", "identity"}]
     if not codings:
-        return None
+        return Identity()
     if len(codings) > 1 or codings[0] not in _CODINGS:
         raise UnsupportedEncoding(
             f"the Content-Encoding {', '.join(codings)[:100]} is not supported; send {' or '.join(ACCEPTED)}, "
             f"or the body as it is"
         )
-    return Decoder(_CODINGS[codings[0]])
+    return Inflater(_CODINGS[codings[0]])
 
 
 def _is_zlib(head: bytes) -> bool:

@@ -40,7 +40,7 @@ class Upload(NamedTuple):
         field: name of the form field; empty outside forms.
         filename: as sent by the client; None if it sent none.
         data: content of the file.
-        error: why there is no content, if it could not be decoded.
+        error: the reason if the content could not be decoded; ``data`` is then empty.
     """
 
     field: str

@@ -87,7 +87,7 @@ class InputSpec(BaseModel):
         description="for images of more than 8 bits: the value, in the units of the file, that becomes 1; None: the "
         "highest of its type, or 1 for floating point",
     )
-    background: Colour = Field("black", description="what transparent images are flattened onto: a name or #rrggbb")
+    background: Colour = Field("black", description="the colour behind transparent images: a name or #rrggbb")
 
     @model_validator(mode="after")
     def _levels_are_two(self) -> Self:

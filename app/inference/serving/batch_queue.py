@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-from app.inference.images.model_input import DecodedImage
-from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Scored
+from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Content, Scored
 from app.inference.serving.refcount import RefCounted
 
 # Switching between Python threads takes longer than a light batch. Small PNG files for a model this fast are scored on
@@ -45,7 +44,7 @@ class CompletedBatch:
 class _Group:
     """The images of one request. Batches take them in order, so outcomes arrive in order."""
 
-    def __init__(self, contents: Sequence[bytes | DecodedImage], *, encode: bool) -> None:
+    def __init__(self, contents: Sequence[Content], *, encode: bool) -> None:
         self.encode = encode
         self.since = time.perf_counter()
         self.done: asyncio.Future[list[BatchOutcome]] = asyncio.get_running_loop().create_future()
@@ -58,7 +57,7 @@ class _Group:
         """The number of images that no batch has taken yet."""
         return len(self._contents) - self._taken
 
-    def take(self, most: int) -> Sequence[bytes | DecodedImage]:
+    def take(self, most: int) -> Sequence[Content]:
         """The next images for a batch, at most ``most``."""
         begin, self._taken = self._taken, min(self._taken + most, len(self._contents))
         return self._contents[begin : self._taken]
@@ -79,7 +78,7 @@ class _Share(NamedTuple):
     """The part of a batch that belongs to one group."""
 
     group: _Group
-    contents: Sequence[bytes | DecodedImage]
+    contents: Sequence[Content]
 
 
 class ServedModel(RefCounted):
@@ -123,11 +122,11 @@ class ServedModel(RefCounted):
         self._untaken = 0  # images in the waiting groups
         self._drain: asyncio.Task[None] | None = None
 
-    async def run(self, contents: Iterable[bytes | DecodedImage], *, encode: bool = False) -> list[BatchOutcome]:
+    async def run(self, contents: Iterable[Content], *, encode: bool = False) -> list[BatchOutcome]:
         """Queues images for the next batches; cancellation drops those that are still waiting.
 
         Args:
-            contents: image files, or decoded images.
+            contents: of the images.
             encode: whether to encode the reconstructions as PNG files.
 
         Returns:

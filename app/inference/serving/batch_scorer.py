@@ -93,6 +93,9 @@ class Large(NamedTuple):
     file: bytes
 
 
+Content: TypeAlias = bytes | DecodedImage | Rejected
+"""What a request has for one image: a file, a decoded image, or the reason why it has neither, which is the outcome."""
+
 BatchOutcome: TypeAlias = Scored | Rejected | Large
 """Of one image in a batch. Large images are decoded elsewhere and added to a later batch."""
 
@@ -114,13 +117,11 @@ class BatchScorer:
         self._shape = bundle.spec.shape
         self._encodes = bundle.spec.height * bundle.spec.width <= SMALL_PIXELS
 
-    def score(
-        self, contents: Sequence[bytes | DecodedImage], encode: Sequence[bool], since: Sequence[float]
-    ) -> list[BatchOutcome]:
+    def score(self, contents: Sequence[Content], encode: Sequence[bool], since: Sequence[float]) -> list[BatchOutcome]:
         """Scores a batch.
 
         Args:
-            contents: image files, or decoded images.
+            contents: of the images.
             encode: for each image, whether to encode its reconstruction as a PNG file.
             since: for each image, the ``time.perf_counter()`` when it was queued.
 
@@ -182,12 +183,12 @@ class BatchScorer:
             )
         return outcomes
 
-    def _decode(self, contents: Sequence[bytes | DecodedImage]) -> list[DecodedImage | Rejected | Large]:
+    def _decode(self, contents: Sequence[Content]) -> list[DecodedImage | Rejected | Large]:
         files = [content for content in contents if isinstance(content, bytes) and len(content) <= _SMALL_BYTES]
         plain = iter(read_plain_pngs(files, max_pixels=self._max_pixels))
         return [
             content
-            if isinstance(content, DecodedImage)
+            if not isinstance(content, bytes)
             else Large(content)
             if len(content) > _SMALL_BYTES
             else self._decode_file(content, next(plain))

@@ -18,7 +18,7 @@ from app.inference.images.decoding import open_image
 from app.inference.images.model_input import DecodedImage
 from app.inference.images.rendering import error_map, score_map
 from app.inference.serving.batch_queue import ServedModel
-from app.inference.serving.batch_scorer import BatchOutcome, Large, Outcome, Rejected, Scored
+from app.inference.serving.batch_scorer import BatchOutcome, Content, Large, Outcome, Rejected, Scored
 from app.inference.serving.engine import Engine
 
 # If the negative has less than half the score, the image is probably dark on light instead of light on dark.
@@ -64,7 +64,7 @@ class Results(NamedTuple):
 async def score(
     engine: Engine,
     model: ServedModel,
-    images: Sequence[bytes | DecodedImage],
+    images: Sequence[Content],
     point: OperatingPoint,
     *,
     encode: bool = False,
@@ -75,7 +75,7 @@ async def score(
     Args:
         engine: runs the work.
         model: the model, acquired by the caller.
-        images: image files, or decoded images of the model's input size.
+        images: image files, decoded images of the model's input size, or reasons why there is no image.
         point: the threshold, from :meth:`Bundle.operating_point`.
         encode: whether to encode the reconstructions as PNG files.
         diagnose: whether to score the negatives of anomalies too, to warn of inverted images.
@@ -104,9 +104,8 @@ async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchO
     decoded = await _gather(
         [asyncio.ensure_future(engine.decode(model, partial(decode, image.file))) for image in large]
     )
-    scored = iter(await model.run(image for image in decoded if isinstance(image, DecodedImage)))
-    replaced = iter([image if isinstance(image, Rejected) else next(scored) for image in decoded])
-    finished = [next(replaced) if isinstance(outcome, Large) else outcome for outcome in outcomes]
+    scored = iter(await model.run(decoded))
+    finished = [next(scored) if isinstance(outcome, Large) else outcome for outcome in outcomes]
     assert _all_finished(finished)  # noqa: S101  decoded images are not large
     return finished
 
