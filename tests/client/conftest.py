@@ -1,7 +1,11 @@
-"""Fixtures: both clients with the same interface, a folder of many images, a server that fails at first."""
+"""Fixtures: the command line, both clients with one interface, many images, a server that fails at first."""
 
 import asyncio
+import csv
+import io
+import json
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +19,13 @@ import httpx
 import pytest
 
 from app.client import AnomalyClient, AsyncAnomalyClient
+from app.client.cli import main
 from tests.support import Server, running_server
 
 Connect = Callable[..., AnomalyClient]
+Digits = dict[int, list[bytes]]
+Command = Callable[..., "CompletedRun"]
+COMMAND = [sys.executable, "-m", "app.client"]
 
 
 class BlockingClient:
@@ -162,3 +170,47 @@ def busy(url: str) -> Iterator[BusyServer]:
         server.shutdown()
         thread.join()
         server.upstream.close()
+
+
+class CompletedRun:
+    """Exit status and output of a run."""
+
+    def __init__(self, status: int, out: bytes, err: bytes) -> None:
+        self.status = status
+        self.out = out.decode()
+        self.err = err.decode()
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        return list(csv.DictReader(io.StringIO(self.out, newline="")))
+
+
+@pytest.fixture
+def command(url: str, capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
+    def run(*arguments: object) -> CompletedRun:
+        status = main([*map(str, arguments), *(() if "--url" in arguments else ("--url", url))])
+        return CompletedRun(status, *capfdbinary.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def few(digit_files: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two fives and a zero in the folder ``few`` of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name, data in (
+        ("five.png", digit_files[5][0]),
+        ("sub/zero.png", digit_files[0][0]),
+        ("b.png", digit_files[5][1]),
+    ):
+        path = tmp_path / "few" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return Path("few")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".csv":
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    return [json.loads(line) for line in path.read_text().splitlines()]

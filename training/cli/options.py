@@ -5,19 +5,15 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
-import torch
-
 from app.command_line import Parser, add_help
-from app.inference.bundles.manifest import NAME_PATTERN
-from app.inference.images.model_input import SIDES, Fit, Levels, known_colour
+from app.inference.images.model_input import Fit
+from training.cli import argument_types
 from training.cli.key_files import signing_key
 from training.cli.parser import DEFAULT_STORE, PROGRAM, one_of
 from training.data.datasets import BUILT_IN, Source
-from training.data.levels import LevelsRule
 from training.data.splitting import CROSS_BELOW, CalibrationPlan
 from training.data.suitability import MIN_FIT
 from training.errors import TrainingError
@@ -119,7 +115,7 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
     data.add_argument(
         "--normal",
         metavar="LABELS",
-        type=_labels,
+        type=argument_types.labels,
         default="5",
         help="the labels that are normal, separated by commas",
     )
@@ -133,7 +129,7 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
     add_exclude(data, relative_to="--data")
     data.add_argument(
         "--size",
-        type=_size,
+        type=argument_types.size,
         help="for folders: size of the model's input, SIDE or HEIGHTxWIDTH (default: the recipe's)",
     )
     data.add_argument(
@@ -147,7 +143,7 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
     data.add_argument(
         "--levels",
         metavar="RULE",
-        type=_levels,
+        type=argument_types.levels,
         default="auto",
         help="for folders, images of more than 8 bits: which values become black and white. auto: 0 and the highest of "
         "the fewest bits (8, 10, 12, 14 or 16) that hold all values; full: the range of their type; LOW:HIGH: these",
@@ -155,7 +151,7 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
     data.add_argument(
         "--background",
         metavar="COLOUR",
-        type=_colour,
+        type=argument_types.colour,
         default="black",
         help="for folders: the colour behind transparent images, black, white, another name or #rrggbb",
     )
@@ -168,13 +164,15 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
     data.add_argument(
         "--groups",
         metavar="RULE",
-        type=groups_rule,
+        type=argument_types.groups_rule,
         default="folder",
         help="which images show the same object, so that no split separates them and the guarantee counts objects: "
         "those of one sub-folder (folder), those with the same match of a regular expression in their path, or none",
     )
     output = parser.add_argument_group("output")
-    output.add_argument("--name", type=_name, help="name of the model (default: SOURCE-LABELS, for example mnist-5)")
+    output.add_argument(
+        "--name", type=argument_types.name, help="name of the model (default: SOURCE-LABELS, for example mnist-5)"
+    )
     output.add_argument("--store", metavar="FOLDER", type=Path, default=DEFAULT_STORE, help="folder of the model store")
     output.add_argument(
         "--sign-key",
@@ -186,7 +184,7 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
     decision.add_argument(
         "--false-alarm-rate",
         metavar="RATE",
-        type=rate,
+        type=argument_types.rate,
         default=0.01,
         help="guaranteed share of false alarms; 0.01 needs at least 99 normal images, or groups, 0.05 needs "
         f"{MIN_FIT}; with --calibration split, 132 and 39",
@@ -232,27 +230,27 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         "--weights", metavar="FILE", type=Path, help="its weights, safetensors or a PyTorch file (default: its own)"
     )
     fitting.add_argument(
-        "--epochs", metavar="N", type=_positive(int), help=_of_recipe("passes over the images", "epochs")
+        "--epochs", metavar="N", type=argument_types.positive(int), help=_of_recipe("passes over the images", "epochs")
     )
     fitting.add_argument(
-        "--batch-size", metavar="N", type=_positive(int), help=_of_recipe("images per step", "batch_size")
+        "--batch-size", metavar="N", type=argument_types.positive(int), help=_of_recipe("images per step", "batch_size")
     )
     fitting.add_argument(
         "--learning-rate",
         metavar="RATE",
-        type=_positive(float),
+        type=argument_types.positive(float),
         help=_of_recipe("maximum learning rate", "learning_rate"),
     )
     fitting.add_argument(
-        "--seed", type=_seed, default=1337, help="of the split, the weights, the shuffling and the noise"
+        "--seed", type=argument_types.seed, default=1337, help="of the split, the weights, the shuffling and the noise"
     )
     fitting.add_argument(
-        "--device", type=_device, default="auto", help="cpu, cuda, mps, or auto: the fastest available"
+        "--device", type=argument_types.device, default="auto", help="cpu, cuda, mps, or auto: the fastest available"
     )
     fitting.add_argument(
         "--threads",
         metavar="N",
-        type=_positive(int),
+        type=argument_types.positive(int),
         help="CPU threads (default: one per core for a pretrained network, else 1)",
     )
     add_force(fitting)
@@ -315,97 +313,3 @@ def _default_name(data: str, normal: tuple[int, ...]) -> str:
         return f"{data}-{'-'.join(map(str, normal))}"
     path = Path(data).resolve()
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.is_file() else path.name).strip("-._") or "model"
-
-
-def _labels(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a label or a comma-separated list of labels")
-    return tuple(int(label) for label in text.split(","))
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form SIDE or HEIGHTxWIDTH")
-    height, width = int(match[1]), int(match[2] or match[1])
-    if not (SIDES[0] <= height <= SIDES[1] and SIDES[0] <= width <= SIDES[1]):
-        raise argparse.ArgumentTypeError(f"{text!r}: sides must have from {SIDES[0]} to {SIDES[1]} pixels")
-    return height, width
-
-
-def _levels(text: str) -> LevelsRule:
-    if text in {"auto", "full"}:
-        return "auto" if text == "auto" else "full"
-    try:
-        black, white = map(float, text.split(":"))
-    except ValueError:
-        black = white = 0.0
-    if not (isfinite(black) and isfinite(white) and black < white):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, full nor of the form LOW:HIGH, such as 0:4095")
-    return Levels(black, white)
-
-
-def _colour(text: str) -> str:
-    try:
-        return known_colour(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def groups_rule(text: str) -> str:
-    """An argparse type: how images form groups, see ``training.data.folders.group_of``."""
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is neither folder, none nor a regular expression: {error}"
-        ) from error
-    return text
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(NAME_PATTERN, text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not valid: up to 64 letters, digits, '.', '_' and '-', the first a letter or digit"
-        )
-    return text
-
-
-def rate(text: str) -> float:
-    """An argparse type: a false-alarm rate in (0, 1)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
-    return value
-
-
-def _seed(text: str) -> int:
-    if not re.fullmatch(r"\d{1,18}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at most 18 digits")
-    return int(text)
-
-
-def _device(text: str) -> str:
-    try:
-        return text if text == "auto" else str(torch.Generator(text).device)
-    except (RuntimeError, AssertionError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not available: {str(error).splitlines()[0]}") from error
-
-
-class _positive:  # noqa: N801  reads as a type in add_argument
-    """An argparse type: a number above zero."""
-
-    def __init__(self, kind: type[int] | type[float]) -> None:
-        self.kind = kind
-
-    def __call__(self, text: str) -> float:
-        try:
-            value = self.kind(text)
-        except ValueError:
-            value = 0
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-        return value

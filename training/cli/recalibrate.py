@@ -13,9 +13,10 @@ from rich.table import Table
 from app.inference.bundles.signing import TrustedKeys
 from app.inference.bundles.store import ModelStore
 from app.inference.decisions.conformal import anomaly_rate
+from training.cli.argument_types import groups_rule, rate
 from training.cli.interrupts import exit_on_interrupt
 from training.cli.key_files import signing_key
-from training.cli.options import add_exclude, add_force, groups_rule, rate
+from training.cli.options import add_exclude, add_force
 from training.cli.parser import (
     add_store_command,
     add_trusted_keys,

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck
 
 from app.api.schemas import Problem, ScoreAnswer
 from app.inference.bundles.store import ModelStore
-from tests import hostile
+from tests import hostile, process_memory, valid_images
 from tests.support import Server, encode, gradient, make_bundle, running_server
 
 VALID_PNG = encode(gradient(), "PNG")
-SEEDS = hostile.seeds()
+SEEDS = valid_images.seeds()
 CORPUS = hostile.corpus()
 MIB = 2**20
 MAX_BODY_BYTES = 4 * MIB
@@ -54,7 +54,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         request_timeout_s=10, max_body_bytes=MAX_BODY_BYTES, max_pixels=MIB, max_files=8,
     ) as server:  # fmt: skip
         yield Target(server, valid_score(server))
-        assert hostile.peak_bytes(server.process.pid) < 1000 * MIB
+        assert process_memory.peak_bytes(server.process.pid) < 1000 * MIB
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests import hostile
+from tests import damage
 from tests.api.fuzz.conftest import SEEDS, Target, examples
 
 pytestmark = pytest.mark.no_cover  # coverage is measured in the server process
@@ -33,7 +33,7 @@ class TestOpenApi:
     def document(self, target: Target) -> BaseSchema:
         files = list(SEEDS.values())
         for media_type in ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff"):
-            schemathesis.openapi.media_type(media_type, st.sampled_from(files) | hostile.damaged(files))
+            schemathesis.openapi.media_type(media_type, st.sampled_from(files) | damage.damaged(files))
         base = f"http://127.0.0.1:{target.server.port}"
         return schemathesis.openapi.from_url(f"{base}/openapi.json", config=schemathesis.Config())
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.schemas import ScoreAnswer
-from tests import hostile
+from tests import damage, hostile, process_memory
 from tests.api.fuzz.conftest import (
     CORPUS,
     MAX_BODY_BYTES,
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.no_cover  # coverage is measured in the server process
 
 class TestImages:
     @examples(250)
-    @given(hostile.damaged(list(SEEDS.values())))
+    @given(damage.damaged(list(SEEDS.values())))
     def test_damaged_images(self, target: Target, data: bytes) -> None:
         began = time.perf_counter()
         response = target.server.client.post(
@@ -39,7 +39,7 @@ class TestImages:
         assert time.perf_counter() - began < 5
 
     @examples(60)
-    @given(st.lists(hostile.damaged(list(SEEDS.values())), min_size=1, max_size=7))
+    @given(st.lists(damage.damaged(list(SEEDS.values())), min_size=1, max_size=7))
     def test_damaged_image_does_not_affect_others(self, target: Target, files: list[bytes]) -> None:
         parts = [("file", ("valid.png", VALID_PNG)), *(("file", ("x", data)) for data in files)]
         answer = checked(target.server.client.post("/score?include=", files=parts))
@@ -52,12 +52,12 @@ class TestImages:
     @pytest.mark.parametrize("name", CORPUS)
     def test_hostile_images(self, target: Target, name: str) -> None:
         began = time.perf_counter()
-        hostile.forget_peak(target.server.process.pid)
-        before = hostile.resident_bytes(target.server.process.pid)
+        process_memory.forget_peak(target.server.process.pid)
+        before = process_memory.resident_bytes(target.server.process.pid)
         response = target.server.client.post("/score", files={"file": (name, CORPUS[name])})
         assert checked(response).status_code in {200, 413, 422}
         assert time.perf_counter() - began < 5
-        assert hostile.peak_bytes(target.server.process.pid) - before < 150 * MIB
+        assert process_memory.peak_bytes(target.server.process.pid) - before < 150 * MIB
 
     def test_simultaneous_hostile_images(self, target: Target) -> None:
         """Memory does not grow, and requests beyond the limit get 429."""
@@ -69,7 +69,7 @@ class TestImages:
         def send_all() -> int:
             with ThreadPoolExecutor(12) as pool:
                 assert set(pool.map(send, names * 4)) <= {200, 413, 422, 429}
-            return hostile.resident_bytes(target.server.process.pid)
+            return process_memory.resident_bytes(target.server.process.pid)
 
         first = send_all()
         assert send_all() - first < 100 * MIB
@@ -82,7 +82,7 @@ BINARY = json.dumps({"inputs": [{**TENSOR, "parameters": {"binary_data_size": 64
 
 class TestTensors:
     @examples(300)
-    @given(hostile.damaged([json.dumps({"inputs": [{**TENSOR, "data": list(PIXELS)}]}).encode(), BINARY + PIXELS]))
+    @given(damage.damaged([json.dumps({"inputs": [{**TENSOR, "data": list(PIXELS)}]}).encode(), BINARY + PIXELS]))
     def test_damaged_tensors(self, target: Target, body: bytes) -> None:
         for headers in ({}, {"Inference-Header-Content-Length": str(len(BINARY))}):
             response = target.server.client.post("/v2/models/m/infer", content=body, headers=headers)
@@ -94,13 +94,13 @@ class TestTensors:
     def test_json_of_the_largest_size(self, target: Target, data: bytes) -> None:
         head = json.dumps({"inputs": [TENSOR]}).encode().removesuffix(b"}]}") + b', "data": ['
         count = (MAX_BODY_BYTES - len(head) - 4) // (len(data) + 1)
-        hostile.forget_peak(target.server.process.pid)
-        before = hostile.resident_bytes(target.server.process.pid)
+        process_memory.forget_peak(target.server.process.pid)
+        before = process_memory.resident_bytes(target.server.process.pid)
         began = time.perf_counter()
         body = head + b",".join([data] * count) + b"]}]}"
         assert target.server.client.post("/v2/models/m/infer", content=body).status_code == 400
         assert time.perf_counter() - began < 3
-        assert hostile.peak_bytes(target.server.process.pid) - before < 250 * MIB
+        assert process_memory.peak_bytes(target.server.process.pid) - before < 250 * MIB
 
 
 class TestForms:
@@ -166,7 +166,7 @@ class TestForms:
         assert time.perf_counter() - began < 5
 
     @examples(150)
-    @given(hostile.damaged([b"--xx\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\n"
+    @given(damage.damaged([b"--xx\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\n"
                             b"Content-Type: image/png\r\n\r\n" + VALID_PNG + b"\r\n--xx--\r\n"]))  # fmt: skip
     def test_damaged_forms(self, target: Target, body: bytes) -> None:
         checked(send_form(target, body))

@@ -14,7 +14,7 @@ from typing import Any, Self, cast
 import pytest
 from hypothesis import given
 
-from tests import hostile
+from tests import damage
 from tests.api.fuzz.conftest import (
     MAX_BODY_BYTES,
     VALID_PNG,
@@ -243,7 +243,7 @@ class TestWire:
         assert len(list(connections.iterdir())) < 60
 
     @examples(150)
-    @given(hostile.damaged([upload(), request(b"/models/m", b"Accept: */*")]))
+    @given(damage.damaged([upload(), request(b"/models/m", b"Accept: */*")]))
     def test_damaged_requests(self, target: Target, sent: bytes) -> None:
         """A damaged request can be incomplete; then the client closes the connection."""
         with socket.create_connection(("127.0.0.1", target.server.port), timeout=10) as connection:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from app.inference.errors import TooManyPixels, UnreadableImage
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import DecodedImage, InputSpec
-from tests import hostile
+from tests import damage, hostile, process_memory, valid_images
 from tests.support import encode, gradient
 
 SPECS = (
@@ -19,7 +19,7 @@ SPECS = (
     InputSpec(mode="RGB", height=16, width=8, fit="crop"),
 )
 MAX_PIXELS = 10**6
-SEEDS = hostile.seeds()
+SEEDS = valid_images.seeds()
 CORPUS = hostile.corpus()
 
 # Pillow warns of unusual files; the service logs these warnings and decodes the files.
@@ -57,7 +57,7 @@ def test_valid_images_are_decoded(name: str) -> None:
 
 
 @settings(max_examples=1500, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-@given(hostile.damaged(list(SEEDS.values())))
+@given(damage.damaged(list(SEEDS.values())))
 def test_damaged_images_are_decoded_or_rejected(data: bytes) -> None:
     began = time.perf_counter()
     for spec in SPECS:
@@ -69,11 +69,11 @@ def test_damaged_images_are_decoded_or_rejected(data: bytes) -> None:
 def test_hostile_files_take_little_time_and_memory(name: str) -> None:
     data = CORPUS[name]
     process = os.getpid()
-    hostile.forget_peak(process)
-    before, began = hostile.resident_bytes(process), time.perf_counter()
+    process_memory.forget_peak(process)
+    before, began = process_memory.resident_bytes(process), time.perf_counter()
     decode_or_reject(data)
     assert time.perf_counter() - began < 3
-    assert hostile.peak_bytes(process) - before < 100 * 2**20
+    assert process_memory.peak_bytes(process) - before < 100 * 2**20
 
 
 @pytest.mark.parametrize(
