@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -38,6 +39,8 @@ _GALLERY_PER_KIND: Final = 2
 _GALLERY_KINDS: Final = 20
 _SUSPECT_COLUMNS: Final = 5
 _LABEL_LETTERS: Final = 22
+_BINS: Final = 60
+_MARGIN: Final = 1.05  # against rounding: the outermost scores must be in a bin
 _PREFERRED_KIND: Final = "7"  # the anomaly that the tutorial shows
 
 # A grid of images: width of the chart, and heights of gaps and labels in image widths.
@@ -283,18 +286,11 @@ def _histogram(data: ReportData) -> Figure:
     series = [("calibration (normal)", np.array(data.calibration), _CALIBRATION_COLOUR)]
     series += [("test, normal", scores[~anomalous], NORMAL_COLOUR)] if (~anomalous).any() else []
     series += [("test, anomalies", scores[anomalous], ANOMALY_COLOUR)] if anomalous.any() else []
-    top = float(np.quantile(np.concatenate([values for _, values, _ in series]), 0.995))
-    bins = np.linspace(0, max(top, data.threshold * 1.2), 60)
+    bins = score_bins([values for _, values, _ in series], [data.threshold])
     for label, values, colour in series:
-        axes.hist(values, bins=list(bins), density=True, alpha=0.55, label=f"{label}, {len(values):,}", color=colour)
-    axes.axvline(
-        data.threshold,
-        color="black",
-        lw=1,
-        ls="--",
-        label=f"threshold at α = {data.false_alarm_rate:g}",
-    )
-    axes.set(xlabel="score", ylabel="density", title="Scores and the threshold")
+        _add_histogram(axes, values, bins, label=f"{label}, {len(values):,}", color=colour)
+    axes.axvline(data.threshold, color="black", lw=1, ls="--", label=f"threshold at α = {data.false_alarm_rate:g}")
+    axes.set(xlabel="score", ylabel="share of the images", title="Scores and the threshold")
     axes.legend(fontsize=8)
     return figure
 
@@ -304,16 +300,36 @@ def _histograms(before: Manifest, after: Manifest) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     versions = (("old", before, _CALIBRATION_COLOUR), ("new", after, NORMAL_COLOUR))
-    top = max(max(each.threshold * 1.2, each.calibration.scores[-1]) for _, each, _ in versions)
-    bins = list(np.linspace(0, top, 60))
+    scores = [np.array(each.calibration.scores) for _, each, _ in versions]
+    bins = score_bins(scores, [before.threshold, after.threshold])
     for age, each, colour in versions:
         label = f"{age} calibration, {each.calibration.size:,}"
-        axes.hist(each.calibration.scores, bins, density=True, alpha=0.55, label=label, color=colour)
+        _add_histogram(axes, np.array(each.calibration.scores), bins, label=label, color=colour)
         label = f"{age} threshold, α = {each.false_alarm_rate:g}"
         axes.axvline(each.threshold, color=colour, lw=1.5, ls="--", label=label)
-    axes.set(xlabel="score", ylabel="density", title="Recalibration: scores and thresholds")
+    axes.set(xlabel="score", ylabel="share of the images", title="Recalibration: scores and thresholds")
     axes.legend(fontsize=8)
     return figure
+
+
+def score_bins(scores: Sequence[npt.NDArray[np.float64]], thresholds: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Edges of the bins of a histogram that hold all scores and thresholds.
+
+    They are spaced logarithmically, because scores can span orders of magnitude; evenly if some scores are zero.
+    """
+    lowest = min(float(values.min()) for values in scores)
+    highest = max(*(float(values.max()) for values in scores), *(1.2 * threshold for threshold in thresholds))
+    if lowest <= 0:
+        return np.linspace(0, highest or 1, _BINS)
+    return np.geomspace(lowest / _MARGIN, highest * _MARGIN, _BINS)
+
+
+def _add_histogram(
+    axes: Axes, scores: npt.NDArray[np.float64], bins: npt.NDArray[np.float64], *, label: str, color: str
+) -> None:
+    weights = np.full(len(scores), 1 / len(scores))
+    axes.hist(scores, bins=list(bins), weights=list(weights), alpha=0.55, label=label, color=color)
+    axes.set_xscale("log" if bins[0] > 0 else "linear")
 
 
 def _roc(data: ReportData) -> Figure:
