@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,10 @@ from training.run import Published, Run
 FALSE_ALARM_RATE = 0.05
 
 torch.set_num_threads(1)
+
+# A deadline in wall-clock time fails on a busy machine.
+hypothesis.settings.register_profile("anomaly", deadline=None)
+hypothesis.settings.load_profile("anomaly")
 
 _SLOWEST = {"test_readme.py", "test_under_load.py", "test_train.py", "page", "fuzz"}
 

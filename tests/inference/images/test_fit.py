@@ -17,7 +17,6 @@ from tests.support import encode, gradient
     max_examples=100,
     derandomize=True,
     database=None,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(

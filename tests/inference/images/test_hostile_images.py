@@ -56,13 +56,13 @@ def test_valid_images_are_decoded(name: str) -> None:
         assert decoded.tensor.max() > 0
 
 
-@settings(max_examples=1500, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1500, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(damage.damaged(list(SEEDS.values())))
 def test_damaged_images_are_decoded_or_rejected(data: bytes) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for spec in SPECS:
         decode_or_reject(data, spec)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("name", CORPUS)
@@ -70,9 +70,9 @@ def test_hostile_files_take_little_time_and_memory(name: str) -> None:
     data = CORPUS[name]
     process = os.getpid()
     process_memory.forget_peak(process)
-    before, began = process_memory.resident_bytes(process), time.perf_counter()
+    before, began = process_memory.resident_bytes(process), time.process_time()
     decode_or_reject(data)
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
     assert process_memory.peak_bytes(process) - before < 100 * 2**20
 
 
@@ -143,9 +143,9 @@ class TestScans:
 
     def test_counting_is_fast(self) -> None:
         base = encode(gradient(), "JPEG")
-        began = time.perf_counter()
+        began = time.process_time()
         decode_or_reject(base[:-2] + b"\xff" * 4_000_000 + b"\0" * 4_000_000 + b"\xff\xd9")
-        assert time.perf_counter() - began < 2
+        assert time.process_time() - began < 2
 
 
 def test_large_files_of_tiny_pieces_are_rejected() -> None:
