@@ -181,7 +181,7 @@ def score_with_ours(data: Dataset, parts: Partition, seed: int) -> Scored:
     """Fits the recipe, and scores with the archive that would be published."""
     began = time.process_time()
     method = method_of(FEATURES, FEATURE_RULE, data.spec, seed=seed)
-    images = method.represent(data.normal, parts.fit, Progress())
+    images = method.represent(data.normal, parts.fit, Progress(), copies=method.copies)
     fitted = method.fit(images, [data.groups[index] for index in parts.fit], images[[]], Progress())
     model = torchscript.load(torchscript.dump(fitted.network))
     seconds_to_fit = time.process_time() - began

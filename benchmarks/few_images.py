@@ -206,7 +206,7 @@ def _simulation(options: argparse.Namespace) -> Simulation[Any]:
     source = Source(options.data, normal=(_DIGIT,), data_dir=options.data_dir, size=options.size, groups=rule)
     pool = read_pool(source, recipe)
     method = method_of(recipe, SCORING_RULES[DEFAULT_SCORING_RULE], pool.data.spec, seed=_SEED, threads=options.threads)
-    images = method.represent(pool, range(len(pool)), Progress())
+    images = method.represent(pool, range(len(pool)), Progress(), copies=len(pool))
     return Simulation(pool, groups_of(pool), method, images, recipe, options.false_alarm_rate, options.measured)
 
 

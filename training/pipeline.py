@@ -136,7 +136,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
 def _fit(method: Method[R], prepared: Prepared, progress: Progress) -> tuple[Fitted[R], list[float] | None]:
     """The model, and for cross-calibration the scores of the fit part, by models that have not seen the image."""
     data, parts = prepared.data, prepared.parts
-    images = method.represent(data.normal, parts.fit, progress)
+    images = method.represent(data.normal, parts.fit, progress, copies=method.copies)
     if parts.folds:  # the fit part is then all images
         fitted, scores = method.cross_fit(images, [list(fold) for fold in parts.folds], progress)
         return fitted, scores.tolist()

@@ -53,7 +53,7 @@ def _measure(recipe: Recipe, options: argparse.Namespace, console: Console) -> N
         )
         for seed in range(options.first_seed, options.first_seed + options.seeds)
     }
-    images = methods[options.first_seed].represent(pool, range(len(pool)), Progress())
+    images = methods[options.first_seed].represent(pool, range(len(pool)), Progress(), copies=len(pool))
     console.print(
         f"recipe {recipe.name}: {len(pool)} images of {'×'.join(map(str, pool.data.spec.shape))} read and represented "
         f"in {time.perf_counter() - began:.1f} s"

@@ -141,13 +141,14 @@ class FeatureAutoencoder(nn.Module):
         return rebuilt, squared_error(images, rebuilt).flatten(1).mean(1), score_of(error_map), error_map
 
 
-def fit_heads(features: Features, *, seed: int) -> Heads:
-    """Heads for the features of normal images."""
-    channels = min(_DEEP_TAPS, features.deep.shape[1])
+def fit_heads(features: Features, *, seed: int, copies: int = 0) -> Heads:
+    """Heads for the features of normal images, and of at most this many copies of them."""
+    fine, deep = features.with_copies(copies)
+    channels = min(_DEEP_TAPS, deep.shape[1])
     return Heads(
-        fit_memory(features.fine, seed=seed),
-        fit_memory(features.deep, seed=seed),
-        fit_components(features.deep[:, :channels], _KEPT),
+        fit_memory(fine, seed=seed),
+        fit_memory(deep, seed=seed),
+        fit_components(deep[:, :channels], _KEPT),
         channels,
-        fit_density(features.fine),
+        fit_density(fine),
     ).eval()

@@ -16,6 +16,27 @@ THUMBNAIL: Final = 64
 
 
 @dataclass(frozen=True)
+class Copies:
+    """Features of changed copies of some of N images, in the order in which a fit takes them.
+
+    Attributes:
+        of: K positions of the images that they are copies of.
+        fine: (K, F, h, w) float16.
+        deep: (K, D, h', w') float16.
+    """
+
+    of: list[int]
+    fine: torch.Tensor
+    deep: torch.Tensor
+
+    def among(self, positions: Sequence[int]) -> "Copies":
+        """The copies of the images at some positions, which are then numbered in their order."""
+        number = {position: at for at, position in enumerate(positions)}
+        kept = [at for at, position in enumerate(self.of) if position in number]
+        return Copies([number[self.of[at]] for at in kept], self.fine[kept], self.deep[kept])
+
+
+@dataclass(frozen=True)
 class Features:
     """Of N images. Half precision: those of 300 images of 1,024 × 1,024 take 0.7 GB.
 
@@ -23,17 +44,26 @@ class Features:
         fine: (N, F, h, w) float16.
         deep: (N, D, h', w') float16.
         small: (N, C, THUMBNAIL, THUMBNAIL) float32 in [0, 1].
+        copies: take part in fits.
     """
 
     fine: torch.Tensor
     deep: torch.Tensor
     small: torch.Tensor
+    copies: Copies | None = None
 
     def __len__(self) -> int:
         return len(self.fine)
 
     def __getitem__(self, positions: list[int], /) -> "Features":
-        return Features(self.fine[positions], self.deep[positions], self.small[positions])
+        copies = self.copies and self.copies.among(positions)
+        return Features(self.fine[positions], self.deep[positions], self.small[positions], copies)
+
+    def with_copies(self, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Fine (N + K, F, h, w) and deep (N + K, D, h', w') features, with those of at most ``most`` copies."""
+        if self.copies is None:
+            return self.fine, self.deep
+        return torch.cat([self.fine, self.copies.fine[:most]]), torch.cat([self.deep, self.copies.deep[:most]])
 
 
 def extract(

@@ -1,6 +1,8 @@
 """The method of the recipe ``features``: one pass of the backbone, then heads in closed form."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -10,7 +12,8 @@ from app.inference.bundles import torchscript
 from app.inference.bundles.manifest import BackboneRecord
 from training.features.backbone import load_backbone
 from training.features.detector import FeatureAutoencoder, Heads, Scale, figures_of, fit_heads, score_of
-from training.features.extraction import THUMBNAIL, Features, extract
+from training.features.extraction import THUMBNAIL, Copies, Features, extract
+from training.features.variation import Varied
 from training.model.autoencoders import LinearAutoencoder
 from training.model.method import Fitted, Fold, ImageSet, Method, Progress, folds_of, others
 from training.model.recipes import Recipe
@@ -23,7 +26,7 @@ class FeatureMethod(Method[Features]):
     """Represents images by features of a pretrained network.
 
     Args:
-        recipe: names the backbone and the width of the reconstruction's code.
+        recipe: names the backbone, the width of the reconstruction's code, and the number of changed copies.
         size: (height, width) of the images.
         seed: of the choice of items and of the folds.
         threads: number of threads that compute; as many images are worked on at the same time, or fewer large ones.
@@ -42,18 +45,29 @@ class FeatureMethod(Method[Features]):
         self.backbone = BackboneRecord(name=backbone.name, licence=backbone.licence, sha256=backbone.sha256)
         self._extractor = torchscript.trace(backbone.network, torch.zeros(1, 3, *size))
         self._code, self._seed, self._threads = recipe.code, seed, threads
+        self.copies = _fewer_of_large(recipe.copies, size, recipe.folder_size)
         self._at_once = most_at_once(*size)
 
     def steps(self, images: int, folds: int) -> int:  # noqa: ARG002  the folds share the pass
-        """One step per image, for the backbone; the heads take a fraction of its time."""
-        return images
+        """One step per image and copy, for the backbone; the heads take a fraction of its time."""
+        return images + min(images, self.copies)
 
-    def represent(self, images: ImageSet, positions: Sequence[int], progress: Progress) -> Features:
+    def represent(self, images: ImageSet, positions: Sequence[int], progress: Progress, *, copies: int = 0) -> Features:
         """One pass of the backbone; there must be at least one position."""
         extractor = torchscript.optimized(self._extractor)
-        return extract(
-            extractor, images, positions, threads=self._threads, at_once=self._at_once, on_step=progress.on_step
-        )
+
+        def features_of(images: ImageSet, positions: Sequence[int]) -> Features:
+            return extract(
+                extractor, images, positions, threads=self._threads, at_once=self._at_once, on_step=progress.on_step
+            )
+
+        features = features_of(images, positions)
+        if not copies:
+            return features
+        order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(self._seed))
+        chosen: list[int] = order[:copies].tolist()
+        of_copies = features_of(Varied(images, self._seed), [positions[at] for at in chosen])
+        return replace(features, copies=Copies(chosen, of_copies.fine, of_copies.deep))
 
     def fit(
         self,
@@ -78,7 +92,7 @@ class FeatureMethod(Method[Features]):
         scored by heads that have seen the fold: eight numbers out of all images, and no image weighs much in them.
         """
         maps = self._held_out_maps(images, [images], folds)[0]
-        heads, scale = fit_heads(images, seed=self._seed), Scale(figures_of(maps))
+        heads, scale = self._heads(images), Scale(figures_of(maps))
         network = FeatureAutoencoder(self._extractor, heads, scale, self._thumbnail(images), THUMBNAIL).eval()
 
         def scores(images: Features) -> torch.Tensor:
@@ -97,7 +111,7 @@ class FeatureMethod(Method[Features]):
         """For each list of N images: (N, heads, h, w) maps by heads that were fitted without the fold."""
 
         def heads_without(fold: Fold) -> Heads:
-            return fit_heads(images[others(fold, len(images))], seed=self._seed)
+            return self._heads(images[others(fold, len(images))])
 
         heads = list(in_parallel(heads_without, folds, self._threads, at_once=self._at_once))
         order = [position for fold in folds for position in fold]
@@ -107,6 +121,9 @@ class FeatureMethod(Method[Features]):
             ]
             for each in scored
         ]
+
+    def _heads(self, images: Features) -> Heads:
+        return fit_heads(images, seed=self._seed, copies=self.copies)
 
     def _maps(self, heads: Heads, images: Features) -> torch.Tensor:
         """(N, heads, h, w), float32."""
@@ -121,6 +138,11 @@ class FeatureMethod(Method[Features]):
         autoencoder = LinearAutoencoder((channels, height, width), max(1, min(self._code, len(images) - 1)))
         autoencoder.solve(images.small, seed=self._seed)
         return autoencoder
+
+
+def _fewer_of_large(copies: int, size: tuple[int, int], usual: tuple[int, int]) -> int:
+    """The number of copies that have no more pixels than so many of the usual size: features take memory."""
+    return min(copies, copies * math.prod(usual) // math.prod(size))
 
 
 def _held_out_scores(maps: torch.Tensor, normal_maps: torch.Tensor, folds: Sequence[Fold]) -> torch.Tensor:

@@ -77,10 +77,12 @@ class Method(ABC, Generic[R]):
     Attributes:
         score: whether the score is the maximum of the error map, or a scoring rule computes it.
         backbone: the pretrained network, if there is one.
+        copies: number of slightly changed copies of images that a fit uses, at most.
     """
 
     score: Literal["maximum", "rule"]
     backbone: BackboneRecord | None = None
+    copies: int = 0
 
     @abstractmethod
     def steps(self, images: int, folds: int) -> int:
@@ -92,8 +94,16 @@ class Method(ABC, Generic[R]):
         """
 
     @abstractmethod
-    def represent(self, images: ImageSet, positions: Sequence[int], progress: Progress) -> R:
-        """The representation of the images at some positions."""
+    def represent(self, images: ImageSet, positions: Sequence[int], progress: Progress, *, copies: int = 0) -> R:
+        """The representation of the images at some positions.
+
+        Args:
+            images: any images.
+            positions: of those to represent.
+            progress: callbacks.
+            copies: number of slightly changed copies to represent as well, at most one per image, by methods whose fits
+                use them.
+        """
 
     @abstractmethod
     def fit(self, images: R, groups: Sequence[str], validation: R, progress: Progress) -> Fitted[R]:

@@ -42,6 +42,8 @@ class PixelMethod(Method[torch.Tensor]):
         images: ImageSet,
         positions: Sequence[int],
         progress: Progress,  # noqa: ARG002  takes no time
+        *,
+        copies: int = 0,  # noqa: ARG002  the network's fit changes images itself
     ) -> torch.Tensor:
         """The images themselves."""
         return images[list(positions)]

@@ -25,6 +25,9 @@ class Recipe:
     jitter: float
     """Strength of the data augmentation; 1: rotation up to 8°, stretch up to 8 %, shear up to 0.12, shift up to 1/28 of
     the image's side."""
+    copies: int
+    """Number of copies of fit images, turned by up to 3° and a tenth brighter or darker, that a fit in closed form uses
+    as well."""
     noise: float
     """Standard deviation of the noise added to the input; the target is the image without noise."""
     noise_varies: bool
@@ -55,6 +58,8 @@ class Recipe:
             raise ValueError(f"a backbone belongs to the network features, not {self.network}")
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs and batch_size must be positive, not {self.epochs} and {self.batch_size}")
+        if self.copies and self.network != "features":
+            raise ValueError(f"copies are for the network features, not {self.network}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
         if not 0 < self.calibration_share < 1:
@@ -74,6 +79,7 @@ TUTORIAL: Final = Recipe(
     code=128,
     linear_code=False,
     jitter=0,
+    copies=0,
     noise=0,
     noise_varies=False,
     noise_cell=1,
@@ -100,6 +106,7 @@ DEFAULT: Final = Recipe(
     code=32,
     linear_code=True,
     jitter=0.5,
+    copies=0,
     noise=0.7,
     noise_varies=True,
     noise_cell=4,
@@ -136,8 +143,8 @@ LINEAR: Final = replace(
 )
 
 FEATURES: Final = replace(
-    LINEAR, name="features", network="features", code=64, validation_share=0, backbone="efficientnet_lite0",
-    folder_size=(320, 320),
+    LINEAR, name="features", network="features", code=64, copies=200, validation_share=0,
+    backbone="efficientnet_lite0", folder_size=(320, 320),
 )  # fmt: skip
 
 RECIPES: Final = {recipe.name: recipe for recipe in (DEFAULT, TUTORIAL, CONV, LINEAR, FEATURES)}

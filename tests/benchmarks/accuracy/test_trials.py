@@ -50,7 +50,9 @@ class LevelMethod(Method[torch.Tensor]):
     def steps(self, images: int, folds: int) -> int:
         return 0
 
-    def represent(self, images: ImageSet, positions: Sequence[int], progress: Progress) -> torch.Tensor:
+    def represent(
+        self, images: ImageSet, positions: Sequence[int], progress: Progress, *, copies: int = 0
+    ) -> torch.Tensor:
         return images[list(positions)].flatten()
 
     def fit(

@@ -1,6 +1,7 @@
 """The method of the recipe ``features``: held-out scores, on real features of small images."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from app.inference.bundles import torchscript
 from training.features.detector import Scale, figures_of, fit_heads, score_of
 from training.features.extraction import Features
 from training.features.method import FeatureMethod
+from training.features.variation import turned
 from training.model.method import Progress, folds_of, others
 from training.model.recipes import FEATURES
 
@@ -120,8 +122,44 @@ def test_threads_do_not_change_the_result(method: FeatureMethod, normal: Feature
     assert all(torch.equal(values, theirs[name]) for name, values in ours.items())
 
 
-def test_progress_counts_each_image_once(method: FeatureMethod, normal: Features) -> None:
+def test_progress_counts_each_image_and_copy_once(method: FeatureMethod, normal: Features) -> None:
     steps = list[int]()
-    method.represent(discs(), range(COUNT), Progress(on_step=steps.append))
+    method.represent(discs(), range(COUNT), Progress(on_step=steps.append), copies=method.copies)
     method.cross_fit(normal, FOLDS, Progress(on_step=steps.append))
-    assert sum(steps) == method.steps(COUNT, 0) == method.steps(COUNT, 5)
+    assert sum(steps) == method.steps(COUNT, 0) == method.steps(COUNT, 5) == 2 * COUNT
+
+
+def test_no_heads_have_seen_a_copy_of_the_image_that_they_score(method: FeatureMethod) -> None:
+    images = discs()
+    with_copies = method.represent(images, range(COUNT), Progress(), copies=method.copies)
+    assert with_copies.copies
+    assert sorted(with_copies.copies.of) == list(range(COUNT))
+    rest = with_copies[others([6], COUNT)]
+    assert rest.copies
+    assert len(rest.copies.of) == COUNT - 1
+    for at, position in enumerate(rest.copies.of):  # the copy is still that of its image
+        number = others([6], COUNT)[position]
+        expected = with_copies.copies.fine[with_copies.copies.of.index(number)]
+        assert torch.equal(rest.copies.fine[at], expected)
+
+
+def test_copies_of_normal_images_make_turned_images_less_unusual() -> None:
+    """Squares at one angle: a model that has not seen a turned one finds it more unusual."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    square = 0.3 + 0.4 * (torch.maximum(x.abs(), y.abs()) < 0.6)
+    noise = 0.02 * torch.randn(COUNT, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = (square + noise).clamp(0, 1)
+    scores = []
+    for copies in (0, 200):
+        of = FeatureMethod(dataclasses.replace(RECIPE, copies=copies), size=(64, 64), seed=1, threads=1)
+        normal = of.represent(images, range(COUNT), Progress(), copies=of.copies)
+        fitted = of.fit(normal, GROUPS, normal[[]], Progress())
+        scores.append(fitted.scores(represent(of, turned(images, math.radians(3)))).median())
+    without, with_copies = scores
+    assert with_copies < 0.8 * without
+
+
+def test_fewer_copies_of_large_images(method: FeatureMethod) -> None:
+    assert method.copies == FEATURES.copies
+    large = FeatureMethod(RECIPE, size=(640, 640), seed=1, threads=1)
+    assert large.copies == FEATURES.copies // 4

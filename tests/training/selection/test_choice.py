@@ -72,7 +72,9 @@ class Scored(Method[torch.Tensor]):
     def steps(self, images: int, folds: int) -> int:
         raise NotImplementedError
 
-    def represent(self, images: ImageSet, positions: Sequence[int], progress: Progress) -> torch.Tensor:
+    def represent(
+        self, images: ImageSet, positions: Sequence[int], progress: Progress, *, copies: int = 0
+    ) -> torch.Tensor:
         return images[list(positions)]
 
     def fit(self, *_: Any) -> Fitted[torch.Tensor]:
