@@ -14,7 +14,7 @@ SEED ?= 1337
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train demo test test-cluster test-docker bench bench-anomalib bench-peers bench-training soak lint lock clean
+.PHONY: help serve train demo test test-cluster test-docker attack bench bench-anomalib bench-peers bench-training soak lint lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +55,9 @@ bench-anomalib: $(VENV)/ready-training  ## compare the recipe features with anom
 
 soak: $(VENV)/ready-dev  ## overload, misbehaving clients, draining, model swaps, half an hour of mixed load (ARGS=)
 	$(PY) -m benchmarks.soak $(ARGS)
+
+attack: $(VENV)/ready-dev  ## attack the service beside an honest client, memory limited (Linux; ARGS="NAME … --short")
+	$(PY) -m benchmarks.attack $(ARGS)
 
 lint: $(VENV)/ready-dev  ## run ruff, mypy (strict) and the import contracts
 	$(PY) -m ruff check .
