@@ -1,8 +1,8 @@
 """Attacks the service and prints a table; ``make attack``. Linux only.
 
-Each attack runs against ``python -m app`` with the shipped model on one core, in a process tree whose memory is limited.
-An honest client beside it sends images and asks for ``/health``. SIGTERM is sent while the attack goes on. The exit
-status is 1 if anything dies, an honest request is lost, or a limit is exceeded.
+Each attack runs against ``python -m app`` with the shipped model on one core, in processes whose memory is limited. An
+honest client beside it sends images and asks for ``/health``. SIGTERM is sent while the attack goes on. The exit status
+is 1 if anything dies, an honest request is lost, or a limit is exceeded.
 """
 
 import argparse

@@ -71,6 +71,7 @@ class Attack:
         worst: the most expensive single request, whose processor time is measured.
         large_images: whether the honest client also sends 640 × 640 images.
         ends_service: whether the attack itself ends processes of the service, so that honest requests may be lost.
+        may_be_refused: the setting that the service may refuse to start with; empty: it must start.
     """
 
     name: str
@@ -79,3 +80,4 @@ class Attack:
     worst: Callable[[], bytes] | None = None
     large_images: bool = False
     ends_service: bool = False
+    may_be_refused: str = ""

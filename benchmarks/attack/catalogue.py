@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from benchmarks.attack.attack import Attack
-from benchmarks.attack.kinds import connections, images, uploads
+from benchmarks.attack.kinds import connections, images, keys, labels, names, probes, processes, store_files, uploads
 
 ATTACKS: Final[Mapping[str, Attack]] = {
-    attack.name: attack for kind in (connections, uploads, images) for attack in kind.ATTACKS
+    attack.name: attack
+    for kind in (connections, uploads, images, store_files, probes, labels, processes, names, keys)
+    for attack in kind.ATTACKS
 }

@@ -23,6 +23,7 @@ SMALL: Final = "small"
 LARGE: Final = "large"
 
 _PATIENCE_S: Final = 40
+_HEALTH_PER_S: Final = 10.0
 _SOURCE: Final = "127.0.0.2"
 _ROOT: Final = Path(__file__).resolve().parent.parent.parent
 
@@ -142,16 +143,12 @@ def _with_key(request: bytes, key: str) -> bytes:
     return request.replace(b"\r\n\r\n", b"\r\nX-API-Key: %b\r\n\r\n" % key.encode(), 1) if key else request
 
 
-async def _run(arguments: argparse.Namespace) -> list[Sample]:
+async def _run(address: tuple[str, int], kinds: Sequence[tuple[str, bytes, float]], key: str) -> list[Sample]:
     stop, samples = asyncio.Event(), list[Sample]()
-    kinds = [(HEALTH, get("/health"), 10.0)]
-    kinds += [(kind, post(Path(file).read_bytes()), float(rate)) for kind, file, rate in arguments.send]
-    address = (arguments.host, arguments.port)
     end = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
     end.add_done_callback(lambda _: stop.set())
     sending = [
-        _send_at_rate(address, kind, _with_key(request, arguments.key), rate, stop, samples)
-        for kind, request, rate in kinds
+        _send_at_rate(address, kind, _with_key(request, key), rate, stop, samples) for kind, request, rate in kinds
     ]
     await asyncio.gather(*sending)
     return samples
@@ -166,7 +163,10 @@ def main() -> int:
     parser.add_argument(
         "--send", nargs=3, action="append", default=[], metavar=("KIND", "FILE", "RATE"), help="image, per second"
     )
-    for sample in asyncio.run(_run(parser.parse_args())):
+    arguments = parser.parse_args()
+    kinds = [(HEALTH, get("/health"), _HEALTH_PER_S)]
+    kinds += [(kind, post(Path(file).read_bytes()), float(rate)) for kind, file, rate in arguments.send]
+    for sample in asyncio.run(_run((arguments.host, arguments.port), kinds, arguments.key)):
         print(json.dumps(sample))
     return 0
 

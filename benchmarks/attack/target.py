@@ -35,11 +35,13 @@ class Memory:
     Attributes:
         peak_bytes: largest sum so far.
         killed: names of the processes that were killed.
+        members: every process that was seen in the tree.
     """
 
     def __init__(self, pid: int, limit_bytes: int) -> None:
         self.peak_bytes = 0
         self.killed: list[str] = []
+        self.members: set[tuple[int, str | None]] = set()
         self._pid = pid
         self._limit_bytes = limit_bytes
         self._ended = threading.Event()
@@ -54,6 +56,7 @@ class Memory:
     def _watch(self) -> None:
         while not self._ended.wait(_SAMPLE_S):
             tree = process_tree(self._pid)
+            self.members.update(identified(tree))
             # The cheap figure counts shared pages several times, so it is an upper bound of the exact one.
             if sum(map(_resident_bytes, tree)) > self.peak_bytes:
                 sizes = {pid: _proportional_bytes(pid) for pid in tree}
@@ -170,9 +173,8 @@ def target(launch: Launch, folder: Path, limit_bytes: int, settings: Mapping[str
         asyncio.run(_ready(running))
         yield running
     finally:
-        left = identified(process_tree(process.pid))
         running.memory.stop()
-        kill_all(left)
+        kill_all([*running.memory.members])
         process.wait(10)
 
 

@@ -49,7 +49,7 @@ def run(attacks: Sequence[Attack], conditions: Conditions) -> list[Outcome]:
                 arena = Arena(running, folder, conditions.short)
                 return asyncio.run(_run_all(attacks, arena, str(settings.get("api_keys", ""))))
         except BenchmarkError as error:
-            return [_not_run(attack, str(error)) for attack in attacks]
+            return [_not_started(attack, str(error)) for attack in attacks]
 
 
 async def _run_all(attacks: Sequence[Attack], arena: Arena, key: str) -> list[Outcome]:
@@ -137,6 +137,12 @@ def _death(running: Target) -> str:
     if running.memory.killed:
         return f"killed at the memory limit: {', '.join(running.memory.killed)}"
     return f"ended: {last_line(running.log)}" if running.has_ended() else ""
+
+
+def _not_started(attack: Attack, reason: str) -> Outcome:
+    if attack.may_be_refused and f"error: {attack.may_be_refused}" in reason:
+        return replace(_not_run(attack, ""), notes=[reason])
+    return _not_run(attack, reason)
 
 
 def _not_run(attack: Attack, why: str) -> Outcome:

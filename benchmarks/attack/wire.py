@@ -18,7 +18,9 @@ def address_of(target: Target) -> str:
     return f"{host}:{target.port}"
 
 
-def request(target: Target, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
+def request(
+    target: Target, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> bytes:
     """A whole request as bytes, with the right ``Host``."""
     fields = {"Host": address_of(target), **({"Content-Length": str(len(body))} if body else {}), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
