@@ -68,9 +68,8 @@ class Attack:
         strike: does it once, while an honest client is beside it. It is called a second time to send SIGTERM during it.
         prepare: fills the folder, in which the model store ``store`` exists, before the service starts; returns its
             settings.
-        worst: the most expensive single request, whose processor time is measured.
-        large_images: whether the honest client also sends 640 × 640 images.
-        ends_service: whether the attack itself ends processes of the service, so that honest requests may be lost.
+        worst: the file of the most expensive image, whose processor time is measured alone.
+        ends_processes: whether the attack itself ends processes of the service, so that honest requests may be lost.
         may_be_refused: the setting that the service may refuse to start with; empty: it must start.
     """
 
@@ -78,6 +77,5 @@ class Attack:
     strike: Callable[[Arena], Awaitable[Findings]]
     prepare: Callable[[Path], Settings] = default_settings
     worst: Callable[[], bytes] | None = None
-    large_images: bool = False
-    ends_service: bool = False
+    ends_processes: bool = False
     may_be_refused: str = ""

@@ -1,4 +1,4 @@
-"""All attacks by name."""
+"""All attacks by name; those that share a preparation of the store are neighbours."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -8,6 +8,6 @@ from benchmarks.attack.kinds import connections, images, keys, labels, names, pr
 
 ATTACKS: Final[Mapping[str, Attack]] = {
     attack.name: attack
-    for kind in (connections, uploads, images, store_files, probes, labels, processes, names, keys)
+    for kind in (connections, uploads, images, names, keys, store_files, probes, labels, processes)
     for attack in kind.ATTACKS
 }

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from benchmarks.load.clients import Connection, LostRequest, get, post, quantile_of
+from benchmarks.errors import BenchmarkError
+from benchmarks.load.clients import Connection, LostRequest, quantile_of
 
 HEALTH: Final = "health"
 SMALL: Final = "small"
 LARGE: Final = "large"
 
 _PATIENCE_S: Final = 40
-_HEALTH_PER_S: Final = 10.0
 _SOURCE: Final = "127.0.0.2"
 _ROOT: Final = Path(__file__).resolve().parent.parent.parent
 
@@ -81,32 +81,32 @@ class Honest:
 
     Args:
         host, port: of the service.
-        images: (kind, file, requests per second); ``/health`` is asked ten times per second besides.
-        key: API key, or an empty string.
+        requests: (kind, file with a complete HTTP request, requests per second).
     """
 
-    def __init__(self, host: str, port: int, images: Sequence[tuple[str, Path, float]], key: str = "") -> None:
-        command = [sys.executable, "-m", "benchmarks.attack.honest", host, str(port), "--key", key]
-        for kind, file, rate in images:
+    def __init__(self, host: str, port: int, requests: Sequence[tuple[str, Path, float]]) -> None:
+        command = [sys.executable, "-m", "benchmarks.attack.honest", host, str(port)]
+        for kind, file, rate in requests:
             command += ["--send", kind, str(file), str(rate)]
         self._process = subprocess.Popen(  # noqa: S603  a fixed command
             command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def finish(self) -> list[Sample]:
-        """Stops sending, waits for the answers that are due, and returns all requests."""
+        """Stops sending, waits for the answers that are due, and returns all requests.
+
+        Raises:
+            BenchmarkError: the client failed, so that nothing is known.
+        """
         output, _ = self._process.communicate()
+        if self._process.returncode:
+            raise BenchmarkError(f"the honest client ended with status {self._process.returncode}")
         return [Sample(*json.loads(line)) for line in output.splitlines()]
 
     def kill(self) -> None:
         """Ends the client at once, if it has not ended."""
         self._process.kill()
         self._process.wait()
-
-
-def phase(samples: Sequence[Sample], began_s: float, ended_s: float) -> Phase:
-    """The requests that were due in a time."""
-    return Phase([each for each in samples if began_s <= each.due_s < ended_s])
 
 
 async def _send_at_rate(
@@ -139,17 +139,11 @@ async def _send_at_rate(
         connection.close()
 
 
-def _with_key(request: bytes, key: str) -> bytes:
-    return request.replace(b"\r\n\r\n", b"\r\nX-API-Key: %b\r\n\r\n" % key.encode(), 1) if key else request
-
-
-async def _run(address: tuple[str, int], kinds: Sequence[tuple[str, bytes, float]], key: str) -> list[Sample]:
+async def _run(address: tuple[str, int], kinds: Sequence[tuple[str, bytes, float]]) -> list[Sample]:
     stop, samples = asyncio.Event(), list[Sample]()
     end = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
     end.add_done_callback(lambda _: stop.set())
-    sending = [
-        _send_at_rate(address, kind, _with_key(request, key), rate, stop, samples) for kind, request, rate in kinds
-    ]
+    sending = [_send_at_rate(address, kind, request, rate, stop, samples) for kind, request, rate in kinds]
     await asyncio.gather(*sending)
     return samples
 
@@ -159,14 +153,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attack.honest", description=__doc__)
     parser.add_argument("host")
     parser.add_argument("port", type=int)
-    parser.add_argument("--key", default="", help="API key")
     parser.add_argument(
-        "--send", nargs=3, action="append", default=[], metavar=("KIND", "FILE", "RATE"), help="image, per second"
+        "--send",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("KIND", "FILE", "RATE"),
+        help="a request and how many per second",
     )
     arguments = parser.parse_args()
-    kinds = [(HEALTH, get("/health"), _HEALTH_PER_S)]
-    kinds += [(kind, post(Path(file).read_bytes()), float(rate)) for kind, file, rate in arguments.send]
-    for sample in asyncio.run(_run((arguments.host, arguments.port), kinds, arguments.key)):
+    kinds = [(kind, Path(file).read_bytes(), float(rate)) for kind, file, rate in arguments.send]
+    for sample in asyncio.run(_run((arguments.host, arguments.port), kinds)):
         print(json.dumps(sample))
     return 0
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from benchmarks.attack.attack import Arena, Attack, Findings
-from benchmarks.attack.honest import LARGE, SMALL, Honest, Phase, phase
+from benchmarks.attack.honest import HEALTH, LARGE, SMALL, Honest, Phase, Sample
 from benchmarks.attack.outcome import STOP_S, Outcome
 from benchmarks.attack.target import Launch, Target, last_line, target
+from benchmarks.attack.wire import post, request
 from benchmarks.errors import BenchmarkError
 from benchmarks.reliability import ROOT, image
 
@@ -53,49 +54,87 @@ def run(attacks: Sequence[Attack], conditions: Conditions) -> list[Outcome]:
 
 
 async def _run_all(attacks: Sequence[Attack], arena: Arena, key: str) -> list[Outcome]:
-    outcomes = list[Outcome]()
-    for attack in attacks:
-        if _death(arena.target):
-            outcomes.append(_not_run(attack, "not run: an attack before it ended the service"))
-        else:
-            outcomes.append(await _beside_honest_client(attack, arena, key))
-    if not attacks[-1].ends_service and not _death(arena.target):
-        outcomes[-1] = replace(outcomes[-1], stop_s=await _stop_during(attacks[-1], arena))
-    return outcomes
-
-
-async def _beside_honest_client(attack: Attack, arena: Arena, key: str) -> Outcome:
     running = arena.target
-    with _honest_client(attack, arena, key) as honest:
+    with _honest_client(arena, key) as honest:
         await asyncio.sleep(arena.pick(2, 0.5))  # its start
         began, cpu_before = time.monotonic(), running.cpu_seconds()
-        await asyncio.sleep(arena.pick(5, 1))
-        alone_until = time.monotonic()
-        honest_share = (running.cpu_seconds() - cpu_before) / (alone_until - began)
-        cpu = await _cpu_of_worst(attack, arena, honest_share)
-        strike_began = time.monotonic()
-        findings = await _strike(attack, arena)
-        strike_ended = time.monotonic()
+        await asyncio.sleep(arena.pick(5, 1.5))
+        alone = _Window(began, time.monotonic())
+        honest_share = (running.cpu_seconds() - cpu_before) / alone.seconds
+        strikes = [await _strike(attack, arena, honest_share) for attack in attacks]
         samples = await asyncio.to_thread(honest.finish)
-    return Outcome(
-        name=attack.name,
-        faults=findings.faults,
-        died="" if attack.ends_service else _death(running),
-        alone=phase(samples, began, alone_until),
-        among=_NOTHING if attack.ends_service else phase(samples, strike_began, strike_ended),
-        peak_bytes=running.memory.peak_bytes,
-        cpu_s=cpu,
-        notes=findings.notes,
-    )
+    if not _death(running):
+        strikes[-1] = replace(strikes[-1], stop_s=await _stop_during(attacks[-1], arena))
+    return [
+        Outcome(
+            name=attack.name,
+            faults=strike.findings.faults,
+            died="" if attack.ends_processes else strike.died,
+            alone=alone.phase(samples),
+            among=_NOTHING if attack.ends_processes else strike.window.phase(samples),
+            peak_bytes=strike.peak_bytes,
+            cpu_s=strike.cpu_s,
+            stop_s=strike.stop_s,
+            notes=strike.findings.notes,
+        )
+        for attack, strike in zip(attacks, strikes, strict=True)
+    ]
+
+
+class _Window(NamedTuple):
+    """A time, by the monotonic clock."""
+
+    began_s: float
+    ended_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended_s - self.began_s
+
+    def phase(self, samples: Sequence[Sample]) -> Phase:
+        """The honest requests that were due in it."""
+        return Phase([each for each in samples if self.began_s <= each.due_s < self.ended_s])
+
+
+@dataclass(frozen=True)
+class _Strike:
+    """What is known after an attack was done once; see :class:`Outcome`."""
+
+    findings: Findings
+    window: _Window
+    died: str
+    peak_bytes: int
+    cpu_s: float | None
+    stop_s: float | None = None
+
+
+async def _strike(attack: Attack, arena: Arena, honest_share: float) -> _Strike:
+    if _death(arena.target):
+        return _Strike(Findings(), _Window(0, 0), "not run: the service had ended before", 0, None)
+    cpu = await _cpu_of_worst(attack, arena, honest_share)
+    began = time.monotonic()
+    try:
+        findings = await asyncio.wait_for(attack.strike(arena), _STRIKE_S)
+    except TimeoutError:
+        findings = Findings(faults=[f"the attack was not over after {_STRIKE_S} s"])
+    window = _Window(began, time.monotonic())
+    return _Strike(findings, window, _death(arena.target), arena.target.memory.peak_bytes, cpu)
 
 
 @contextmanager
-def _honest_client(attack: Attack, arena: Arena, key: str) -> Iterator[Honest]:
-    small, large = arena.folder / "small.png", arena.folder / "large.png"
-    small.write_bytes(image(28))
-    large.write_bytes(image(640))
-    images = [(SMALL, small, 10.0), *([(LARGE, large, 1.0)] if attack.large_images else [])]
-    honest = Honest(arena.target.host, arena.target.port, images, key)
+def _honest_client(arena: Arena, key: str) -> Iterator[Honest]:
+    to, headers = arena.target, {"Content-Type": "image/png", **({"X-API-Key": key} if key else {})}
+    requests = (
+        (HEALTH, request(to, "GET", "/health"), 10.0),
+        (SMALL, request(to, "POST", "/score", image(28), headers), 10.0),
+        (LARGE, request(to, "POST", "/score", image(640), headers), 1.0),
+    )
+    files = []
+    for kind, content, rate in requests:
+        file = arena.folder / f"{kind}.request"
+        file.write_bytes(content)
+        files.append((kind, file, rate))
+    honest = Honest(to.host, to.port, files)
     try:
         yield honest
     finally:
@@ -108,20 +147,13 @@ async def _cpu_of_worst(attack: Attack, arena: Arena, honest_share: float) -> fl
         return None
     running, patience = arena.target, arena.pick(20.0, 8.0)
     began, before = time.monotonic(), running.cpu_seconds()
-    await running.ask(attack.worst(), patience)
+    await running.ask(post(running, "/score", attack.worst(), "image/png"), patience)
     while time.monotonic() - began < patience:
         recently = running.cpu_seconds()
         await asyncio.sleep(0.5)
         if running.cpu_seconds() - recently < 0.5 * (honest_share + _QUIET_SHARE):
             break
     return max(0.0, running.cpu_seconds() - before - honest_share * (time.monotonic() - began))
-
-
-async def _strike(attack: Attack, arena: Arena) -> Findings:
-    try:
-        return await asyncio.wait_for(attack.strike(arena), _STRIKE_S)
-    except TimeoutError:
-        return Findings(faults=[f"the attack was not over after {_STRIKE_S} s"])
 
 
 async def _stop_during(attack: Attack, arena: Arena) -> float:

@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from benchmarks.attack.attack import Arena, Attack, Findings
@@ -17,7 +15,6 @@ from benchmarks.attack.kinds.image_files import (
 from benchmarks.attack.kinds.uploads import statuses
 from benchmarks.attack.wire import post
 from benchmarks.load.clients import Reply
-from benchmarks.load.clients import post as plain_post
 
 _SEGMENTS: Final = 200_000
 _LARGEST_SEGMENTS: Final = 500_000  # 16 MB
@@ -69,15 +66,17 @@ async def _rle_bitmaps(arena: Arena) -> Findings:
     return Findings(notes=[statuses(replies)])
 
 
-def _worst(file: Callable[[], bytes]) -> bytes:
-    return plain_post(file())
+def _many_segments() -> bytes:
+    return jpeg_with_segments(_SEGMENTS)
+
+
+def _many_profiles() -> bytes:
+    return png_with_profiles(_CHUNKS)
 
 
 ATTACKS: Final = (
-    Attack("jpeg-metadata", _jpeg_metadata, worst=partial(_worst, partial(jpeg_with_segments, _SEGMENTS)),
-           large_images=True),
-    Attack("png-metadata", _png_metadata, worst=partial(_worst, partial(png_with_profiles, _CHUNKS)),
-           large_images=True),
+    Attack("jpeg-metadata", _jpeg_metadata, worst=_many_segments),
+    Attack("png-metadata", _png_metadata, worst=_many_profiles),
     Attack("png-event-loop", _small_png_metadata),
-    Attack("rle-bitmaps", _rle_bitmaps, worst=partial(_worst, rle_bmp), large_images=True),
-)  # fmt: skip
+    Attack("rle-bitmaps", _rle_bitmaps, worst=rle_bmp),
+)

@@ -18,7 +18,8 @@ def _with_labels(folder: Path) -> Settings:
     return {"feedback_path": folder / "labels.jsonl"}
 
 
-def _with_labels_and_workers(folder: Path) -> Settings:
+def with_labels_and_workers(folder: Path) -> Settings:
+    """Two workers that share a label file."""
     return {**_with_labels(folder), "workers": 2}
 
 
@@ -101,5 +102,5 @@ async def _label_at_once(arena: Arena) -> Findings:
 
 ATTACKS: Final = (
     Attack("labels-disk-full", _fill_disk, _with_labels),
-    Attack("labels-two-workers", _label_at_once, _with_labels_and_workers),
+    Attack("labels-two-workers", _label_at_once, with_labels_and_workers),
 )

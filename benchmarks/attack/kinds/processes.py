@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.attack.attack import Arena, Attack, Findings, Settings
+from benchmarks.attack.kinds.labels import with_labels_and_workers
 from benchmarks.attack.kinds.store_files import MODEL, scores
 from benchmarks.attack.wire import get
 from benchmarks.load.server_process import identified, kill_all, process_tree, still_running
@@ -17,10 +18,6 @@ from benchmarks.reliability import OK
 
 _END_S: Final = 30
 _METRICS_FOLDER: Final = b"PROMETHEUS_MULTIPROC_DIR="
-
-
-def _with_workers(_: Path) -> Settings:
-    return {"workers": 2}
 
 
 def _with_100_workers(_: Path) -> Settings:
@@ -85,7 +82,7 @@ async def _wait(arena: Arena) -> Findings:
 
 
 ATTACKS: Final = (
-    Attack("kill-master", _kill_master, _with_workers, ends_service=True),
-    Attack("metrics-removed", _remove_metrics, _with_workers, ends_service=True),
+    Attack("metrics-removed", _remove_metrics, with_labels_and_workers, ends_processes=True),
+    Attack("kill-master", _kill_master, with_labels_and_workers, ends_processes=True),
     Attack("workers-100", _wait, _with_100_workers, may_be_refused="ANOMALY_WORKERS"),
 )

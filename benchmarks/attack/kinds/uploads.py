@@ -56,6 +56,6 @@ async def _send_large_json(arena: Arena) -> Findings:
 
 ATTACKS: Final = (
     Attack("bodies", _upload_many),
-    Attack("batch-client", _send_batches, large_images=True),
+    Attack("batch-client", _send_batches),
     Attack("large-json", _send_large_json),
 )
