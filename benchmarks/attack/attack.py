@@ -49,8 +49,8 @@ class Findings:
     notes: list[str] = field(default_factory=list)
 
     def require(self, holds: bool, otherwise: str) -> None:
-        """Adds a fault unless a condition holds."""
-        if not holds:
+        """Adds a fault unless a condition holds, once."""
+        if not holds and otherwise not in self.faults:
             self.faults.append(otherwise)
 
 

@@ -19,7 +19,7 @@ from benchmarks.load.clients import Connection, LostRequest, Reply, get
 from benchmarks.load.server_process import cpu_seconds, free_port, identified, kill_all, process_tree
 from benchmarks.reliability import OK, ROOT, Process
 
-_SAMPLE_S: Final = 0.05
+_SAMPLE_S: Final = 0.1
 _POLL_S: Final = 0.05
 _START_S: Final = 120
 
@@ -181,7 +181,9 @@ def target(launch: Launch, folder: Path, limit_bytes: int, settings: Mapping[str
 async def _ready(running: Target) -> None:
     until = time.monotonic() + _START_S
     while time.monotonic() < until:
-        if running.has_ended() or running.memory.killed:
+        if running.memory.killed:
+            raise BenchmarkError("the service was killed at the memory limit while it started")
+        if running.has_ended():
             raise BenchmarkError(f"the service ended at its start: {last_line(running.log)}")
         reply = await running.ask(get("/health/ready"), 5)
         if reply is not None and reply.status == OK:

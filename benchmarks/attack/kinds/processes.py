@@ -13,10 +13,11 @@ from benchmarks.attack.attack import Arena, Attack, Findings, Settings
 from benchmarks.attack.kinds.labels import with_labels_and_workers
 from benchmarks.attack.kinds.store_files import MODEL, scores
 from benchmarks.attack.wire import get
-from benchmarks.load.server_process import identified, kill_all, process_tree, still_running
+from benchmarks.load.server_process import cpu_seconds, identified, kill_all, process_tree, still_running
 from benchmarks.reliability import OK
 
 _END_S: Final = 30
+_IDLE_S: Final = 0.1
 _METRICS_FOLDER: Final = b"PROMETHEUS_MULTIPROC_DIR="
 
 
@@ -69,11 +70,26 @@ async def _remove_metrics(arena: Arena) -> Findings:
         findings.require(status == OK, f"/metrics answered {status}")
         findings.require(await scores(arena.target, MODEL, 10), "an image was not scored")
     os.kill(workers[-1], signal.SIGKILL)
-    await _until(lambda: len(process_tree(arena.target.process.pid)) > len(workers))
-    await asyncio.sleep(arena.pick(10, 6))  # a replacement that cannot start ends in this time
-    running = len(process_tree(arena.target.process.pid)) - 1
-    findings.require(running >= len(workers), f"{running} of {len(workers)} processes run after one was replaced")
+    await _until(lambda: bool(_new_processes(arena, workers)))
+    replacement = _new_processes(arena, workers)
+    await _until(lambda: not still_running(replacement) or _is_idle(replacement))
+    findings.require(bool(still_running(replacement)), "the worker that replaced a killed one ended at its start")
     return findings
+
+
+def _new_processes(arena: Arena, former: list[int]) -> list[tuple[int, str | None]]:
+    return identified(pid for pid in process_tree(arena.target.process.pid)[1:] if pid not in former)
+
+
+def _is_idle(processes: list[tuple[int, str | None]]) -> bool:
+    """Whether processes have computed for less than a tenth of the last second: they have started."""
+
+    def seconds() -> float:
+        return sum(cpu_seconds(pid) for pid, _ in processes)
+
+    before = seconds()
+    time.sleep(1)
+    return seconds() - before < _IDLE_S
 
 
 async def _wait(arena: Arena) -> Findings:
