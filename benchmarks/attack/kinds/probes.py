@@ -16,7 +16,8 @@ _HANGING: Final = "hanging"
 _HOARDING: Final = "hoarding"
 _FINE: Final = "fine"
 
-_DEADLINE_S: Final = 45  # by which a version that does not end is given up, and others are loaded
+_LOAD_S: Final = 10  # after which a version that does not end is given up
+_DEADLINE_S: Final = 25  # by which that is known, and other models are loaded
 _IDLE_SHARE: Final = 0.5  # of a core, with the honest client
 
 
@@ -56,7 +57,7 @@ def _with_evil_models(folder: Path) -> Settings:
     _replace_weights(add_copy(store, _HOARDING), _Hoarding())
     for number in range(4):
         add_copy(store, f"{_FINE}-{number}")
-    return {}
+    return {"load_timeout_s": _LOAD_S}
 
 
 async def _hang(arena: Arena) -> Findings:
