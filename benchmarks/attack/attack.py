@@ -1,6 +1,6 @@
 """What an attack is: a state of store and settings, and what is done to the running service."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,7 +74,7 @@ class Attack:
     """
 
     name: str
-    strike: Callable[[Arena], Awaitable[Findings]]
+    strike: Callable[[Arena], Coroutine[Any, Any, Findings]]
     prepare: Callable[[Path], Settings] = default_settings
     worst: Callable[[], bytes] | None = None
     ends_processes: bool = False

@@ -84,7 +84,7 @@ class Outcome:
         )
         for what, seconds, most in latencies:
             if seconds > most:
-                yield f"{what} {seconds:.2f} s"
+                yield f"{what} {seconds:.3g} s"
 
 
 def table(outcomes: Sequence[Outcome], limits: Limits) -> str:

@@ -161,7 +161,12 @@ def target(launch: Launch, folder: Path, limit_bytes: int, settings: Mapping[str
     Raises:
         BenchmarkError: it ended or was not ready in time; the text has the last line of its log.
     """
-    all_settings = {"host": "127.0.0.1", "port": free_port(), "max_memory": limit_bytes, "log_level": "error"}
+    all_settings: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "port": free_port(),
+        "max_memory": limit_bytes,
+        "log_level": "error",
+    }
     all_settings |= settings
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANOMALY_")}
     environment |= {f"ANOMALY_{name.upper()}": str(value) for name, value in all_settings.items()}

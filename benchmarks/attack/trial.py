@@ -64,7 +64,9 @@ async def _run_all(attacks: Sequence[Attack], arena: Arena, key: str) -> list[Ou
         strikes = [await _strike(attack, arena, honest_share) for attack in attacks]
         samples = await asyncio.to_thread(honest.finish)
     if not _death(running):
-        strikes[-1] = replace(strikes[-1], stop_s=await _stop_during(attacks[-1], arena))
+        seconds = await _stop_during(attacks[-1], arena)
+        killed = "killed at the memory limit while it ended" if running.memory.killed else ""
+        strikes[-1] = replace(strikes[-1], stop_s=seconds, died=killed, peak_bytes=running.memory.peak_bytes)
     return [
         Outcome(
             name=attack.name,

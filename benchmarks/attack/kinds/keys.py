@@ -5,6 +5,7 @@ Over a network, a byte-by-byte comparison differs by about a nanosecond per byte
 that only runs for known prefixes; that the comparison itself takes constant time follows from ``hmac.compare_digest``.
 """
 
+import math
 import time
 from itertools import islice
 from pathlib import Path
@@ -30,7 +31,7 @@ def _half_width(seconds: list[float]) -> float:
     """Of the 99.9 % confidence interval of a median, from the medians of 30 groups of consecutive requests."""
     size = max(1, len(seconds) // 30)
     groups = [median(islice(seconds, start, start + size)) for start in range(0, len(seconds) - size + 1, size)]
-    return _QUANTILE * pstdev(groups) / len(groups) ** 0.5
+    return _QUANTILE * pstdev(groups) / math.sqrt(len(groups))
 
 
 async def _time_keys(arena: Arena) -> Findings:

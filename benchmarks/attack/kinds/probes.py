@@ -41,7 +41,7 @@ class _Hoarding(torch.nn.Module):
 def _replace_weights(folder: Path, module: torch.nn.Module) -> None:
     """Puts other code into a version, and its checksum into the manifest, as anyone can who writes to the store."""
     archive = io.BytesIO()
-    torch.jit.save(torch.jit.script(module), archive)  # type: ignore[no-untyped-call]
+    torch.jit.save(torch.jit.script(module), archive)
     content = archive.getvalue()
     weights, sealed = folder / MODEL_FILE, folder / MANIFEST_FILE
     weights.unlink()

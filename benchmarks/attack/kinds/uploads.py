@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.attack.attack import Arena, Attack, Findings
-from benchmarks.attack.kinds.image_files import multipart, stored_png
+from benchmarks.attack.kinds.image_files import multipart, noise_png
 from benchmarks.attack.wire import post
 from benchmarks.load.clients import Reply
-from benchmarks.reliability import image
+from benchmarks.reliability import BUSY, image
 
 _LARGEST: Final = 16 * 2**20
 _JSON_KEYS: Final = 1_600_000
@@ -22,10 +22,18 @@ def statuses(replies: Sequence[Reply | None]) -> str:
 
 
 async def _upload_many(arena: Arena) -> Findings:
-    """150 images of 16 MiB at the same time: pixels that are not compressed, so that they wait for their turn."""
-    data = post(arena.target, "/score", stored_png(arena.pick(4095, 2040)), "image/png")
-    uploads = (arena.target.ask(data, arena.pick(60, 10)) for _ in range(arena.pick(150, 40)))
-    return Findings(notes=[statuses(await asyncio.gather(*uploads))])
+    """150 images of 16 MiB that decode slowly, so that they wait for their turn; each is sent until it is accepted."""
+    data = post(arena.target, "/score?include=", noise_png(arena.pick(4320, 2000)), "image/png")
+    until = time.monotonic() + arena.pick(40, 5)
+
+    async def upload() -> Reply | None:
+        reply = await arena.target.ask(data, 40)
+        while reply is not None and reply.status == BUSY and time.monotonic() < until:
+            await asyncio.sleep(0.5)
+            reply = await arena.target.ask(data, 40)
+        return reply
+
+    return Findings(notes=[statuses(await asyncio.gather(*(upload() for _ in range(arena.pick(150, 40)))))])
 
 
 async def _send_batches(arena: Arena) -> Findings:

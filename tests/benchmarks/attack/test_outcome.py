@@ -43,8 +43,8 @@ def test_every_limit_is_checked() -> None:
         "lost": ["1 honest requests lost"],
         "error": ["1 honest requests lost"],
         "busy": ["1 honest requests got 429"],
-        "small": ["small images (p99) took 1.10 s"],
-        "large": ["large images (p99) took 5.10 s"],
+        "small": ["small images (p99) took 1.1 s"],
+        "large": ["large images (p99) took 5.1 s"],
         "health": ["/health took 0.06 s"],
     }
 
