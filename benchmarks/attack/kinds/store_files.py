@@ -1,7 +1,10 @@
 """Attacks by someone who can only write to the model store."""
 
 import asyncio
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +16,7 @@ from app.inference.bundles.store import CURRENT_FILE
 from benchmarks.attack.attack import Arena, Attack, Findings, Settings
 from benchmarks.attack.target import Target
 from benchmarks.attack.wire import get, post
-from benchmarks.reliability import OK, image
+from benchmarks.reliability import OK, ROOT, image
 
 MODEL: Final = "mnist-5"
 OTHER: Final = "other"
@@ -22,6 +25,18 @@ _SECRET: Final = "key-that-only-the-service-may-read"  # noqa: S105  not used fo
 _SPARSE_BYTES: Final = 3 * 2**30
 _POLL_S: Final = 3.0  # the service looks at CURRENT every second
 _LIST_BYTES: Final = 300_000
+
+_PUBLISH: Final = """
+import sys
+from pathlib import Path
+from app.inference.bundles.store import ModelStore, new_version
+from benchmarks.attack.kinds.store_files import shipped_manifest
+
+store = Path(sys.argv[1])
+folder, manifest = shipped_manifest(store)
+files = {name: (folder / name).read_bytes() for name in manifest.files}
+ModelStore(store).publish(manifest.model_copy(update={"version": new_version()}), files)
+"""
 
 
 def shipped_manifest(store: Path) -> tuple[Path, Manifest]:
@@ -115,6 +130,35 @@ async def _named_pipes(arena: Arena) -> Findings:
     return findings
 
 
+def _publish_again(store: Path, most_bytes: int | None) -> int:
+    """Publishes the shipped files as a new version in another process; returns its exit status.
+
+    Args:
+        store: the model store.
+        most_bytes: of a file (RLIMIT_FSIZE), which stands for a full disk; None: no limit.
+    """
+    limit = [] if most_bytes is None else ["prlimit", f"--fsize={most_bytes}"]
+    command = [*limit, sys.executable, "-c", _PUBLISH, str(store)]
+    return subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL, check=False).returncode  # noqa: S603
+
+
+async def _publish_on_full_disk(arena: Arena) -> Findings:
+    """The disk is full while a version is published, then it has room again."""
+    findings = Findings()
+    current = arena.store / MODEL / CURRENT_FILE
+    before = current.read_text()
+    findings.require(await asyncio.to_thread(_publish_again, arena.store, 1000) != 0, "publishing did not fail")
+    findings.require(current.read_text() == before, "CURRENT changed although publishing failed")
+    findings.require(await scores(arena.target, MODEL, 10), "the version before no longer scores")
+    findings.require(await asyncio.to_thread(_publish_again, arena.store, None) == 0, "publishing failed with room")
+    findings.require(current.read_text() != before, "CURRENT did not change")
+    await asyncio.sleep(_POLL_S)
+    reply = await arena.target.ask(get(arena.target, f"/models/{MODEL}"))
+    served = json.loads(reply.body)["version"] if reply is not None and reply.status == OK else None
+    findings.require(served == current.read_text().strip(), f"version {served} is served after publishing")
+    return findings
+
+
 def _with_300_models(folder: Path) -> Settings:
     for number in range(300):
         add_copy(folder / "store", f"model-{number:03}")
@@ -141,5 +185,6 @@ ATTACKS: Final = (
     Attack("store-link", _link_to_secret, _with_another_model),
     Attack("store-sparse", _sparse_files, _with_another_model),
     Attack("store-pipe", _named_pipes, _with_another_model),
+    Attack("publish-disk-full", _publish_on_full_disk, _with_another_model),
     Attack("many-models", _list_models, _with_300_models),
 )
