@@ -1,7 +1,7 @@
 # Two images: `serving`, the default, and `training` (--target training). Each has its own environment, because torch
 # and torchvision must come from the same index: a torchvision that was built for another torch cannot be imported.
 
-FROM python:3.11-slim-bookworm AS base
+FROM python:3.11.15-slim-bookworm AS base
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
@@ -32,8 +32,11 @@ ENV PIP_CACHE_DIR=/var/cache/packages/pip \
     UV_PYTHON=/opt/venv/bin/python \
     UV_SYSTEM_CERTS=1
 RUN --mount=type=cache,target=/var/cache/packages \
-    pip install uv && python -m venv --without-pip /opt/venv
+    pip install pip==26.3 uv==0.13.9 && python -m venv --without-pip /opt/venv
+# requirements.lock has the SHA-256 of every file. The builds of torch in a backend index are other files than those of
+# the default index; all other packages are compared with it there, too. (Older versions of pip refuse such constraints.)
 COPY requirements.lock .
+RUN awk '/^[^ ]/ {torch = /^torch(vision)?==/; if (torch) sub(/ \\$/, "")} !torch || /^[^ ]/' requirements.lock > backend-requirements.lock
 # cpu: torch without CUDA, which makes the image a quarter of the size. Empty: torch from the default index.
 ARG TORCH_BACKEND=cpu
 
@@ -43,7 +46,7 @@ FROM installer AS serving-environment
 COPY --from=requirements /app/serving.txt .
 RUN --mount=type=cache,target=/var/cache/packages \
     UV_HTTP_RETRIES=0 uv pip install ${TORCH_BACKEND:+"--torch-backend=$TORCH_BACKEND"} \
-      --constraint requirements.lock -r serving.txt \
+      --constraint "${TORCH_BACKEND:+backend-}requirements.lock" -r serving.txt \
     || { echo "uv could not install (see above): installing with pip" >&2 \
          && pip --python "$UV_PYTHON" install --constraint requirements.lock -r serving.txt; }
 
@@ -53,7 +56,7 @@ FROM installer AS training-environment
 COPY --from=requirements /app/training.txt .
 RUN --mount=type=cache,target=/var/cache/packages \
     UV_HTTP_RETRIES=0 uv pip install ${TORCH_BACKEND:+"--torch-backend=$TORCH_BACKEND"} \
-      --constraint requirements.lock -r training.txt \
+      --constraint "${TORCH_BACKEND:+backend-}requirements.lock" -r training.txt \
     || { echo "uv could not install (see above): installing torch from the default index" >&2 \
          && uv pip install --constraint requirements.lock -r training.txt; } \
     && python -c "import torchvision"

@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.10.1
 
 DATA ?= mnist
 NORMAL ?= 5
@@ -14,7 +16,7 @@ SEED ?= 1337
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train demo test test-cluster test-docker bench bench-anomalib bench-peers bench-training soak lint lock clean
+.PHONY: help serve train demo test test-cluster test-docker attack bench bench-anomalib bench-peers bench-training soak lint lock audit clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -56,6 +58,9 @@ bench-anomalib: $(VENV)/ready-training  ## compare the recipe features with anom
 soak: $(VENV)/ready-dev  ## overload, misbehaving clients, draining, model swaps, half an hour of mixed load (ARGS=)
 	$(PY) -m benchmarks.soak $(ARGS)
 
+attack: $(VENV)/ready-dev  ## attack the service beside an honest client, memory limited (Linux; ARGS="NAME … --short")
+	$(PY) -m benchmarks.attack $(ARGS)
+
 lint: $(VENV)/ready-dev  ## run ruff, mypy (strict) and the import contracts
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -64,23 +69,31 @@ lint: $(VENV)/ready-dev  ## run ruff, mypy (strict) and the import contracts
 
 lock: $(VENV)/bin/uv  ## update requirements.lock
 	$(PY) -m uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --no-header \
-	  --no-emit-index-url --upgrade pyproject.toml -o requirements.lock
+	  --no-emit-index-url --generate-hashes --upgrade pyproject.toml -o requirements.lock
+
+audit: $(VENV)/bin/uv  ## compare requirements.lock with the current advisories (needs the network)
+	$(PY) -m uv tool run --from "pip-audit==$(PIP_AUDIT_VERSION)" pip-audit --require-hashes --disable-pip --requirement requirements.lock
 
 clean:  ## delete the environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 $(VENV)/bin/uv:
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check uv
+	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
-# requirements.lock pins the versions, the extras select the packages. Machines without a GPU get torch without CUDA
-# from the backend index. If that fails (without retries, so at once), the second command uses the default index.
+# The builds of torch in a backend index are other files than those of the default index, whose SHA-256 is in
+# requirements.lock. All other packages are compared with it there, too.
+$(VENV)/backend.lock: requirements.lock | $(VENV)/bin/uv
+	awk '/^[^ ]/ {torch = /^torch(vision)?==/; if (torch) sub(/ \\$$/, "")} !torch || /^[^ ]/' $< > $@
+
+# requirements.lock pins the versions and files, the extras select the packages. Machines without a GPU get torch without
+# CUDA from the backend index. If that fails (without retries, so at once), the second command uses the default index.
 $(VENV)/ready-serving: EXTRA := --extra client
 $(VENV)/ready-training: EXTRA := --extra client --extra training
 # The project itself, so that deploy/ray/score_dataset.py can import it from any folder.
 $(VENV)/ready-dev: EXTRA := --extra client --extra training --extra ray --extra dev --editable .
-$(VENV)/ready-serving $(VENV)/ready-training $(VENV)/ready-dev: $(VENV)/bin/uv pyproject.toml requirements.lock
+$(VENV)/ready-serving $(VENV)/ready-training $(VENV)/ready-dev: $(VENV)/bin/uv pyproject.toml requirements.lock $(VENV)/backend.lock
 	UV_HTTP_RETRIES=0 $(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --torch-backend=auto \
-	  --constraint requirements.lock -r pyproject.toml $(EXTRA) 2>/dev/null \
+	  --constraint $(VENV)/backend.lock -r pyproject.toml $(EXTRA) 2>/dev/null \
 	|| $(PY) -m uv pip install --compile-bytecode --python $(PY) --constraint requirements.lock -r pyproject.toml $(EXTRA)
 	touch $@

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, Protocol
@@ -79,7 +80,10 @@ class RowFormat(Protocol):
 
 
 class Csv:
-    """CSV with a header line; a missing value is an empty field; warnings are joined with semicolons."""
+    """CSV with a header line; a missing value is an empty field; warnings are joined with semicolons.
+
+    An apostrophe precedes texts that a spreadsheet would evaluate as a formula, as in the page's CSV file.
+    """
 
     header = signature = (",".join(COLUMNS) + "\n").encode()
 
@@ -87,8 +91,9 @@ class Csv:
         """Returns the record of a row; paths that are not valid UTF-8 keep their bytes."""
         values = {**asdict(row), "warnings": "; ".join(row.warnings or ())}
         record = io.StringIO()
-        csv.writer(record, lineterminator="\n").writerow(values.values())
-        return record.getvalue().encode(errors="surrogateescape")
+        # The writer quotes fields that contain a character of its line end, so CR and LF both have to be in it.
+        csv.writer(record, lineterminator="\r\n").writerow(map(_escape_formula, values.values()))
+        return record.getvalue().removesuffix("\r\n").encode(errors="surrogateescape") + b"\n"
 
     def is_complete(self, record: bytes) -> bool:
         """Whether all quotes are closed: a path with a line break is quoted and spans several lines."""
@@ -97,7 +102,7 @@ class Csv:
     def decode(self, record: bytes) -> Row:
         """Parses a record; see ``RowFormat.decode``."""
         (values,) = csv.reader(io.StringIO(record.decode(errors="surrogateescape"), newline=""), strict=True)
-        return _parse_row(dict(zip(COLUMNS, values, strict=True)))
+        return _parse_row(dict(zip(COLUMNS, map(_unescape_formula, values), strict=True)))
 
 
 class JsonLines:
@@ -120,6 +125,19 @@ class JsonLines:
 
 
 FORMATS: Final[Mapping[str, RowFormat]] = {"csv": Csv(), "jsonl": JsonLines()}
+
+
+# Texts that begin with apostrophes before such a character are escaped too, so that unescaping is unambiguous.
+_FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
+_ESCAPED_FORMULA: Final = re.compile(r"'+[=+\-@\t\r]")
+
+
+def _escape_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _unescape_formula(text: str) -> str:
+    return text[1:] if _ESCAPED_FORMULA.match(text) else text
 
 
 def _parse_row(values: Mapping[str, Any]) -> Row:

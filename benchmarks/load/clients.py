@@ -83,10 +83,18 @@ def get(path: str) -> bytes:
 
 
 class Connection:
-    """A keep-alive connection that is opened by the first request."""
+    """A keep-alive connection that is opened by the first request.
 
-    def __init__(self, port: int) -> None:
+    Args:
+        port: of the service.
+        host: its address.
+        source: the local address to connect from; None: any. On Linux, every address in 127.0.0.0/8 is local.
+    """
+
+    def __init__(self, port: int, host: str = HOST, source: str | None = None) -> None:
         self.port = port
+        self._host = host
+        self._source = source
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, request: bytes, kind: int = 0) -> Reply:
@@ -97,7 +105,8 @@ class Connection:
             LostRequest: the connection was closed before the answer was complete.
         """
         if self._streams is None:
-            self._streams = await asyncio.open_connection(HOST, self.port)
+            local = None if self._source is None else (self._source, 0)
+            self._streams = await asyncio.open_connection(self._host, self.port, local_addr=local)
         reader, writer = self._streams
         began = time.perf_counter()
         try:

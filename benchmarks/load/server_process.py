@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -35,7 +35,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Processor time of the process and its descendants; it hardly depends on other programs that run."""
-        return sum(map(_cpu_seconds, process_tree(self.pid)))
+        return cpu_seconds(self.pid)
 
     def resident_bytes(self) -> int:
         """Memory of the process and its descendants; pages that several of them share count once.
@@ -120,6 +120,30 @@ def process_tree(pid: int) -> list[int]:
     return tree
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process and of all its descendants, those that ended included."""
+    return sum(map(_cpu_seconds, process_tree(pid)))
+
+
+def identified(pids: Iterable[int]) -> list[tuple[int, str | None]]:
+    """Each process id with the start time of the process, so that a later one with the same id is not taken for it."""
+    return [(pid, _start_time(pid)) for pid in pids]
+
+
+def still_running(processes: Iterable[tuple[int, str | None]]) -> list[int]:
+    """The ids of those processes, as :func:`identified` named them, that have not ended."""
+    return [pid for pid, started in processes if started and _start_time(pid) == started]
+
+
+def kill_all(processes: Sequence[tuple[int, str | None]]) -> None:
+    """Kills processes, as :func:`identified` named them, and waits for their end."""
+    while left := still_running(processes):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_S)
+
+
 def _is_ready(ready: Callable[[], bool]) -> bool:
     try:
         return ready()
@@ -132,7 +156,7 @@ def _cpu_seconds(pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:  # the process has ended
         return 0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # its own, and that of children it has waited for
 
 
 def _anonymous_bytes(pid: int) -> int:
@@ -164,16 +188,12 @@ def _file_mappings(pid: int) -> Iterator[tuple[str, int]]:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Sends SIGTERM to the process and waits, then kills all of its tree that still runs."""
-    tree = [(pid, _start_time(pid)) for pid in process_tree(process.pid)]
+    tree = identified(process_tree(process.pid))
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_S)
-    while left := [pid for pid, started in tree if started and _start_time(pid) == started]:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(_POLL_S)
+    kill_all(tree)
     process.wait()
 
 

@@ -21,6 +21,16 @@ ODD_NAMES = [
     'q"uote.png',
     "com,ma.png",
     "line\nbreak.png",
+    "carriage\rreturn.png",
+    "both\r\nbreaks.png",
+    "\rfirst.png",
+    "=1+1.png",
+    "'=1+1.png",
+    "''=1+1.png",
+    "'quoted'.png",
+    "-option.png",
+    "@sum.png",
+    "\ttab.png",
     "back\\slash.png",
     os.fsdecode(b"\xff\xfe.png"),
 ]
@@ -44,6 +54,19 @@ def test_csv_is_readable_by_the_csv_module(tmp_path: Path) -> None:
     assert (scored["path"], scored["verdict"], float(scored["p_value"])) == ("a.png", "anomaly", 1 / 3)
     assert scored["warnings"] == "resized from 30×20 to 8×8; looks; inverted"
     assert (rejected["score"], rejected["error"]) == ("", REJECTED.error)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_csv_cell_is_a_formula_for_a_spreadsheet(tmp_path: Path, start: str) -> None:
+    formula = f'{start}HYPERLINK("http://evil.example")'
+    row = replace(SCORED, path=formula, score=-0.5, version=formula, warnings=(formula, formula))
+    write(tmp_path / "r.csv", "csv", row, replace(REJECTED, error=formula))
+    with (tmp_path / "r.csv").open(newline="") as file:
+        scored, rejected = csv.DictReader(file)
+    assert (scored["path"], scored["version"]) == (f"'{formula}", f"'{formula}")
+    assert scored["warnings"] == f"'{formula}; {formula}"
+    assert rejected["error"] == f"'{formula}"
+    assert float(scored["score"]) == -0.5  # numbers stay numbers
 
 
 def test_json_lines_are_readable_by_the_json_module(tmp_path: Path) -> None:
