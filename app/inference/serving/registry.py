@@ -12,13 +12,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 import structlog
 
-from app.inference.bundles.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest
-from app.inference.bundles.store import CURRENT_FILE, ModelStore
+from app.inference.bundles.manifest import NAME_PATTERN, Manifest
+from app.inference.bundles.store import ModelStore, StoreState
 from app.inference.errors import InferenceError, ModelUnavailable, UnknownModel
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.engine import Engine
@@ -33,9 +32,6 @@ _REFUSED_PER_POLL: Final = 16
 _MIN_STAY_S: Final = 0.05
 
 _log = structlog.get_logger(__name__)
-
-# The version that CURRENT names and, for a refused one, its files: (name, size, modification time).
-_DiskState = tuple[str, tuple[tuple[str, int, int], ...]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class ModelRegistry:
         self._to_load = dict.fromkeys((default, *preload))
         self._served: OrderedDict[str, ServedModel] = OrderedDict()  # the least recently used first
         self._refused: dict[str, RefusedVersion] = {}
-        self._checked: dict[str, _DiskState] = {}  # what was on disk when a model was loaded or refused
+        self._checked: dict[str, StoreState] = {}  # what was on disk when a model was loaded or refused
         self._refreshes: dict[str, asyncio.Task[ServedModel | None]] = {}
         self._load_lock = asyncio.Lock()
 
@@ -169,7 +165,7 @@ class ModelRegistry:
         names = dict.fromkeys((*self._to_load, *self._served, *refused))
         with_files = set(self._refused)
         states = await asyncio.to_thread(
-            lambda: {name: _disk_state(self.store.root / name, files=name in with_files) for name in names}
+            lambda: {name: self.store.state(name, files=name in with_files) for name in names}
         )
         for name, state in states.items():
             if state is not None and state == self._checked.get(name):
@@ -192,7 +188,7 @@ class ModelRegistry:
 
     async def _refresh_now(self, name: str) -> ServedModel | None:
         """Turns every error into a refusal: an error must not end polling or a request of another model."""
-        state = await asyncio.to_thread(_disk_state, self.store.root / name, files=True)
+        state = await asyncio.to_thread(self.store.state, name, files=True)
         try:
             version = await asyncio.to_thread(self.store.current, name)
             await self._serve(name, version)
@@ -248,7 +244,7 @@ class ModelRegistry:
         self._refused.pop(name, None)
         self._on_change()
 
-    def _refuse(self, name: str, reason: str, state: _DiskState | None = None) -> None:
+    def _refuse(self, name: str, reason: str, state: StoreState | None = None) -> None:
         """Refuses a version until its files differ from ``state``; without a state, until the next poll."""
         if state is None:
             self._checked.pop(name, None)
@@ -259,16 +255,3 @@ class ModelRegistry:
             self._refused[name] = refusal
             _log.error("model refused", model=name, reason=reason)
             self._on_change()
-
-
-def _disk_state(model: Path, *, files: bool) -> _DiskState | None:
-    """What is on disk; None if CURRENT cannot be read or names a missing version, so that the next poll looks again."""
-    try:
-        version = (model / CURRENT_FILE).read_text().strip()[:80]
-        if not re.fullmatch(VERSION_PATTERN, version):
-            return version, ()
-        (model / version).stat()
-        paths = [path for path in (model / version).rglob("*") if path.is_file()] if files else []
-        return version, tuple(sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
-    except (OSError, ValueError):
-        return None
