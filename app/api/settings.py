@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     preload: Annotated[tuple[Annotated[str, Field(pattern=NAME_PATTERN)], ...], NoDecode] = Field(
         (), description="comma-separated models to load at startup; others are loaded on first use"
     )
+    load_timeout_s: float = Field(
+        60, gt=0, le=3600, description="most seconds for trying a new version of a model before it is loaded"
+    )
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free port")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(

@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MANIFEST_FILE: Final = "manifest.json"
 SIGNATURE_FILE: Final = "manifest.sig"
 MODEL_FILE: Final = "model.pt"
+
+Trial = Callable[[Path, str], None]
+"""Called with a version's folder and the SHA-256 of its manifest before its model is loaded; raises to refuse it."""
 
 # Processors and library builds round differently; a changed weight or decoding step differs by far more.
 _GOLDEN_TOLERANCE: Final = 1e-3
@@ -125,10 +128,26 @@ def read_manifest(directory: Path, trusted: "TrustedKeys | None" = None) -> Mani
         BundleRejected: the manifest is missing, unreadable, changed, not signed with a trusted key, or belongs to
             another model or version than its folders are named for.
     """
+    return _read_verified(directory, trusted)[0]
+
+
+def require_trial(directory: Path, trusted: "TrustedKeys | None", trial: Trial) -> None:
+    """Tries a version, unless a trusted key has signed it: whoever signs a model vouches for it.
+
+    Raises:
+        BundleRejected: as :func:`read_manifest`, or it failed its trial.
+    """
+    _, digest = _read_verified(directory, trusted)
+    if trusted is None:
+        trial(directory, digest)
+
+
+def _read_verified(directory: Path, trusted: "TrustedKeys | None") -> tuple[Manifest, str]:
+    """A version's manifest and its SHA-256."""
     raw = _read_manifest(directory)
     if trusted is not None:
         trusted.require_signature(raw, _read_signature(directory))
-    return _parse_manifest(directory, raw)
+    return _parse_manifest(directory, raw), hashlib.sha256(raw).hexdigest()
 
 
 def content_to_sign(directory: Path) -> bytes:
@@ -208,7 +227,7 @@ def _require_checksum(name: str, sha256: str, expected: FileRecord) -> None:
         raise BundleRejected(f"{name} was changed: its SHA-256 differs from manifest.json")
 
 
-def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle:
+def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None, trial: Trial | None = None) -> Bundle:
     """Verifies a version and loads it.
 
     The checks, in this order: signature (if keys are given), seal and schema of the manifest, checksums of all files,
@@ -220,11 +239,14 @@ def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle
     Args:
         directory: ``<store>/<name>/<version>``.
         trusted: keys, one of which must have signed it; None: signatures are ignored.
+        trial: must accept exactly the version that is loaded, if no signature is required; None: it is not tried.
 
     Raises:
         BundleRejected: verification failed; the text names the file and the reason.
     """
-    manifest = read_manifest(directory, trusted)
+    manifest, digest = _read_verified(directory, trusted)
+    if trial is not None and trusted is None:
+        trial(directory, digest)
     if MODEL_FILE not in manifest.files:
         raise BundleRejected(f"manifest.json does not list {MODEL_FILE}")
     verify_files(directory, {name: record for name, record in manifest.files.items() if name != MODEL_FILE})
@@ -232,7 +254,7 @@ def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle
     try:
         model = torchscript.load(archive)
     except RuntimeError as error:
-        raise BundleRejected(f"{MODEL_FILE} cannot be loaded by torch: {_last_line(error)}") from error
+        raise BundleRejected(f"{MODEL_FILE} cannot be loaded by torch: {last_line(error)}") from error
     bundle = Bundle(manifest, model, manifest.calibration.restore())
     _check_probe(bundle)
     _check_golden(bundle)
@@ -272,7 +294,7 @@ def _check_probe(bundle: Bundle) -> None:
                 output.dtype == torch.float32 and bool(output.isfinite().all()) for output in outputs
             )
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise BundleRejected(f"{MODEL_FILE} fails on a probe image: {_last_line(error)}") from error
+        raise BundleRejected(f"{MODEL_FILE} fails on a probe image: {last_line(error)}") from error
     if not valid:
         raise BundleRejected(
             f"{MODEL_FILE} returns shapes {shapes} for two probe images; expected finite float32 of shapes {expected}"
@@ -296,7 +318,7 @@ def _check_golden(bundle: Bundle) -> None:
                 )
 
 
-def _last_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
     """The last line of a message, shortened: torch puts the cause after its stack trace, and a model can raise any."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:_MAX_REASON] if lines else type(error).__name__

@@ -24,9 +24,11 @@ from app.inference.bundles.bundle import (
     MANIFEST_FILE,
     SIGNATURE_FILE,
     Bundle,
+    Trial,
     content_to_sign,
     load_bundle,
     read_manifest,
+    require_trial,
     verified_file,
 )
 from app.inference.bundles.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest
@@ -66,11 +68,13 @@ class ModelStore:
     Args:
         root: the store's folder; it need not exist yet.
         trusted: keys, one of which must have signed every version that is read; None: signatures are ignored.
+        trial: must accept a version without a trusted signature before it is loaded; None: it is not tried.
     """
 
-    def __init__(self, root: Path, trusted: "TrustedKeys | None" = None) -> None:
+    def __init__(self, root: Path, trusted: "TrustedKeys | None" = None, trial: Trial | None = None) -> None:
         self.root = root
         self._trusted = trusted
+        self._trial = trial
 
     def names(self) -> list[str]:
         """The models that have a CURRENT file, in alphabetical order. A missing or unreadable store has none."""
@@ -185,6 +189,17 @@ class ModelStore:
         with _prefixing_errors(directory):
             return read_manifest(directory, self._trusted)
 
+    def try_out(self, name: str, version: str) -> None:
+        """Tries a version, so that :meth:`load` does not wait for its trial.
+
+        Raises:
+            BundleRejected: as :meth:`load`.
+        """
+        directory = self.root / name / version
+        if self._trial is not None:
+            with _prefixing_errors(directory):
+                require_trial(directory, self._trusted, self._trial)
+
     def load(self, name: str, version: str) -> Bundle:
         """Verifies and loads one version.
 
@@ -193,7 +208,7 @@ class ModelStore:
         """
         directory = self.root / name / version
         with _prefixing_errors(directory):
-            return load_bundle(directory, self._trusted)
+            return load_bundle(directory, self._trusted, self._trial)
 
     def file(self, manifest: Manifest, name: str) -> bytes:
         """The content of one file of a version, after comparing it with the manifest.
