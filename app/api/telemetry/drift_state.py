@@ -14,6 +14,7 @@ from typing import IO, Final, Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.files.writing import replace_file
 from app.inference.decisions.drift_test import WINDOW
 
 _FILE: Final = "worker-{}.json"
@@ -89,9 +90,7 @@ class StateFile:
         Raises:
             OSError: the file cannot be written. The previous content is intact.
         """
-        temporary = self._file.with_suffix(".part")
-        temporary.write_text(DriftDocument(models=models).model_dump_json(), encoding="utf-8")
-        temporary.replace(self._file)
+        replace_file(self._file, DriftDocument(models=models).model_dump_json().encode())
 
     def release(self) -> None:
         """Unlocks the file, so that another worker can take it."""
