@@ -31,6 +31,7 @@ from app.api.telemetry.request_log import RequestLog
 from app.api.v2 import openapi as v2_openapi
 from app.api.v2 import routes as v2
 from app.api.v2.tensors import JSON_LENGTH_HEADER
+from app.api.workers import ending_with_the_service
 from app.inference.bundles.store import ModelStore
 from app.inference.serving.engine import Engine
 from app.inference.serving.registry import ModelRegistry
@@ -101,7 +102,7 @@ async def _running(services: Services) -> AsyncIterator[None]:
     drift.open()
     tasks: list[asyncio.Task[None]] = []
     try:
-        with draining_on_signals(services.draining, settings.drain_s):
+        with draining_on_signals(services.draining, settings.drain_s), ending_with_the_service():
             if settings.workers > 1:  # they share the port: this one accepts connections only with a loaded model
                 await _load_unless_draining(services)
             background = (registry.watch(), _measure_periodically(services.metrics), drift.write_periodically())

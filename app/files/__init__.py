@@ -1,1 +1,1 @@
-"""Files on disk: the table of image formats, the search for files, and whole writes. Imports the standard library only."""
+"""Files on disk: the table of image formats, the search for files, and whole writes. Standard library only."""

@@ -299,7 +299,8 @@ class Manifest(_Part):
 
 
 # Messages name these fields and no others: they never quote the file.
-_KNOWN_FIELDS: Final = {name for part in (InputSpec, *_Part.__subclasses__()) for name in part.model_fields}
+_PARTS: Final[tuple[type[BaseModel], ...]] = (InputSpec, *_Part.__subclasses__())
+_KNOWN_FIELDS: Final = {name for part in _PARTS for name in part.model_fields}
 
 
 class _Header(BaseModel):

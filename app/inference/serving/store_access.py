@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, TypeVar
 
 from app.inference.errors import ModelUnavailable
@@ -49,19 +50,14 @@ class StoreAccess:
             raise ModelUnavailable(f"{self._what} within {self._seconds:g} s") from error
 
     def _work(self, work: Callable[[], _T], result: "asyncio.Future[_T]") -> None:
-        value, error = None, None
         try:
-            value = work()
-        except BaseException as caught:
-            error = caught
+            report: Callable[[], None] = partial(result.set_result, work())
+        except BaseException as error:  # it is raised where the result is awaited
+            report = partial(result.set_exception, error)
         with suppress(RuntimeError):  # the loop was closed: nobody waits
-            result.get_loop().call_soon_threadsafe(self._finish, result, value, error)
+            result.get_loop().call_soon_threadsafe(self._finish, result, report)
 
-    def _finish(self, result: "asyncio.Future[_T]", value: _T, error: BaseException | None) -> None:
+    def _finish(self, result: "asyncio.Future[_T]", report: Callable[[], None]) -> None:
         self._slots.release()
-        if result.done():
-            return
-        if error is None:
-            result.set_result(value)
-        else:
-            result.set_exception(error)
+        if not result.done():
+            report()
