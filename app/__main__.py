@@ -5,17 +5,20 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn
 
 import structlog
 import uvicorn
 
 from app.api.feedback import Feedback
-from app.api.http.listening import require_free
+from app.api.http.listening import is_loopback, require_free
 from app.api.settings import PREFIX, SHARED_METRICS, BadSettings, Settings, read_settings
 from app.api.telemetry import logging
+from app.api.workers import require_memory
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import LabelNotKept
+from app.inference.serving.store_access import STORE_TIMEOUT_S
 
 _log = structlog.get_logger(__name__)
 
@@ -27,6 +30,7 @@ def main() -> int:
     """Reads the settings and serves until a signal stops the process. Returns the exit status."""
     try:
         settings = read_settings(sys.argv[1:])
+        require_memory(settings.workers)
         require_free(settings.host, settings.port)
         _create_label_file(settings)
     except BadSettings as error:
@@ -35,6 +39,7 @@ def main() -> int:
     os.environ.update(settings.as_environment())  # worker processes read their settings from it
     logging.configure(settings.log_format, settings.log_level)
     _warn_of_missing_model(settings)
+    _warn_if_open(settings)
     if settings.workers == 1:
         # uvicorn stops gracefully on SIGTERM and then raises it again; the exit status must be 0.
         signal.signal(signal.SIGTERM, _exit)
@@ -48,9 +53,24 @@ def main() -> int:
 
 def _warn_of_missing_model(settings: Settings) -> None:
     """Logs what the store has if it lacks the default model. The service starts: a model can be published later."""
+    thread = Thread(target=_log_missing_model, args=[settings], daemon=True)
+    thread.start()
+    thread.join(STORE_TIMEOUT_S)  # a network file system may not answer; the service starts nevertheless
+
+
+def _log_missing_model(settings: Settings) -> None:
     store = ModelStore(settings.model_store)
     if missing := store.why_missing(settings.model):
         _log.error(f"{PREFIX}{'MODEL' if store.root.is_dir() else 'MODEL_STORE'}: {missing}")
+
+
+def _warn_if_open(settings: Settings) -> None:
+    """Logs that other machines can use the service without a key."""
+    if not settings.api_keys and not is_loopback(settings.host):
+        _log.warning(
+            f"{PREFIX}API_KEYS: everybody who reaches port {settings.port} of {settings.host} can use the service, "
+            "because no key is required"
+        )
 
 
 def _create_label_file(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """Builds the ASGI application from the settings."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from app.api.routes import feedback, health, models, page
 from app.api.routes import metrics as metrics_route
 from app.api.routes.score import NUMBER_HEADERS, ScoreEndpoint
 from app.api.services import Services
-from app.api.settings import Settings
+from app.api.settings import SHARED_METRICS, Settings
 from app.api.telemetry import logging
 from app.api.telemetry.drift_monitor import DriftMonitor
 from app.api.telemetry.metrics import Metrics
@@ -30,14 +31,17 @@ from app.api.telemetry.request_log import RequestLog
 from app.api.v2 import openapi as v2_openapi
 from app.api.v2 import routes as v2
 from app.api.v2.tensors import JSON_LENGTH_HEADER
+from app.api.workers import ending_with_the_service
 from app.inference.bundles.store import ModelStore
 from app.inference.serving.engine import Engine
 from app.inference.serving.registry import ModelRegistry
+from app.inference.serving.trials import Trials
 
 if TYPE_CHECKING:
     from app.inference.bundles.signing import TrustedKeys
 
 _MEASURE_INTERVAL_S: Final = 2
+_LOOK_INTERVAL_S: Final = 0.2
 _EXPOSED_HEADERS: Final = (REQUEST_ID_HEADER, "Retry-After", JSON_LENGTH_HEADER, *NUMBER_HEADERS)
 
 
@@ -63,12 +67,14 @@ def _services(settings: Settings) -> Services:
         observe=metrics.count_batch,
     )
     metrics.watch_queue(lambda: engine.admitted)
+    trials = _trials(settings)
     registry = ModelRegistry(
-        ModelStore(settings.model_store, _trusted_keys(settings)),
+        ModelStore(settings.model_store, _trusted_keys(settings), trials.require),
         engine,
         settings.model,
         max_loaded=settings.max_loaded_models,
         preload=settings.preload,
+        load_timeout_s=settings.load_timeout_s,
         on_change=lambda: metrics.show_models(
             {(each.bundle.manifest.name, each.bundle.manifest.version) for each in registry.served},
             {refused.model for refused in registry.refused},
@@ -78,6 +84,7 @@ def _services(settings: Settings) -> Services:
         settings=settings,
         engine=engine,
         registry=registry,
+        trials=trials,
         metrics=metrics,
         request_log=RequestLog(metrics, drift.add),
         body_reader=BodyReader(settings.max_body_bytes),
@@ -93,20 +100,42 @@ async def _running(services: Services) -> AsyncIterator[None]:
     settings, registry, drift = services.settings, services.registry, services.drift
     torch.set_num_threads(settings.torch_threads)
     drift.open()
-    if settings.workers > 1:  # they share the port: this one accepts connections only with a loaded model
-        await registry.load_default()
-    background = (registry.watch(), _measure_periodically(services.metrics), drift.write_periodically())
-    tasks = [asyncio.create_task(each) for each in background]
+    tasks: list[asyncio.Task[None]] = []
     try:
-        with draining_on_signals(services.draining, settings.drain_s):
+        with draining_on_signals(services.draining, settings.drain_s), ending_with_the_service():
+            if settings.workers > 1:  # they share the port: this one accepts connections only with a loaded model
+                await _load_unless_draining(services)
+            background = (registry.watch(), _measure_periodically(services.metrics), drift.write_periodically())
+            tasks += [asyncio.create_task(each) for each in background]
             yield
     finally:
+        services.trials.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         services.engine.close()
         services.request_log.flush()
         drift.close()
+
+
+async def _load_unless_draining(services: Services) -> None:
+    """Loads the default model. A signal ends the waiting: the server acts on it only after its start."""
+    loading = asyncio.create_task(services.registry.load_default())
+    while not loading.done() and not services.draining.begun:
+        await asyncio.wait([loading], timeout=_LOOK_INTERVAL_S)
+
+
+def _trials(settings: Settings) -> Trials:
+    """Tries versions in child processes; they are forked before this process has threads that use torch."""
+    shared = os.environ.get(SHARED_METRICS)
+    trials = Trials(
+        seconds=settings.load_timeout_s,
+        max_batch=settings.max_batch,
+        shared=Path(shared) / "tried" if shared else None,
+    )
+    if not settings.trusted_keys:  # signed versions are not tried
+        trials.start()
+    return trials
 
 
 def _api(services: Services) -> FastAPI:

@@ -15,6 +15,7 @@ from app.api.telemetry.metrics import Metrics
 from app.api.telemetry.request_log import RequestLog
 from app.inference.serving.engine import Engine
 from app.inference.serving.registry import ModelRegistry
+from app.inference.serving.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Services:
     settings: Settings
     engine: Engine
     registry: ModelRegistry
+    trials: Trials
     metrics: Metrics
     request_log: RequestLog
     body_reader: BodyReader

@@ -1,6 +1,8 @@
 """Settings from environment variables ``ANOMALY_*`` and options of ``python -m app``. Validation creates no files."""
 
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -11,6 +13,7 @@ from app.command_line import Parser, add_help
 from app.inference.bundles.labels import require_writable
 from app.inference.bundles.manifest import NAME_PATTERN
 from app.inference.errors import LabelNotKept, UnusableKey
+from app.suggestions import did_you_mean
 
 PREFIX: Final = "ANOMALY_"
 
@@ -20,6 +23,17 @@ SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 # As browsers send it: in lower case, without a path, and without the default port.
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@A-Z]+")
+
+
+# Read by the client and by docker-compose.yml. Others are set by Docker links and Kubernetes for services whose names
+# begin with "anomaly".
+_CLIENT_KEY: Final = f"{PREFIX}API_KEY"
+_READ_ELSEWHERE: Final = {_CLIENT_KEY, f"{PREFIX}UID", f"{PREFIX}GID"}
+_SERVICE_LINK: Final = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)")
+_LINKED: Final = ("tcp://", "udp://")
+
+# A single key of this form is more likely the name of a file that does not exist.
+_PATH: Final = re.compile(r"[/~.].*|.*\\.*|.*\.(txt|keys?|pem|conf|cfg|env|csv|json|ya?ml|secrets?)")
 
 
 class BadSettings(Exception):
@@ -44,6 +58,9 @@ class Settings(BaseSettings):
     )
     preload: Annotated[tuple[Annotated[str, Field(pattern=NAME_PATTERN)], ...], NoDecode] = Field(
         (), description="comma-separated models to load at startup; others are loaded on first use"
+    )
+    load_timeout_s: float = Field(
+        60, gt=0, le=3600, description="most seconds for trying a new version of a model before it is loaded"
     )
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free port")
@@ -88,6 +105,8 @@ class Settings(BaseSettings):
     def _split_keys(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
+        if _looks_like_a_path(value) and not _names_a_file(value):
+            raise ValueError("there is no such file; if this is a key and not a path, end it with a comma")
         keys = _split(_keys_in(_text_of(value)) if _names_a_file(value) else value)
         if value.strip() and not keys:
             raise ValueError("it contains no key; unset it to serve without keys")
@@ -171,7 +190,10 @@ class Settings(BaseSettings):
     def as_environment(self) -> dict[str, str]:
         """These settings as environment variables, for worker processes."""
         return {
-            PREFIX + name.upper(): ",".join(map(_plain, value)) if isinstance(value, tuple) else _plain(value)
+            # With a comma after each, so that no single value is taken for a path.
+            PREFIX + name.upper(): "".join(f"{_plain(each)}," for each in value)
+            if isinstance(value, tuple)
+            else _plain(value)
             for name, value in self
         }
 
@@ -190,6 +212,20 @@ def _names_a_file(value: str) -> bool:
     try:
         return value.startswith("@") or Path(value).is_file()
     except (OSError, ValueError):  # not a valid path, for example too long
+        return False
+
+
+def _looks_like_a_path(value: str) -> bool:
+    """Whether a single value looks like the path of a file. Base64 can contain a slash, but in no existing folder."""
+    if "," in value or "\n" in value:
+        return False
+    return _PATH.fullmatch(value.strip()) is not None or ("/" in value and _is_folder(Path(value.strip()).parent))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
         return False
 
 
@@ -214,16 +250,35 @@ def _command_line() -> CliSettingsSource[Parser]:
     return CliSettingsSource(Settings, root_parser=parser)
 
 
+def _reject_unknown(variables: Mapping[str, str]) -> None:
+    """A misspelt variable has no effect; if it was to name the keys, the service would be open to everybody."""
+    known = {name.upper() for name in Settings.model_fields}
+    for name, value in sorted(variables.items()):
+        upper = name.upper()
+        own = upper.removeprefix(PREFIX)
+        if own == upper or own in known or upper in _READ_ELSEWHERE:
+            continue
+        if not _SERVICE_LINK.fullmatch(upper) and not value.startswith(_LINKED):
+            hint = did_you_mean(own, known).replace("'", f"'{PREFIX}", 1)
+            raise BadSettings(f"{name} is not a setting{hint or ' of the service'}")
+
+
 def read_settings(arguments: list[str] | None = None) -> Settings:
     """Reads the environment and, if given, the command line.
 
     Raises:
-        BadSettings: a value is invalid. The text never contains keys.
+        BadSettings: a value is invalid, or a variable is not a setting. The text never contains keys.
     """
     try:
-        if arguments is None:
-            return Settings()
-        return Settings(_cli_settings_source=_command_line()(args=arguments))
+        _reject_unknown(os.environ)
+        options = {} if arguments is None else {"_cli_settings_source": _command_line()(args=arguments)}
+        settings = Settings(**options)  # type: ignore[arg-type]
+        if os.environ.get(_CLIENT_KEY) and not settings.api_keys:
+            raise BadSettings(
+                f"{_CLIENT_KEY} is the key that the client sends, and this service would require none: "
+                f"set {PREFIX}API_KEYS, or unset {_CLIENT_KEY}"
+            )
+        return settings
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = first["msg"].removeprefix("Value error, ")

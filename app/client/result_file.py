@@ -10,6 +10,7 @@ from typing import BinaryIO, Self
 
 from app.client.file_search import path_key
 from app.client.rows import DECODE_ERRORS, Row, RowFormat
+from app.files.writing import append_lines
 
 if sys.platform != "win32":
     import fcntl
@@ -71,9 +72,12 @@ class ResultFile:
             raise
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Appends rows and flushes them to the operating system, so that none is lost if the process is killed."""
-        self._file.write(b"".join(map(self._format.encode, rows)))
-        self._file.flush()
+        """Appends rows and passes them to the operating system, so that none is lost if the process is killed.
+
+        Raises:
+            OSError: they cannot be written; then none of them is in the file.
+        """
+        append_lines(self._file.fileno(), b"".join(map(self._format.encode, rows)))
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +85,8 @@ class ResultFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with self._file:
+            os.fsync(self._file.fileno())
 
     def _lock(self) -> None:
         if sys.platform != "win32":
@@ -115,8 +120,7 @@ class ResultFile:
             self._file.truncate(end)
             self.previous.repaired = True
         if end == 0:
-            self._file.write(self._format.header)
-            self._file.flush()
+            append_lines(self._file.fileno(), self._format.header)
 
     def _records(self) -> Iterator[bytes]:
         """Yields complete records; an incomplete one at the end is left out."""

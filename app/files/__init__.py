@@ -1,1 +1,1 @@
-"""Image files on disk: the table of formats, and the search for files. Imports the standard library only."""
+"""Files on disk: the table of image formats, the search for files, and whole writes. Standard library only."""

@@ -192,7 +192,7 @@ class TestStoreChanges:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             assert refused[0]["name"] == "m"
-            assert "belongs to m/" in refused[0]["reason"]
+            assert "belongs to another model or version" in refused[0]["reason"]
             assert server.client.get("/health").json()["status"] == "ok"
             assert score(server) == 200
             assert 'anomaly_model_refused{model="m"} 1.0' in server.client.get("/metrics").text

@@ -24,6 +24,72 @@ def start_app(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["/run/secrets/keys", "keys.txt", "./keys", "../keys", "~/keys", "secrets.yaml", "C:\\keys", "app/no-such-file"],
+)
+def test_api_keys_that_look_like_a_missing_file_stop_the_start(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """The path itself would become the key."""
+    monkeypatch.setenv("ANOMALY_API_KEYS", value)
+    with pytest.raises(BadSettings, match=r"^ANOMALY_API_KEYS: there is no such file; if this is a key") as caught:
+        read_settings()
+    assert value not in str(caught.value)
+    monkeypatch.setenv("ANOMALY_API_KEYS", f"{value},")
+    assert [key.get_secret_value() for key in read_settings().api_keys] == [value]
+
+
+@pytest.mark.parametrize("key", ["mZ3/fE+x9k==", "sk-live-4f9a", "a1b2c3", "x_y-z.w"])
+def test_usual_keys_do_not_look_like_files(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("ANOMALY_API_KEYS", key)
+    assert [each.get_secret_value() for each in read_settings().api_keys] == [key]
+
+
+def test_key_from_a_file_that_looks_like_a_path_reaches_the_workers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_text("/Zm9v.key\n")
+    monkeypatch.setenv("ANOMALY_API_KEYS", str(tmp_path / "keys"))
+    settings = read_settings()
+    monkeypatch.setenv("ANOMALY_API_KEYS", settings.as_environment()["ANOMALY_API_KEYS"])
+    assert Settings() == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("ANOMALY_API_KEYZ", "; did you mean 'ANOMALY_API_KEYS'?"),
+        ("ANOMALY_APIKEYS", "; did you mean 'ANOMALY_API_KEYS'?"),
+        ("anomaly_max_file", "; did you mean 'ANOMALY_MAX_FILES'?"),
+        ("ANOMALY_TRUSTED_KEY", "; did you mean 'ANOMALY_TRUSTED_KEYS'?"),
+        ("ANOMALY_QQQQ", " of the service"),
+    ],
+)
+def test_unknown_variable_stops_the_start_with_a_suggestion(
+    monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
+    monkeypatch.setenv(name, "secret")
+    with pytest.raises(BadSettings) as caught:
+        read_settings([])
+    assert str(caught.value) == f"{name} is not a setting{hint}"
+
+
+def test_variables_that_other_programs_read_or_set_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("UID", "GID", "SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "WEB_PORT_80_TCP_ADDR"):
+        monkeypatch.setenv(f"ANOMALY_{name}", "1")
+    monkeypatch.setenv("ANOMALY_WEB_PORT", "tcp://10.0.0.1:80")
+    monkeypatch.setenv("anomaly_max_files", "7")
+    assert read_settings().max_files == 7
+
+
+def test_key_of_the_client_alone_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was meant for the service, which would be open to everybody."""
+    monkeypatch.setenv("ANOMALY_API_KEY", "alpha")
+    with pytest.raises(BadSettings, match=r"^ANOMALY_API_KEY is the key that the client sends.*set ANOMALY_API_KEYS"):
+        read_settings()
+    monkeypatch.setenv("ANOMALY_API_KEYS", "alpha")
+    read_settings()
+
+
 def test_documented_defaults() -> None:
     settings = read_settings()
     assert (settings.max_body_bytes, settings.max_pixels, settings.max_files) == (16 * 2**20, 25_000_000, 64)

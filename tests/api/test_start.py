@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app.api import workers as processes
 from app.api.http.listening import require_free
 from app.api.settings import BadSettings, read_settings
 from tests.support import ROOT, free_port, running_server
@@ -80,6 +81,22 @@ def errors_in(log: Path) -> list[str]:
     return [line["event"] for line in map(json.loads, log.read_text().splitlines()) if line["level"] == "error"]
 
 
+class TestOpenService:
+    @pytest.mark.parametrize(
+        ("host", "keys", "warnings"),
+        [("0.0.0.0", "", 1), ("0.0.0.0", "alpha", 0), ("127.0.0.1", "", 0), ("localhost", "", 0)],
+    )
+    def test_open_to_other_machines_without_keys_is_one_warning(
+        self, store: Path, tmp_path: Path, host: str, keys: str, warnings: int
+    ) -> None:
+        log = tmp_path / "log"
+        with running_server(store, log, ready=False, model="digits-5", host=host, api_keys=keys, log_format="json"):
+            pass
+        lines = map(json.loads, log.read_text().splitlines())
+        events = [line["event"].partition(" port")[0] for line in lines if line["level"] == "warning"]
+        assert events == ["ANOMALY_API_KEYS: everybody who reaches"] * warnings
+
+
 class TestModel:
     @pytest.mark.parametrize("workers", [1, 2])
     def test_missing_model_is_one_line_with_what_the_store_has(self, store: Path, tmp_path: Path, workers: int) -> None:
@@ -102,6 +119,28 @@ class TestModel:
         with running_server(store, log, model="digits-5", log_format="json"):
             pass
         assert errors_in(log) == []
+
+
+class TestWorkers:
+    def test_more_than_fit_into_memory_are_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(processes, "_available_bytes", lambda: 2 * 10**9)
+        processes.require_memory(6)
+        with pytest.raises(BadSettings) as refused:
+            processes.require_memory(100)
+        assert str(refused.value) == (
+            "ANOMALY_WORKERS: 100 workers take about 30.0 GB, and there are 2.0 GB of memory: at most 6"
+        )
+        monkeypatch.setattr(processes, "_available_bytes", lambda: 10**8)
+        processes.require_memory(1)  # one must start whatever there is
+
+    def test_memory_is_that_of_the_container_or_the_machine(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        monkeypatch.setattr(processes, "_GROUP_LIMITS", (str(tmp_path / "missing"), str(tmp_path / "limit")))
+        for text, expected in (("1879048192\n", 1879048192), ("max\n", machine), (str(2**63), machine)):
+            (tmp_path / "limit").write_text(text)
+            assert processes._available_bytes() == expected
 
 
 class TestOptions:

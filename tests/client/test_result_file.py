@@ -10,6 +10,7 @@ import pytest
 
 from app.client.result_file import ResultFile, UnusableResultFile
 from app.client.rows import COLUMNS, FORMATS, Row
+from tests.full_disk import file_size_limit
 
 SCORED = Row(
     path="a.png", status="scored", verdict="anomaly", score=0.25, threshold=0.1, p_value=1 / 3, mse=1e-9,
@@ -149,3 +150,17 @@ def test_file_is_locked_against_a_second_run(tmp_path: Path, name: str) -> None:
 def test_path_that_is_not_a_regular_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(UnusableResultFile, match="not a regular file"):
         ResultFile(tmp_path, FORMATS[name])
+
+
+@pytest.mark.parametrize("room", [1, 20, 40])
+def test_rows_that_do_not_fit_on_the_disk_are_removed_again(tmp_path: Path, name: str, room: int) -> None:
+    path = tmp_path / "results"
+    with ResultFile(path, FORMATS[name]) as results:
+        results.write([SCORED])
+        before = path.read_bytes()
+        with file_size_limit(len(before) + room), pytest.raises(OSError, match="too large"):
+            results.write([REJECTED])
+        assert path.read_bytes() == before
+        results.write([REJECTED])
+    with ResultFile(path, FORMATS[name]) as results:
+        assert (len(results.previous.outcomes), results.previous.repaired) == (2, False)

@@ -23,6 +23,11 @@ def test_compose_passes_every_setting_to_the_service() -> None:
     assert sorted(passed) == sorted(PREFIX + name.upper() for name in Settings.model_fields.keys() - SET_IN_THE_IMAGE)
 
 
+def test_compose_limits_the_memory_of_the_service() -> None:
+    assert interpolate(API["mem_limit"], {}) == "2g"
+    assert interpolate(API["mem_limit"], {"MEMORY": "6g"}) == "6g"
+
+
 @pytest.mark.parametrize(
     ("variables", "published"),
     [

@@ -18,7 +18,7 @@ from app import __main__ as command
 from app.api.settings import PREFIX, Settings, read_settings
 from app.api.telemetry.metrics import Metrics
 from app.inference.bundles.store import ModelStore
-from app.inference.serving.engine import LARGE_BATCH
+from app.inference.serving.warm_up import LARGE_BATCH
 from tests.support import ROOT, Server, make_bundle, running_server
 
 HERE = ROOT / "deploy" / "kubernetes"

@@ -26,6 +26,7 @@ from bulk.errors import CannotRun
 from bulk.results import SCHEMA, Results
 from bulk.scoring import OUTCOME, ModelSnapshot, ScoringActor
 from bulk.storage import find_images
+from tests.full_disk import file_size_limit
 from tests.support import ROOT, Server, encode, gradient
 
 SCRIPT = ROOT / "deploy" / "ray" / "score_dataset.py"
@@ -305,6 +306,15 @@ def test_results_have_the_columns_of_the_client(results: Results, snapshot: Mode
     assert (rows["e"]["false_alarm_rate"], rows["e"]["threshold"]) == (snapshot.false_alarm_rate, snapshot.threshold)
     assert sorted(results.earlier().to_pylist()) == ["a", "b", "c", "d", "e"]
     assert not list(Path(results.folder).glob(".*"))
+
+
+def test_rows_that_do_not_fit_on_the_disk_leave_no_file(results: Results) -> None:
+    results.add(outcomes("a.png"))
+    with file_size_limit(100), pytest.raises(OSError, match="too large"):
+        results.flush()
+    assert list(Path(results.folder).iterdir()) == []
+    results.flush()
+    assert results.earlier().to_pylist() == ["a.png"]
 
 
 def test_rejected_images_can_be_scored_again(results: Results) -> None:

@@ -1,6 +1,7 @@
 """The address that the service listens on."""
 
 import errno
+import ipaddress
 import socket
 from contextlib import suppress
 from typing import Any
@@ -27,6 +28,15 @@ def require_free(host: str, port: int) -> None:
             # A name can have an address of a kind that is switched off, which the server leaves out.
             if error.errno != errno.EADDRNOTAVAIL or len(addresses) == 1:
                 raise BadSettings(_reason(host, port, error)) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address, or all addresses of a name."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 def _bind(family: int, kind: int, protocol: int, address: Any) -> None:

@@ -45,6 +45,9 @@ def draining_on_signals(draining: Draining, seconds: float) -> Iterator[None]:
         return
     loop = asyncio.get_running_loop()
     server_handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    # A signal that arrived while the server imported the application: it has noted that, and waits for the start.
+    servers = {getattr(handler, "__self__", None) for handler in server_handlers.values()}
+    draining.begun = any(getattr(server, "should_exit", False) for server in servers)
 
     def stop(number: int) -> None:
         handler = server_handlers[signal.Signals(number)]

@@ -39,7 +39,7 @@ async def models(
 ) -> Models:
     """Model cards by name, and models whose current version was refused. Follow `next` for the other pages."""
     refused = {each.model: each.reason for each in services.registry.refused}
-    return await asyncio.to_thread(_page_of, services.registry, refused, limit, after)
+    return await services.registry.access.run(lambda: _page_of(services.registry, refused, limit, after))
 
 
 @router.get(
@@ -49,7 +49,7 @@ async def models(
 )
 async def model(name: str, services: RequestServices) -> ModelCard:
     """Version, input, threshold, calibration, evaluation, training, data fingerprint, checksums, library versions."""
-    return await asyncio.to_thread(lambda: ModelCard.of(services.registry.manifest(name)))
+    return await services.registry.access.run(lambda: ModelCard.of(services.registry.manifest(name)))
 
 
 @router.get(
@@ -63,7 +63,7 @@ async def calibration(name: str, services: RequestServices) -> CalibrationScores
     With a threshold from this list, a client can recompute the verdicts of scored images at another false-alarm rate:
     an image is an anomaly exactly if `score > threshold`.
     """
-    return await asyncio.to_thread(lambda: CalibrationScores.of(services.registry.manifest(name)))
+    return await services.registry.access.run(lambda: CalibrationScores.of(services.registry.manifest(name)))
 
 
 @router.get(
@@ -80,7 +80,7 @@ async def drift(name: str, services: RequestServices) -> DriftAnswer:
     Covers all workers of this service; the state of the other workers can be two seconds old.
     """
     services.request_log.flush()
-    manifest = await asyncio.to_thread(services.registry.manifest, name)
+    manifest = await services.registry.access.run(lambda: services.registry.manifest(name))
     states = await services.drift.states(manifest.name, manifest.version)
     return await asyncio.to_thread(DriftAnswer.of, manifest, states)
 
@@ -97,8 +97,8 @@ async def report(name: str, file: str, request: Request, services: RequestServic
     The file is verified against its SHA-256, which is also its `ETag`.
     """
     registry = services.registry
-    manifest = await asyncio.to_thread(registry.manifest, name)
-    content = await asyncio.to_thread(registry.store.file, manifest, f"report/{file}")
+    manifest = await registry.access.run(lambda: registry.manifest(name))
+    content = await registry.access.run(lambda: registry.store.file(manifest, f"report/{file}"))
     tag = f'"{manifest.files[f"report/{file}"].sha256}"'
     headers = {**_REPORT_HEADERS, "ETag": tag}
     if tag in request.headers.get("If-None-Match", ""):

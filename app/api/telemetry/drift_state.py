@@ -8,12 +8,14 @@ import fcntl
 import os
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import IO, Final, Literal
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.files.writing import replace_file
 from app.inference.decisions.drift_test import WINDOW
 
 _FILE: Final = "worker-{}.json"
@@ -70,8 +72,7 @@ class StateFile:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        number, self._lock = _first_free(folder)
-        self._file = folder / _FILE.format(number)
+        self._lock, self._file = _first_free(folder)
 
     def read(self) -> dict[str, DriftState]:
         """The stored state by model. Empty if the file is missing or damaged."""
@@ -89,29 +90,44 @@ class StateFile:
         Raises:
             OSError: the file cannot be written. The previous content is intact.
         """
-        temporary = self._file.with_suffix(".part")
-        temporary.write_text(DriftDocument(models=models).model_dump_json(), encoding="utf-8")
-        temporary.replace(self._file)
+        self._keep_lock()
+        replace_file(self._file, DriftDocument(models=models).model_dump_json().encode())
+
+    def _keep_lock(self) -> None:
+        """Takes a file again if the folder was removed; another worker may have taken this one's since."""
+        try:
+            held = os.path.samestat(os.fstat(self._lock.fileno()), _lock_of(self._file).stat())
+        except FileNotFoundError:
+            held = False
+        if not held:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock.close()
+            self._lock, self._file = _first_free(self._folder)
 
     def release(self) -> None:
         """Unlocks the file, so that another worker can take it."""
         self._lock.close()
 
 
-def _first_free(folder: Path) -> tuple[int, IO[bytes]]:
-    number = 0
-    while True:
-        lock = (folder / f"worker-{number}.lock").open("ab")
+def _lock_of(file: Path) -> Path:
+    return file.with_suffix(".lock")
+
+
+def _first_free(folder: Path) -> tuple[IO[bytes], Path]:
+    """The locked lock of the first free file, and the file."""
+    for number in count():
+        file = folder / _FILE.format(number)
+        lock = _lock_of(file).open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            number += 1
         except OSError:
             lock.close()
             raise
         else:
-            return number, lock
+            return lock, file
+    raise AssertionError("unreachable")
 
 
 def _read(file: Path) -> dict[str, DriftState]:

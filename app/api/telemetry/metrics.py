@@ -4,6 +4,7 @@ Several workers write their metrics to files in a shared folder, and each of the
 prometheus_client's multiprocess mode, which is enabled by the environment variable that names the folder.
 """
 
+import inspect
 import os
 from bisect import bisect_left
 from collections import Counter as Frequencies
@@ -43,6 +44,7 @@ class Metrics:
     """All metrics. Their label values are bounded: route templates, statuses, models in the store."""
 
     def __init__(self) -> None:
+        _create_folder()
         self.registry = registry = CollectorRegistry()
         self.requests = Counter("anomaly_requests", "Requests", ["method", "route", "status"], registry=registry)
         self.latency = Histogram(
@@ -143,12 +145,14 @@ class Metrics:
 
     def show_drift(self, model: str, *, changed: bool) -> None:
         """Creates the drift metrics of a model, so that they exist before the first window."""
+        self._restore_files()
         self.drift_windows.labels(model).inc(0)
         self.drift_alarms.labels(model).inc(0)
         self.drift_changed.labels(model).set(changed)
 
     def show_models(self, serving: set[tuple[str, str]], refused: set[str]) -> None:
         """Updates which versions are served and which models have a refused version."""
+        self._restore_files()
         for model, version in serving | self._serving:
             self.model_info.labels(model, version).set((model, version) in serving)
         for model in refused | self._refused:
@@ -161,6 +165,7 @@ class Metrics:
 
     def measure_process(self) -> None:
         """Updates the queue depth, memory and open files of this process."""
+        self._restore_files()
         self.queue_depth.set(self._measure_queue())
         for metric in self._process.collect():
             if metric.name == "process_resident_memory_bytes":
@@ -168,16 +173,37 @@ class Metrics:
             elif metric.name == "process_open_fds":
                 self.open_files.set(metric.samples[0].value)
 
+    def _restore_files(self) -> None:
+        """If somebody has removed the folder or this process's files in it, starts with new ones, from zero.
+
+        Uses private parts of the library, which starts new files only if the process has another number, after a fork.
+        """
+        folder = _create_folder()
+        if folder is not None and not (folder / f"gauge_livesum_{os.getpid()}.db").exists():
+            check = type(self.queue_depth._value)._MmapedValue__check_for_pid_change
+            inspect.getclosurevars(check).nonlocals["pid"]["value"] = None
+            self.queue_depth.set(self._measure_queue())
+
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format, summed over all workers."""
         self.measure_process()
-        folder = os.environ.get(SHARED_METRICS)
+        folder = _create_folder()
         if folder is None:
             return generate_latest(self.registry)
-        _remove_dead_workers(Path(folder))
+        _remove_dead_workers(folder)
         all_workers = CollectorRegistry()
-        MultiProcessCollector(all_workers, folder)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(all_workers, os.fspath(folder))  # type: ignore[no-untyped-call]
         return generate_latest(all_workers)
+
+
+def _create_folder() -> Path | None:
+    """The folder that workers share, which is created if it was removed; None without workers."""
+    name = os.environ.get(SHARED_METRICS)
+    if name is None:
+        return None
+    folder = Path(name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 def _observe(histogram: Histogram, values: Sequence[float]) -> None:

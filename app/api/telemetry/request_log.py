@@ -55,10 +55,10 @@ class RequestLog:
         self._requests.append(_Request(scope, status, seconds))
 
     def flush(self) -> None:
-        """Counts and logs the buffered requests."""
+        """Logs and counts the buffered requests."""
         requests, self._requests = self._requests, []
+        logging.write_events(map(_event, requests))  # first: an error in counting must not lose lines
         self._count(requests)
-        logging.write_events(map(_event, requests))
 
     def _count(self, requests: Iterable[_Request]) -> None:
         durations: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)

@@ -3,7 +3,6 @@
 Images are sent as tensors of the model's input size or as files; otherwise as in ``POST /score``.
 """
 
-import asyncio
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -93,7 +92,7 @@ async def version_infer(request: Request, services: RequestServices, name: str, 
 
 
 async def _metadata(services: Services, name: str, version: str | None = None) -> ModelMetadata:
-    manifest = await asyncio.to_thread(services.registry.manifest, name)
+    manifest = await services.registry.access.run(lambda: services.registry.manifest(name))
     _require_version(manifest, version)
     return ModelMetadata(
         name=manifest.name,

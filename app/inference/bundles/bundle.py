@@ -4,15 +4,17 @@ import base64
 import binascii
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
 import torch
 
 from app.inference.bundles import torchscript
 from app.inference.bundles.manifest import FileRecord, Manifest
+from app.inference.bundles.store_files import open_store_file, read_store_file, size_of
 from app.inference.decisions.conformal import Calibration, OperatingPoint
 from app.inference.errors import BundleRejected, InferenceError
 from app.inference.images.decoding import open_image
@@ -25,10 +27,16 @@ MANIFEST_FILE: Final = "manifest.json"
 SIGNATURE_FILE: Final = "manifest.sig"
 MODEL_FILE: Final = "model.pt"
 
+Trial = Callable[[Path, str], None]
+"""Called with a version's folder and the SHA-256 of its manifest before its model is loaded; raises to refuse it."""
+
 # Processors and library builds round differently; a changed weight or decoding step differs by far more.
 _GOLDEN_TOLERANCE: Final = 1e-3
-_MAX_MANIFEST_BYTES: Final = 64 * 2**20
+_MAX_MANIFEST_BYTES: Final = 16 * 2**20  # 400,000 calibration images; parsing takes a multiple of it in memory
 _MAX_SIGNATURE_BYTES: Final = 1024
+_MAX_FILE_BYTES: Final = 512 * 2**20  # whoever writes a manifest also writes the sizes in it
+_CHUNK_BYTES: Final = 2**20
+_MAX_REASON: Final = 200
 _GOLDEN_MAX_PIXELS: Final = 2048 * 2048
 
 
@@ -120,20 +128,36 @@ def read_manifest(directory: Path, trusted: "TrustedKeys | None" = None) -> Mani
         BundleRejected: the manifest is missing, unreadable, changed, not signed with a trusted key, or belongs to
             another model or version than its folders are named for.
     """
-    raw = _read(directory, MANIFEST_FILE, limit=_MAX_MANIFEST_BYTES)
+    return _read_verified(directory, trusted)[0]
+
+
+def require_trial(directory: Path, trusted: "TrustedKeys | None", trial: Trial) -> None:
+    """Tries a version, unless a trusted key has signed it: whoever signs a model vouches for it.
+
+    Raises:
+        BundleRejected: as :func:`read_manifest`, or it failed its trial.
+    """
+    _, digest = _read_verified(directory, trusted)
+    if trusted is None:
+        trial(directory, digest)
+
+
+def _read_verified(directory: Path, trusted: "TrustedKeys | None") -> tuple[Manifest, str]:
+    """A version's manifest and its SHA-256."""
+    raw = _read_manifest(directory)
     if trusted is not None:
         trusted.require_signature(raw, _read_signature(directory))
-    return _parse_manifest(directory, raw)
+    return _parse_manifest(directory, raw), hashlib.sha256(raw).hexdigest()
 
 
 def content_to_sign(directory: Path) -> bytes:
     """The bytes of a version's manifest, after every file was compared with it; the model is not run.
 
     Raises:
-        BundleRejected: as :func:`read_manifest` and :func:`verified_files`.
+        BundleRejected: as :func:`read_manifest` and :func:`verify_files`.
     """
-    raw = _read(directory, MANIFEST_FILE, limit=_MAX_MANIFEST_BYTES)
-    verified_files(directory, _parse_manifest(directory, raw).files)
+    raw = _read_manifest(directory)
+    verify_files(directory, _parse_manifest(directory, raw).files)
     return raw
 
 
@@ -141,37 +165,69 @@ def _parse_manifest(directory: Path, raw: bytes) -> Manifest:
     manifest = Manifest.from_bytes(raw)
     if (manifest.name, manifest.version) != (directory.parent.name, directory.name):
         raise BundleRejected(
-            f"manifest.json belongs to {manifest.name}/{manifest.version}, "
+            f"manifest.json belongs to another model or version, "
             f"but is in the folder {directory.parent.name}/{directory.name}"
         )
     return manifest
 
 
-def verified_files(directory: Path, records: Mapping[str, FileRecord]) -> dict[str, bytes]:
-    """Reads files of a version and verifies size and SHA-256 of each.
+def verify_files(directory: Path, records: Mapping[str, FileRecord]) -> None:
+    """Verifies size and SHA-256 of files of a version. Reads them piece by piece.
 
     Args:
         directory: ``<store>/<name>/<version>``.
         records: file name → expected size and checksum.
 
-    Returns:
-        File name → content.
-
     Raises:
         BundleRejected: a file is missing, unreadable or changed.
     """
-    contents = {}
     for name, expected in records.items():
-        content = _read(directory, name)
-        if len(content) != expected.bytes:
-            raise BundleRejected(f"{name} has {len(content)} bytes, but manifest.json lists {expected.bytes}")
-        if file_record(content) != expected:
-            raise BundleRejected(f"{name} was changed: its SHA-256 differs from manifest.json")
-        contents[name] = content
-    return contents
+        with _opened(directory, name, expected) as file:
+            digest = hashlib.sha256()
+            while piece := file.read(_CHUNK_BYTES):
+                digest.update(piece)
+            _require_checksum(name, digest.hexdigest(), expected)
 
 
-def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle:
+def verified_file(directory: Path, name: str, expected: FileRecord) -> bytes:
+    """The content of a file of a version, after verifying its size and SHA-256.
+
+    Args:
+        directory: ``<store>/<name>/<version>``.
+        name: of the file, relative to it.
+        expected: size and checksum.
+
+    Raises:
+        BundleRejected: as :func:`verify_files`; or the manifest lists more than 512 MiB.
+    """
+    if expected.bytes > _MAX_FILE_BYTES:
+        raise BundleRejected(f"{name} is larger than {_MAX_FILE_BYTES:,} bytes")
+    with _opened(directory, name, expected) as file:
+        content = file.read(expected.bytes)
+    _require_checksum(name, file_record(content).sha256, expected)
+    return content
+
+
+@contextmanager
+def _opened(directory: Path, name: str, expected: FileRecord) -> Iterator[BinaryIO]:
+    """Opens a file of the expected size; reports every error as ``BundleRejected``."""
+    try:
+        with open_store_file(*_place(directory), name) as file:
+            if (size := size_of(file)) != expected.bytes:
+                raise BundleRejected(f"{name} has {size} bytes, but manifest.json lists {expected.bytes}")
+            yield file
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleRejected(f"{name} is missing") from error
+    except OSError as error:
+        raise BundleRejected(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _require_checksum(name: str, sha256: str, expected: FileRecord) -> None:
+    if sha256 != expected.sha256:
+        raise BundleRejected(f"{name} was changed: its SHA-256 differs from manifest.json")
+
+
+def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None, trial: Trial | None = None) -> Bundle:
     """Verifies a version and loads it.
 
     The checks, in this order: signature (if keys are given), seal and schema of the manifest, checksums of all files,
@@ -183,18 +239,22 @@ def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle
     Args:
         directory: ``<store>/<name>/<version>``.
         trusted: keys, one of which must have signed it; None: signatures are ignored.
+        trial: must accept exactly the version that is loaded, if no signature is required; None: it is not tried.
 
     Raises:
         BundleRejected: verification failed; the text names the file and the reason.
     """
-    manifest = read_manifest(directory, trusted)
+    manifest, digest = _read_verified(directory, trusted)
+    if trial is not None and trusted is None:
+        trial(directory, digest)
     if MODEL_FILE not in manifest.files:
         raise BundleRejected(f"manifest.json does not list {MODEL_FILE}")
-    archive = verified_files(directory, manifest.files)[MODEL_FILE]
+    verify_files(directory, {name: record for name, record in manifest.files.items() if name != MODEL_FILE})
+    archive = verified_file(directory, MODEL_FILE, manifest.files[MODEL_FILE])
     try:
         model = torchscript.load(archive)
     except RuntimeError as error:
-        raise BundleRejected(f"{MODEL_FILE} cannot be loaded by torch: {_last_line(error)}") from error
+        raise BundleRejected(f"{MODEL_FILE} cannot be loaded by torch: {last_line(error)}") from error
     bundle = Bundle(manifest, model, manifest.calibration.restore())
     _check_probe(bundle)
     _check_golden(bundle)
@@ -202,21 +262,22 @@ def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None) -> Bundle
 
 
 def _read_signature(directory: Path) -> bytes:
-    if not (directory / SIGNATURE_FILE).exists():
-        raise BundleRejected(f"{SIGNATURE_FILE} is missing: the version must be signed with a trusted key")
-    return _read(directory, SIGNATURE_FILE, limit=_MAX_SIGNATURE_BYTES)
-
-
-def _read(directory: Path, name: str, *, limit: int | None = None) -> bytes:
-    path = directory / name
     try:
-        if limit is not None and path.stat().st_size > limit:
-            raise BundleRejected(f"{name} is larger than {limit:,} bytes")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise BundleRejected(f"{name} is missing") from error
-    except OSError as error:
-        raise BundleRejected(f"{name} cannot be read: {error.strerror}") from error
+        return read_store_file(*_place(directory), SIGNATURE_FILE, limit=_MAX_SIGNATURE_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleRejected(f"{SIGNATURE_FILE} is missing: the version must be signed with a trusted key") from error
+
+
+def _read_manifest(directory: Path) -> bytes:
+    try:
+        return read_store_file(*_place(directory), MANIFEST_FILE, limit=_MAX_MANIFEST_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleRejected(f"{MANIFEST_FILE} is missing") from error
+
+
+def _place(directory: Path) -> tuple[Path, tuple[str, str]]:
+    """The store, and the folders of a version in it."""
+    return directory.parent.parent, (directory.parent.name, directory.name)
 
 
 def _check_probe(bundle: Bundle) -> None:
@@ -233,7 +294,7 @@ def _check_probe(bundle: Bundle) -> None:
                 output.dtype == torch.float32 and bool(output.isfinite().all()) for output in outputs
             )
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise BundleRejected(f"{MODEL_FILE} fails on a probe image: {_last_line(error)}") from error
+        raise BundleRejected(f"{MODEL_FILE} fails on a probe image: {last_line(error)}") from error
     if not valid:
         raise BundleRejected(
             f"{MODEL_FILE} returns shapes {shapes} for two probe images; expected finite float32 of shapes {expected}"
@@ -257,7 +318,7 @@ def _check_golden(bundle: Bundle) -> None:
                 )
 
 
-def _last_line(error: Exception) -> str:
-    """The last line of a message: torch puts the cause after its stack trace."""
+def last_line(error: Exception) -> str:
+    """The last line of a message, shortened: torch puts the cause after its stack trace, and a model can raise any."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return lines[-1][:_MAX_REASON] if lines else type(error).__name__

@@ -1,11 +1,14 @@
 """Labels: an operator's verdict on a scored image, stored with its score as JSON Lines.
 
-The service writes them, recalibration reads them. Each line is written by one append, so several processes can write to
-the file without a lock. On a full disk a line may be truncated; readers skip such lines.
+The service writes them, recalibration reads them. Several processes can append to the file: a lock lets one at a time
+write. A line that cannot be written completely is removed again. If that fails too, it is ended by a newline before the
+next one, and readers skip it.
 """
 
 import errno
+import fcntl
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,11 +17,15 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from app.files.writing import append_lines
 from app.inference.bundles.manifest import NAME_PATTERN, VERSION_PATTERN
 from app.inference.decisions.conformal import Verdict
 from app.inference.errors import LabelNotKept
 
 MAX_FILE_BYTES: Final = 2**30  # about a million labels; clients must not be able to fill the disk
+
+_LOCK_S: Final = 5.0  # a lock is held for the time of one write
+_LOCK_STEP_S: Final = 0.01
 
 
 class Answer(BaseModel):
@@ -84,24 +91,38 @@ def require_writable(path: Path) -> None:
 
 
 def append(path: Path, label: Label) -> None:
-    """Appends one label.
+    """Appends one label, which has reached the disk when this returns.
 
     Raises:
         LabelNotKept: the file cannot be written, or has reached ``MAX_FILE_BYTES``.
     """
     line = label.model_dump_json().encode() + b"\n"
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
+            _lock(descriptor)
             if os.fstat(descriptor).st_size + len(line) > MAX_FILE_BYTES:
                 raise LabelNotKept(f"the label file has reached its limit of {MAX_FILE_BYTES:,} bytes; move it away")
-            if os.write(descriptor, line) < len(line):
-                os.write(descriptor, b"\n")  # ends the truncated line, so that the next label begins on its own line
-                raise LabelNotKept("the label could not be written completely: the disk is full")
+            append_lines(descriptor, line)
+            os.fsync(descriptor)
         finally:
-            os.close(descriptor)
+            os.close(descriptor)  # this also unlocks it
     except OSError as error:
         raise LabelNotKept(f"the label file cannot be written: {error.strerror}") from error
+
+
+def _lock(descriptor: int) -> None:
+    """Waits until no other process writes; gives up after some seconds, because a stopped process keeps its lock."""
+    deadline = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise LabelNotKept("the label file cannot be written: another process has locked it") from error
+            time.sleep(_LOCK_STEP_S)
+        else:
+            return
 
 
 def read(path: Path) -> Labels:

@@ -284,8 +284,8 @@ class Manifest(_Part):
         header = _read_header(raw)
         if header.get("schema_version") not in SCHEMA_VERSIONS:
             raise BundleRejected(
-                f"manifest.json has schema version {header.get('schema_version')!r}, "
-                f"this program supports {' and '.join(map(str, SCHEMA_VERSIONS))}"
+                "manifest.json has another schema version than those that this program supports, "
+                f"{' and '.join(map(str, SCHEMA_VERSIONS))}"
             )
         seals = _SEAL.findall(raw)
         if len(seals) != 1 or hashlib.sha256(_replace_seal(raw, _UNSEALED)).hexdigest().encode() != seals[0]:
@@ -294,8 +294,13 @@ class Manifest(_Part):
             return cls.model_validate_json(raw)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "contents"
+            where = ".".join(str(part) for part in first["loc"] if part in _KNOWN_FIELDS) or "contents"
             raise BundleRejected(f"manifest.json is not valid: {where}: {first['msg']}") from error
+
+
+# Messages name these fields and no others: they never quote the file.
+_PARTS: Final[tuple[type[BaseModel], ...]] = (InputSpec, *_Part.__subclasses__())
+_KNOWN_FIELDS: Final = {name for part in _PARTS for name in part.model_fields}
 
 
 class _Header(BaseModel):

@@ -14,6 +14,7 @@ Import this module only where signatures are used: ``cryptography`` takes 10 MB 
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Final, Self
 
@@ -34,6 +35,7 @@ from app.inference.errors import BundleRejected, UnusableKey
 _DOMAIN: Final = b"anomaly-service manifest 1\n"
 _ALGORITHM: Final = "ed25519"
 _PEM_BOUNDARY: Final = "-----"
+_KEY_ID: Final = re.compile("[0-9a-f]{16}")
 
 
 def _key_id(key: Ed25519PublicKey) -> str:
@@ -111,11 +113,11 @@ class TrustedKeys:
         except ValueError as error:
             raise BundleRejected("manifest.sig is not a valid signature: damaged or truncated") from error
         if algorithm != _ALGORITHM:
-            raise BundleRejected(
-                f"manifest.sig uses the algorithm {algorithm[:20]!r}; this program supports {_ALGORITHM}"
-            )
+            raise BundleRejected(f"manifest.sig uses another algorithm; this program supports {_ALGORITHM}")
+        if not _KEY_ID.fullmatch(key_id):
+            raise BundleRejected("manifest.sig is not a valid signature: it has no id of a key")
         if (key := self._keys.get(key_id)) is None:
-            raise BundleRejected(f"manifest.sig was made with key {key_id[:16]!r}, which is not trusted")
+            raise BundleRejected(f"manifest.sig was made with key {key_id!r}, which is not trusted")
         try:
             key.verify(raw, _DOMAIN + manifest)
         except InvalidSignature as error:

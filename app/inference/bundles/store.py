@@ -9,14 +9,14 @@ Publishing writes a version to a temporary folder, flushes it to disk, renames i
 crash at any point the store still serves the version that it served before. Activating replaces CURRENT only.
 """
 
-import fcntl
 import os
 import re
 import secrets
-import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,12 +24,24 @@ from app.inference.bundles.bundle import (
     MANIFEST_FILE,
     SIGNATURE_FILE,
     Bundle,
+    Trial,
     content_to_sign,
     load_bundle,
     read_manifest,
-    verified_files,
+    require_trial,
+    verified_file,
 )
 from app.inference.bundles.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest
+from app.inference.bundles.store_files import is_folder, read_store_file
+from app.inference.bundles.store_writing import (
+    INCOMING_PREFIX,
+    flush_folder,
+    locked,
+    open_lock,
+    removing_on_failure,
+    replace,
+    write_files,
+)
 from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, UnknownModel, UnknownVersion
 from app.suggestions import did_you_mean
 
@@ -37,10 +49,12 @@ if TYPE_CHECKING:
     from app.inference.bundles.signing import SigningKey, TrustedKeys
 
 CURRENT_FILE: Final = "CURRENT"
-_LOCK_FILE: Final = ".lock"
-_INCOMING_PREFIX: Final = ".publishing-"
 _MAX_CURRENT_BYTES: Final = 256
 _MAX_NAMES: Final = 10  # that a message lists
+_MAX_FILES: Final = 1000  # of a version, that its state describes
+
+StoreState = tuple[str, tuple[tuple[str, int, int], ...]]
+"""The version that CURRENT names and, if asked for, its files: (name, size, modification time)."""
 
 
 def new_version() -> str:
@@ -54,11 +68,13 @@ class ModelStore:
     Args:
         root: the store's folder; it need not exist yet.
         trusted: keys, one of which must have signed every version that is read; None: signatures are ignored.
+        trial: must accept a version without a trusted signature before it is loaded; None: it is not tried.
     """
 
-    def __init__(self, root: Path, trusted: "TrustedKeys | None" = None) -> None:
+    def __init__(self, root: Path, trusted: "TrustedKeys | None" = None, trial: Trial | None = None) -> None:
         self.root = root
         self._trusted = trusted
+        self._trial = trial
 
     def names(self) -> list[str]:
         """The models that have a CURRENT file, in alphabetical order. A missing or unreadable store has none."""
@@ -90,7 +106,7 @@ class ModelStore:
             raise _unknown(name) from None
         except OSError as error:
             raise BundleRejected(f"{name} cannot be read: {error.strerror}") from error
-        return sorted(path.name for path in entries if re.fullmatch(VERSION_PATTERN, path.name) and path.is_dir())
+        return sorted(path.name for path in entries if re.fullmatch(VERSION_PATTERN, path.name) and is_folder(path))
 
     def contents(self) -> dict[str, list[str]]:
         """All models that have a CURRENT file or a version, with their versions."""
@@ -122,20 +138,46 @@ class ModelStore:
             UnknownModel: there is no such model.
             BundleRejected: CURRENT cannot be read, or does not name a version in the store.
         """
-        folder = self._folder(name)
+        version = self._read_current(name)
         try:
-            with (folder / CURRENT_FILE).open("rb") as file:
-                text = file.read(_MAX_CURRENT_BYTES).decode("ascii", "replace").strip()
-            known = re.fullmatch(VERSION_PATTERN, text) and (folder / text).is_dir()
+            known = is_folder(self.root / name / version)
+        except OSError as error:
+            raise BundleRejected(f"{name} cannot be read: {error.strerror}") from error
+        if not known:
+            raise BundleRejected(f"{name}/{CURRENT_FILE} names a version that is not in the store")
+        return version
+
+    def _read_current(self, name: str) -> str:
+        """The content of CURRENT, which no message quotes: it could be a hard link to another file."""
+        self._folder(name)
+        try:
+            content = read_store_file(self.root, (), f"{name}/{CURRENT_FILE}", limit=_MAX_CURRENT_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             raise _unknown(name) from None
         except OSError as error:
             raise BundleRejected(f"{name}/{CURRENT_FILE} cannot be read: {error.strerror}") from error
-        if not re.fullmatch(VERSION_PATTERN, text):
-            raise BundleRejected(f"{name}/{CURRENT_FILE} is not the name of a version: {text[:80]!r}")
-        if not known:
-            raise BundleRejected(f"{name}/{CURRENT_FILE} names version {text!r}, which is not in the store")
-        return text
+        version = content.decode("ascii", "replace").strip()
+        if not re.fullmatch(VERSION_PATTERN, version):
+            raise BundleRejected(f"{name}/{CURRENT_FILE} is not the name of a version")
+        return version
+
+    def state(self, name: str, *, files: bool) -> StoreState | None:
+        """What is on disk, to notice changes: what was refused can be valid once it differs.
+
+        Args:
+            name: of a model.
+            files: whether to describe the files of the version too.
+
+        Returns:
+            None if there is no CURRENT or the store cannot be read, so that the next poll looks again.
+        """
+        try:
+            version = self.current(name)
+            return version, tuple(sorted(islice(_files_of(self.root / name / version), _MAX_FILES))) if files else ()
+        except BundleRejected:
+            return "", tuple(_described(self.root / name / CURRENT_FILE))
+        except (OSError, UnknownModel):
+            return None
 
     def manifest(self, name: str, version: str | None = None) -> Manifest:
         """The manifest of a version, by default of the current one, after verifying its signature and seal.
@@ -147,6 +189,17 @@ class ModelStore:
         with _prefixing_errors(directory):
             return read_manifest(directory, self._trusted)
 
+    def try_out(self, name: str, version: str) -> None:
+        """Tries a version, so that :meth:`load` does not wait for its trial.
+
+        Raises:
+            BundleRejected: as :meth:`load`.
+        """
+        directory = self.root / name / version
+        if self._trial is not None:
+            with _prefixing_errors(directory):
+                require_trial(directory, self._trusted, self._trial)
+
     def load(self, name: str, version: str) -> Bundle:
         """Verifies and loads one version.
 
@@ -155,7 +208,7 @@ class ModelStore:
         """
         directory = self.root / name / version
         with _prefixing_errors(directory):
-            return load_bundle(directory, self._trusted)
+            return load_bundle(directory, self._trusted, self._trial)
 
     def file(self, manifest: Manifest, name: str) -> bytes:
         """The content of one file of a version, after comparing it with the manifest.
@@ -172,7 +225,7 @@ class ModelStore:
             raise UnknownFile(f"{manifest.name}/{manifest.version} has no file {name[:80]!r}")
         directory = self.root / manifest.name / manifest.version
         with _prefixing_errors(directory):
-            return verified_files(directory, {name: manifest.files[name]})[name]
+            return verified_file(directory, name, manifest.files[name])
 
     def prepare(self, name: str) -> None:
         """Checks that a model can be published, so that training does not end with an error.
@@ -183,7 +236,7 @@ class ModelStore:
         model = self.root / name
         with _reporting_os_errors(model):
             model.mkdir(parents=True, exist_ok=True)
-            (model / _LOCK_FILE).open("w").close()
+            os.close(open_lock(model))
 
     def publish(self, manifest: Manifest, files: Mapping[str, bytes], key: "SigningKey | None" = None) -> Path:
         """Adds a version and makes it current, atomically. A lock lets one process at a time write to a model.
@@ -206,15 +259,17 @@ class ModelStore:
         model = self.root / manifest.name
         with _reporting_os_errors(model):
             model.mkdir(parents=True, exist_ok=True)
-            with _locked(model):
-                incoming, version = model / f"{_INCOMING_PREFIX}{manifest.version}", model / manifest.version
+            with locked(model):
+                incoming, version = model / f"{INCOMING_PREFIX}{manifest.version}", model / manifest.version
                 sealed = manifest.to_bytes()
                 signature = {SIGNATURE_FILE: key.sign(sealed)} if key else {}
-                _write_files(incoming, {**files, **signature, MANIFEST_FILE: sealed})
-                incoming.rename(version)
-                _flush_folder(model)
-                self._verify_or_remove(manifest)
-                _set_current(model, manifest.version)
+                with removing_on_failure(incoming):
+                    write_files(incoming, {**files, **signature, MANIFEST_FILE: sealed})
+                    incoming.rename(version)
+                with removing_on_failure(version):
+                    flush_folder(model)
+                    self.load(manifest.name, manifest.version)
+                    _set_current(model, manifest.version)
         return version
 
     def sign(self, name: str, version: str, key: "SigningKey") -> None:
@@ -229,10 +284,10 @@ class ModelStore:
         """
         self._require_version(name, version)
         model = self.root / name
-        with _reporting_os_errors(model), _locked(model):
+        with _reporting_os_errors(model), locked(model):
             with _prefixing_errors(model / version):
                 signature = key.sign(content_to_sign(model / version))
-            _replace(model / version / SIGNATURE_FILE, signature, scratch=model)
+            replace(model / version / SIGNATURE_FILE, signature, scratch=model)
 
     def activate(self, name: str, version: str) -> None:
         """Makes a version in the store current, atomically; used to roll back, or to undo a rollback.
@@ -244,7 +299,7 @@ class ModelStore:
         """
         self._require_version(name, version)
         model = self.root / name
-        with _reporting_os_errors(model), _locked(model):
+        with _reporting_os_errors(model), locked(model):
             self.load(name, version)
             _set_current(model, version)
 
@@ -252,20 +307,13 @@ class ModelStore:
         if version not in self.versions(name):
             raise UnknownVersion(f"{name} has no version {version!r}")
 
-    def _verify_or_remove(self, manifest: Manifest) -> None:
-        try:
-            self.load(manifest.name, manifest.version)
-        except BundleRejected:
-            shutil.rmtree(self.root / manifest.name / manifest.version)
-            raise
-
 
 def _unknown(name: str) -> UnknownModel:
     return UnknownModel(f"there is no model named {name!r}")
 
 
 def _set_current(model: Path, version: str) -> None:
-    _replace(model / CURRENT_FILE, f"{version}\n".encode(), scratch=model)
+    replace(model / CURRENT_FILE, f"{version}\n".encode(), scratch=model)
 
 
 @contextmanager
@@ -286,48 +334,18 @@ def _reporting_os_errors(model: Path) -> Iterator[None]:
         raise StoreNotWritable(f"cannot write to {model}: {error.strerror}; the store is unchanged") from error
 
 
-@contextmanager
-def _locked(model: Path) -> Iterator[None]:
-    """Holds a model's lock. The kernel releases it if the process dies; the next writer removes what was left."""
-    with (model / _LOCK_FILE).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _remove_abandoned(model)
-        yield
+def _files_of(version: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, size and modification time of the files of a version; links are not followed."""
+    for folder in (version, version / "report"):
+        if is_folder(folder):
+            for entry in folder.iterdir():
+                yield from _described(entry)
 
 
-def _remove_abandoned(model: Path) -> None:
-    """Removes what killed writers left. The caller must hold the lock."""
-    for path in model.glob(f"{_INCOMING_PREFIX}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes files to a new folder and flushes them and their folders to disk."""
-    for name, content in files.items():
-        _write_flushed(folder / name, content)
-    for parent in {(folder / name).parent for name in files}:
-        _flush_folder(parent)
-
-
-def _write_flushed(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _replace(path: Path, content: bytes, *, scratch: Path) -> None:
-    """Replaces a file atomically. The new content is first written to a temporary file in ``scratch``."""
-    incoming = scratch / f"{_INCOMING_PREFIX}{path.name}"
-    _write_flushed(incoming, content)
-    incoming.replace(path)
-    _flush_folder(path.parent)
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def _described(path: Path) -> Iterator[tuple[str, int, int]]:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        yield str(path), found.st_size, found.st_mtime_ns

@@ -1,26 +1,15 @@
 """The engine: the queue limit and the threads that all models of a process share."""
 
 import asyncio
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
-
-import torch
+from typing import TypeVar
 
 from app.inference.bundles.bundle import Bundle
 from app.inference.errors import Overloaded
 from app.inference.serving.batch_queue import LIGHT_S, CompletedBatch, ServedModel
 from app.inference.serving.batch_scorer import SMALL_PIXELS, BatchScorer
-
-_NO_GAIN: Final = 1.8  # two images take so many times as long as one: batches would only make others wait
-_BATCH_S: Final = 0.1  # for the batches of such a model
-_WARM_UP_RUNS: Final = 3  # TorchScript profiles its first calls and then optimises
-
-# Large batches of small images share the fixed cost of a forward pass. With large images they mostly take memory.
-SMALL_BATCH, LARGE_BATCH = 64, 32
-_SMALL_VALUES: Final = 64 * 64
+from app.inference.serving.warm_up import Pace, warm_up
 
 _T = TypeVar("_T")
 
@@ -124,34 +113,21 @@ class Engine:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._image_work, work)
 
-    async def serve(self, bundle: Bundle) -> ServedModel:
-        """Warms a bundle up for the relevant batch sizes and returns it with a queue of its own."""
+    async def serve(
+        self, bundle: Bundle, run: Callable[[Callable[[], Pace]], Awaitable[Pace]] | None = None
+    ) -> ServedModel:
+        """Warms a bundle up for the relevant batch sizes and returns it with a queue of its own.
 
-        def warm_up(size: int) -> float:
-            """Seconds of a forward pass: the minimum of a few runs, because other work may interfere."""
-            seconds = []
-            for _ in range(_WARM_UP_RUNS):
-                began = time.perf_counter()
-                bundle.score_batch(torch.zeros(size, *bundle.spec.shape))
-                seconds.append(time.perf_counter() - began)
-            return min(seconds)
-
-        def measure() -> tuple[int, float]:
-            """The batch size, and the seconds of such a batch."""
-            one, two = warm_up(1), warm_up(2)
-            max_batch = SMALL_BATCH if math.prod(bundle.spec.shape) <= _SMALL_VALUES else LARGE_BATCH
-            if two > _NO_GAIN * one:
-                max_batch = max(1, min(max_batch, int(_BATCH_S / one)))
-            max_batch = self.max_batch or max_batch
-            return max_batch, warm_up(max_batch)
-
-        # Not in the thread of forward passes, which continues with the other models.
-        max_batch, seconds = await asyncio.to_thread(measure)
+        Args:
+            bundle: the model.
+            run: runs blocking work, but not in the thread of forward passes, which continues with the other models.
+        """
+        pace = await run(lambda: warm_up(bundle, self.max_batch))
         return ServedModel(
             BatchScorer(bundle, max_pixels=self.max_pixels),
-            max_batch=max_batch,
+            max_batch=pace.max_batch,
             large_at_once=self._decode_threads,
-            light=seconds < LIGHT_S,
+            light=pace.seconds < LIGHT_S,
             compute=self.compute,
             observe=self.observe,
         )

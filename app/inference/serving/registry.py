@@ -12,16 +12,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 import structlog
 
-from app.inference.bundles.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest
-from app.inference.bundles.store import CURRENT_FILE, ModelStore
+from app.inference.bundles.manifest import NAME_PATTERN, Manifest
+from app.inference.bundles.store import ModelStore, StoreState
 from app.inference.errors import InferenceError, ModelUnavailable, UnknownModel
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.engine import Engine
+from app.inference.serving.store_access import STORE_TIMEOUT_S, StoreAccess
 
 POLL_S: Final = 1.0
 """Seconds between two polls of the store."""
@@ -29,13 +29,13 @@ POLL_S: Final = 1.0
 # Each poll checks every model in memory, but only this many of the refused ones, in turn.
 _REFUSED_PER_POLL: Final = 16
 
+# One that hangs in its trial must not delay the others, and each may take memory.
+_TRIALS_AT_ONCE: Final = 2
+
 # A new model is not evicted before the requests that waited for it could use it.
 _MIN_STAY_S: Final = 0.05
 
 _log = structlog.get_logger(__name__)
-
-# The version that CURRENT names and, for a refused one, its files: (name, size, modification time).
-_DiskState = tuple[str, tuple[tuple[str, int, int], ...]]
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,20 @@ class RefusedVersion:
 class ModelRegistry:
     """Loads models through the engine and keeps them up to date. Runs on the event loop; only :meth:`manifest` blocks.
 
+    Versions are tried before they are loaded, if the store tries any. A trial or a load of one model delays those of
+    others by no more than its deadline.
+
     Args:
         store: where the versions are.
         engine: warms models up and runs them.
         default: the default model; loaded at the start and never evicted.
         max_loaded: most models in memory, at least 2; one more while a version is replaced.
         preload: models to load after the default one, before they are requested.
+        load_timeout_s: the most seconds that a trial takes; loading and warming up may each take as long again.
         on_change: called after every load, swap, refusal or eviction.
 
     Attributes:
+        access: calls the store from the event loop.
         starting: whether the default model has not been tried yet.
     """
 
@@ -74,11 +79,15 @@ class ModelRegistry:
         *,
         max_loaded: int,
         preload: Sequence[str] = (),
+        load_timeout_s: float = 60,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = store
         self.default = default
         self.starting = True
+        self.access = StoreAccess(STORE_TIMEOUT_S)
+        self._loads = StoreAccess(load_timeout_s + STORE_TIMEOUT_S, "the model could not be loaded")
+        self._trials = asyncio.Semaphore(_TRIALS_AT_ONCE)
         self._engine = engine
         self._max_loaded = max_loaded
         self._on_change = on_change
@@ -86,7 +95,7 @@ class ModelRegistry:
         self._to_load = dict.fromkeys((default, *preload))
         self._served: OrderedDict[str, ServedModel] = OrderedDict()  # the least recently used first
         self._refused: dict[str, RefusedVersion] = {}
-        self._checked: dict[str, _DiskState] = {}  # what was on disk when a model was loaded or refused
+        self._checked: dict[str, StoreState] = {}  # what was on disk when a model was loaded or refused
         self._refreshes: dict[str, asyncio.Task[ServedModel | None]] = {}
         self._load_lock = asyncio.Lock()
 
@@ -168,14 +177,18 @@ class ModelRegistry:
             self._refused[name] = self._refused.pop(name)  # to the end: the next poll checks others
         names = dict.fromkeys((*self._to_load, *self._served, *refused))
         with_files = set(self._refused)
-        states = await asyncio.to_thread(
-            lambda: {name: _disk_state(self.store.root / name, files=name in with_files) for name in names}
-        )
+        try:
+            states = await self.access.run(
+                lambda: {name: self.store.state(name, files=name in with_files) for name in names}
+            )
+        except ModelUnavailable as error:
+            _log.error("cannot look for new versions", reason=str(error))
+            return
         for name, state in states.items():
-            if state is not None and state == self._checked.get(name):
+            if name in self._refreshes or (state is not None and state == self._checked.get(name)):
                 continue
             if name in self._served or name in self._to_load:
-                await self._refresh(name)
+                self._start_refresh(name)  # not awaited: the next poll must not wait for a slow model
             else:
                 self._clear_refusal(name)  # the next request for it tries again
 
@@ -184,23 +197,30 @@ class ModelRegistry:
 
         Concurrent callers share one refresh, which continues if a caller is cancelled.
         """
+        return await asyncio.shield(self._start_refresh(name))
+
+    def _start_refresh(self, name: str) -> "asyncio.Task[ServedModel | None]":
         task = self._refreshes.get(name)
         if task is None:
             task = self._refreshes[name] = asyncio.create_task(self._refresh_now(name))
             task.add_done_callback(lambda _: self._refreshes.pop(name))
-        return await asyncio.shield(task)
+        return task
 
     async def _refresh_now(self, name: str) -> ServedModel | None:
         """Turns every error into a refusal: an error must not end polling or a request of another model."""
-        state = await asyncio.to_thread(_disk_state, self.store.root / name, files=True)
+        state: StoreState | None = None
         try:
-            version = await asyncio.to_thread(self.store.current, name)
+            state = await self.access.run(lambda: self.store.state(name, files=True))
+            version = await self.access.run(lambda: self.store.current(name))
             await self._serve(name, version)
         except UnknownModel as error:
             if name in self._served:
                 self._refuse(name, f"{name}: the model was removed from the store; its last version is still served")
             elif name in self._to_load and name != self.default:
                 self._refuse(name, f"{name}: cannot be preloaded: {error}")
+            return self._served.get(name)
+        except ModelUnavailable as error:  # the store did not answer: the next poll tries again
+            self._refuse(name, f"{name}: {error}")
             return self._served.get(name)
         except InferenceError as error:
             self._refuse(name, str(error), state)
@@ -217,14 +237,18 @@ class ModelRegistry:
 
     async def _serve(self, name: str, version: str) -> None:
         """Loads a version unless it is served. One load at a time, to limit the use of processor and memory."""
+        if self._serves(name, version):
+            return
+        async with self._trials:
+            await self._loads.run(lambda: self.store.try_out(name, version))
         async with self._load_lock:
-            old = self._served.get(name)
-            if old is not None and old.bundle.manifest.version == version:
+            if self._serves(name, version):
                 return
+            old = self._served.get(name)
             if old is None:
                 await self._make_room()
-            bundle = await asyncio.to_thread(self.store.load, name, version)
-            new = self._served[name] = await self._engine.serve(bundle)
+            bundle = await self._loads.run(lambda: self.store.load(name, version))
+            new = self._served[name] = await self._engine.serve(bundle, self._loads.run)
             new.acquire()
             asyncio.get_running_loop().call_later(_MIN_STAY_S, new.release)
             # Full collections over torch's many objects stall all requests for 100 ms, so they are excluded from
@@ -232,6 +256,10 @@ class ModelRegistry:
             gc.collect()
             gc.freeze()
             _log.info("model loaded", model=name, version=version, replaced=old and old.bundle.manifest.version)
+
+    def _serves(self, name: str, version: str) -> bool:
+        served = self._served.get(name)
+        return served is not None and served.bundle.manifest.version == version
 
     async def _make_room(self) -> None:
         """Evicts models until there is room for another one; waits for the requests that still use them."""
@@ -248,7 +276,7 @@ class ModelRegistry:
         self._refused.pop(name, None)
         self._on_change()
 
-    def _refuse(self, name: str, reason: str, state: _DiskState | None = None) -> None:
+    def _refuse(self, name: str, reason: str, state: StoreState | None = None) -> None:
         """Refuses a version until its files differ from ``state``; without a state, until the next poll."""
         if state is None:
             self._checked.pop(name, None)
@@ -259,16 +287,3 @@ class ModelRegistry:
             self._refused[name] = refusal
             _log.error("model refused", model=name, reason=reason)
             self._on_change()
-
-
-def _disk_state(model: Path, *, files: bool) -> _DiskState | None:
-    """What is on disk; None if CURRENT cannot be read or names a missing version, so that the next poll looks again."""
-    try:
-        version = (model / CURRENT_FILE).read_text().strip()[:80]
-        if not re.fullmatch(VERSION_PATTERN, version):
-            return version, ()
-        (model / version).stat()
-        paths = [path for path in (model / version).rglob("*") if path.is_file()] if files else []
-        return version, tuple(sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
-    except (OSError, ValueError):
-        return None

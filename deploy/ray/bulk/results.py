@@ -8,6 +8,7 @@ ignore, and renamed when it is complete. Incomplete files of a killed run are de
 import os
 import time
 import uuid
+from contextlib import suppress
 from typing import Final
 
 import pyarrow as pa
@@ -162,6 +163,22 @@ class Results:
         if isinstance(self._file_system, fs.LocalFileSystem):
             self._file_system.create_dir(self._root)
         incoming = f"{self._root}/.{name}{_INCOMING}"
-        with self._file_system.open_output_stream(incoming) as file:
-            pq.write_table(rows, file, compression="zstd")
-        self._file_system.move(incoming, f"{self._root}/{name}")
+        try:
+            with self._file_system.open_output_stream(incoming) as file:
+                pq.write_table(rows, file, compression="zstd")
+            if isinstance(self._file_system, fs.LocalFileSystem):
+                _flush(incoming)
+            self._file_system.move(incoming, f"{self._root}/{name}")
+        except BaseException:
+            with suppress(OSError):
+                self._file_system.delete_file(incoming)  # it would take room on a full disk
+            raise
+
+
+def _flush(path: str) -> None:
+    """Flushes a file to disk, so that no crash can leave its name without its content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

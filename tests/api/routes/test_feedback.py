@@ -1,10 +1,13 @@
 """POST /feedback: answer ids, validation of labels, and the label file."""
 
 import asyncio
+import fcntl
 import gzip
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from app.inference.bundles import labels
 from app.inference.bundles.labels import Answer
 from app.inference.errors import LabelNotKept
 from tests.api.openapi.test_document import assert_documented
+from tests.full_disk import file_size_limit
 from tests.support import Server, encode, gradient, running_server
 
 PNG = encode(gradient())
@@ -256,3 +260,53 @@ def test_label_is_not_kept_if_the_file_is_full_or_the_folder_missing(
     (tmp_path / "folder").rename(tmp_path / "moved")
     with pytest.raises(LabelNotKept, match="No such file or directory"):
         feedback.keep(label)
+
+
+def test_label_after_a_full_disk_is_not_lost(tmp_path: Path) -> None:
+    """The line that did not fit is not kept, and the next one is not glued to a part of it."""
+    feedback = Feedback(tmp_path / "labels")
+    ids = [feedback.id_of(ANSWER.model_copy(update={"picture": f"{number}" * 32})) for number in range(3)]
+    feedback.keep(body(ids[0], "normal"))
+    with (
+        file_size_limit(feedback.path.stat().st_size + 30),
+        pytest.raises(LabelNotKept, match="the label file cannot be written: File too large"),
+    ):
+        feedback.keep(body(ids[1], "normal"))
+    feedback.keep(body(ids[2], "anomaly"))
+    found = labels.read(feedback.path)
+    assert [(label.picture[0], label.verdict) for label in found.labels] == [("0", "normal"), ("2", "anomaly")]
+    assert found.unreadable == 0
+
+
+def test_label_after_a_killed_process_is_not_lost(tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "labels")
+    feedback.path.write_bytes(b'{"model": "m", "ver')
+    feedback.keep(body(feedback.id_of(ANSWER), "normal"))
+    found = labels.read(feedback.path)
+    assert (len(found.labels), found.unreadable) == (1, 1)
+
+
+def keep_labels(path: Path, worker: int) -> None:
+    feedback = Feedback(path)
+    for number in range(50):
+        answer = ANSWER.model_copy(update={"picture": f"{worker * 50 + number:032x}"})
+        feedback.keep(body(feedback.id_of(answer), "normal"))
+
+
+def test_two_workers_label_at_once(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2, mp_context=get_context("forkserver")) as workers:
+        list(workers.map(partial(keep_labels, tmp_path / "labels"), range(2)))
+    found = labels.read(tmp_path / "labels")
+    assert (len(found.labels), found.unreadable) == (100, 0)
+
+
+def test_label_is_not_kept_while_another_process_has_locked_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feedback = Feedback(tmp_path / "labels")
+    monkeypatch.setattr(labels, "_LOCK_S", 0.05)
+    with feedback.path.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(LabelNotKept, match="another process has locked it"):
+            feedback.keep(body(feedback.id_of(ANSWER), "normal"))
+    feedback.keep(body(feedback.id_of(ANSWER), "normal"))

@@ -242,7 +242,7 @@ def test_write_failure_is_logged_once_per_change(tmp_path: Path) -> None:
     async def run() -> None:
         drift = DriftMonitor(Metrics(), tmp_path / "drift")
         drift.open()
-        (tmp_path / "drift" / "worker-0.part").mkdir()  # makes writing fail
+        (tmp_path / "drift" / "worker-0.json.part").mkdir()  # makes writing fail
         drift.add(scored_request(Calibration([1, 2, 3]), [2.5]))
         drift.close()
 

@@ -116,7 +116,10 @@ def test_signed_files_of_another_model(store: ModelStore, key: SigningKey, loade
     store.sign("other", "v1", key)
     shutil.rmtree(store.root / "m" / "v1")
     shutil.copytree(store.root / "other" / "v1", store.root / "m" / "v1")
-    assert refusal(trusting_store(store, key)) == "manifest.json belongs to other/v1, but is in the folder m/v1"
+    assert (
+        refusal(trusting_store(store, key))
+        == "manifest.json belongs to another model or version, but is in the folder m/v1"
+    )
     assert loaded == []
 
 
@@ -125,7 +128,7 @@ def test_signed_files_of_an_old_version_under_the_name_of_a_new_one(store: Model
     store.sign("m", "v1", key)
     shutil.rmtree(store.root / "m" / "v2")
     shutil.copytree(store.root / "m" / "v1", store.root / "m" / "v2")
-    with pytest.raises(BundleRejected, match=r"^m/v2: manifest\.json belongs to m/v1"):
+    with pytest.raises(BundleRejected, match=r"^m/v2: manifest\.json belongs to another model or version"):
         trusting_store(store, key).load("m", "v2")
 
 
@@ -136,7 +139,7 @@ def test_signed_files_of_an_old_version_under_the_name_of_a_new_one(store: Model
         (b"\xff\xfe", "manifest.sig is not a valid signature"),
         (b"ed25519 abc", "manifest.sig is not a valid signature"),
         (b"ed25519 abc !!!!", "manifest.sig is not a valid signature"),
-        (b"rsa abc AAAA", "manifest.sig uses the algorithm 'rsa'"),
+        (b"rsa abc AAAA", "manifest.sig uses another algorithm"),
         (b"a" * 5000, "manifest.sig is larger than"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, UnknownModel, UnknownVersion
 from tests import warm
+from tests.full_disk import file_size_limit
 from tests.support import ROOT, make_bundle
 
 NOBODY = 65534
@@ -105,6 +107,42 @@ def test_version_that_fails_verification_is_not_published(empty_store: ModelStor
         empty_store.publish(manifest, {**files, "report/loss.png": b"another"})
     assert empty_store.current("m") == valid[0].version
     assert not (empty_store.root / "m" / manifest.version).exists()
+
+
+@pytest.mark.parametrize("room", [0, 1, 100, 3000])
+def test_full_disk_while_publishing_leaves_the_store_unchanged(empty_store: ModelStore, room: int) -> None:
+    """The old version stays current, and nothing of the new one is visible or keeps the disk full."""
+    old = empty_store.publish(*make_bundle("m", seed=1))
+    before = sorted(path.name for path in old.parent.iterdir())
+    with (
+        file_size_limit(room),
+        pytest.raises(StoreNotWritable, match=r"cannot write to .*/m: File too large; the store is unchanged"),
+    ):
+        empty_store.publish(*make_bundle("m", seed=2))
+    assert empty_store.current("m") == old.name
+    assert sorted(path.name for path in old.parent.iterdir()) == before
+    with file_size_limit(0), pytest.raises(StoreNotWritable):
+        empty_store.activate("m", old.name)
+    assert empty_store.current("m") == old.name
+
+
+def test_full_disk_when_the_new_version_becomes_current_leaves_the_store_unchanged(
+    empty_store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = empty_store.publish(*make_bundle("m", seed=1))
+    load = ModelStore.load
+
+    def fill_the_disk(store: ModelStore, name: str, version: str) -> object:
+        loaded = load(store, name, version)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        return loaded
+
+    monkeypatch.setattr(ModelStore, "load", fill_the_disk)
+    with file_size_limit(2**30), pytest.raises(StoreNotWritable, match="the store is unchanged"):
+        empty_store.publish(*make_bundle("m", seed=2))
+    assert empty_store.current("m") == old.name
+    assert empty_store.versions("m") == [old.name]
+    assert sorted(path.name for path in old.parent.iterdir()) == sorted([".lock", "CURRENT", old.name])
 
 
 def test_published_files_must_match_the_manifest(empty_store: ModelStore) -> None:

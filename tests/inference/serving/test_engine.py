@@ -16,8 +16,9 @@ from app.inference.images.decoding import open_image
 from app.inference.images.model_input import Fit, InputSpec
 from app.inference.serving.batch_queue import CompletedBatch, ServedModel
 from app.inference.serving.batch_scorer import BatchOutcome, Rejected, Scored
-from app.inference.serving.engine import LARGE_BATCH, SMALL_BATCH, Engine
+from app.inference.serving.engine import Engine
 from app.inference.serving.scoring import Results, score
+from app.inference.serving.warm_up import LARGE_BATCH, SMALL_BATCH
 from tests.deep_images import noise, png
 from tests.support import encode, gradient, make_bundle
 

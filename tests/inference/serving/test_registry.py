@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import shutil
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -92,7 +93,7 @@ def test_default_and_preloaded_models_are_loaded_at_the_start(store: CountingSto
     async def scenario() -> None:
         async with running(store, preload=("c", "b")) as registry:
             await until(lambda: len(registry.served) == 3)
-        assert store.loads == ["a", "c", "b"]
+        assert (store.loads[0], sorted(store.loads)) == ("a", ["a", "b", "c"])
 
     asyncio.run(scenario())
 
@@ -266,20 +267,67 @@ def test_model_whose_new_version_is_refused_is_evicted_last(store: CountingStore
 def test_polling_checks_only_loaded_models(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         polled: list[str] = []
-        disk_state = module._disk_state
+        state = store.state
 
-        def recording(model: Path, *, files: bool) -> object:
-            polled.append(model.name)
+        def recording(name: str, *, files: bool) -> object:
+            polled.append(name)
             assert not files
-            return disk_state(model, files=files)
+            return state(name, files=files)
 
         async with running(store) as registry:
             await score(registry, "c")
             await asyncio.sleep(0.1)
-            monkeypatch.setattr(module, "_disk_state", recording)
+            monkeypatch.setattr(store, "state", recording)
             await until(lambda: len(polled) > 10)
             monkeypatch.undo()
         assert set(polled) == {"a", "c"}
+
+    asyncio.run(scenario())
+
+
+def test_store_that_does_not_answer_delays_neither_loaded_models_nor_their_polling_for_ever(
+    store: CountingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a network file system does."""
+    monkeypatch.setattr(module, "STORE_TIMEOUT_S", 0.3)
+
+    async def scenario() -> None:
+        answers, current = threading.Event(), store.current
+
+        def hanging(name: str) -> str:
+            answers.wait()
+            return current(name)
+
+        async with running(store) as registry:
+            monkeypatch.setattr(store, "current", hanging)
+            with structlog.testing.capture_logs() as lines:
+                with pytest.raises(ModelUnavailable, match=r"the model store did not answer within 0\.3 s"):
+                    await registry.get("b")
+                assert isinstance(await score(registry, "a"), Scored)
+                await until(lambda: any(line["event"] == "cannot look for new versions" for line in lines))
+            answers.set()
+            manifest, files = make_bundle("a", seed=9)
+            store.publish(manifest, files)
+            await until(lambda: registry.served[0].bundle.manifest.version == manifest.version)
+            await until(lambda: not registry.refused)
+            await score(registry, "b")
+
+    asyncio.run(scenario())
+
+
+def test_trial_of_one_model_does_not_delay_another(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        passed = threading.Event()
+        monkeypatch.setattr(store, "try_out", lambda name, version: name != "b" or passed.wait())
+        async with running(store) as registry:
+            b = asyncio.create_task(registry.get("b"))
+            await asyncio.sleep(0.1)
+            await score(registry, "c")
+            (store.root / "c" / "CURRENT").write_text("missing")  # polling continues, too
+            await until(lambda: bool(registry.refused))
+            assert not b.done()
+            passed.set()
+            await b
 
     asyncio.run(scenario())
 

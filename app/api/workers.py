@@ -1,0 +1,69 @@
+"""The processes of a service with several workers: how many fit into memory, and that none outlives the service."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from app.api.settings import PREFIX, BadSettings
+
+_WORKER_BYTES: Final = 300 * 10**6  # without any model or request, with the CPU build of torch
+_GROUP_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+_log = structlog.get_logger(__name__)
+
+
+def require_memory(workers: int) -> None:
+    """Checks that the workers fit into the memory of the container or the machine, before any is started.
+
+    Raises:
+        BadSettings: they do not.
+    """
+    available = _available_bytes()
+    if workers > 1 and workers * _WORKER_BYTES > available:
+        raise BadSettings(
+            f"{PREFIX}WORKERS: {workers} workers take about {workers * _WORKER_BYTES / 1e9:.1f} GB, "
+            f"and there are {available / 1e9:.1f} GB of memory: at most {max(1, available // _WORKER_BYTES)}"
+        )
+
+
+def _available_bytes() -> int:
+    """The memory limit of the container, else the memory of the machine."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in map(Path, _GROUP_LIMITS):
+        try:
+            text = file.read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():  # else "max"
+            limits.append(int(text))
+    return min(limits)
+
+
+@contextmanager
+def ending_with_the_service() -> Iterator[None]:
+    """Within this block, a worker ends if the process that started it was killed. Others would serve on unsupervised,
+    and keep the port. Must be entered on the event loop.
+    """  # noqa: D205
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.remove_reader(parent.sentinel)
+        _log.error("the process that started this worker has ended", parent=parent.pid)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loop.add_reader(parent.sentinel, end)
+    try:
+        yield
+    finally:
+        loop.remove_reader(parent.sentinel)
