@@ -17,7 +17,7 @@ from PIL.ExifTags import Base as ExifTag
 
 from app.files import formats
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images import avif, deep, jpeg, jpeg2000, unsupported
+from app.inference.images import avif, bmp, deep, jpeg, jpeg2000, metadata, unsupported
 from app.inference.images.deep import DeepImage
 from app.inference.images.jpeg import JpegFile
 from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Levels, Pixels, Reduction
@@ -30,6 +30,8 @@ Image.MAX_IMAGE_PIXELS = None
 # Pillow reads uncompressed TIFF images strip by strip in Python: half a minute and a gigabyte for four million strips.
 # libtiff, which Pillow uses for compressed ones anyway, takes a second.
 TiffImagePlugin.READ_LIBTIFF = True
+
+bmp.install()
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images are decoded in parallel, each in one thread
 
@@ -163,6 +165,7 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile:
     (plain,) = read_plain_pngs([data], max_pixels=max_pixels)
     if plain is not None:
         return ImageFile(plain)
+    metadata.check(data)
     image = _open(data)
     _check_size(image, data, max_pixels)
     if image.format == "PNG" and data.rfind(_PNG_END) < 0:  # searched from the end, where complete files have it

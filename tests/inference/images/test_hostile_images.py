@@ -70,9 +70,9 @@ def test_hostile_files_take_little_time_and_memory(name: str) -> None:
     data = CORPUS[name]
     process = os.getpid()
     process_memory.forget_peak(process)
-    before, began = process_memory.resident_bytes(process), time.perf_counter()
+    before, began = process_memory.resident_bytes(process), time.process_time()
     decode_or_reject(data)
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
     assert process_memory.peak_bytes(process) - before < 100 * 2**20
 
 
