@@ -15,7 +15,8 @@ from app.api.http.listening import require_free
 from app.api.settings import PREFIX, SHARED_METRICS, BadSettings, Settings, read_settings
 from app.api.telemetry import logging
 from app.inference.bundles.store import ModelStore
-from app.inference.errors import LabelNotKept
+from app.inference.decoding_processes.process import require_processes
+from app.inference.errors import DecodingUnavailable, LabelNotKept
 
 _log = structlog.get_logger(__name__)
 
@@ -29,7 +30,8 @@ def main() -> int:
         settings = read_settings(sys.argv[1:])
         require_free(settings.host, settings.port)
         _create_label_file(settings)
-    except BadSettings as error:
+        require_processes()
+    except (BadSettings, DecodingUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     os.environ.update(settings.as_environment())  # worker processes read their settings from it

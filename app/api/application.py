@@ -31,12 +31,14 @@ from app.api.v2 import openapi as v2_openapi
 from app.api.v2 import routes as v2
 from app.api.v2.tensors import JSON_LENGTH_HEADER
 from app.inference.bundles.store import ModelStore
+from app.inference.decoding_processes.pool import DecodePool
 from app.inference.serving.engine import Engine
 from app.inference.serving.registry import ModelRegistry
 
 if TYPE_CHECKING:
     from app.inference.bundles.signing import TrustedKeys
 
+_DECODERS: Final = 2  # large images that are decoded at once, each in a process of its own
 _MEASURE_INTERVAL_S: Final = 2
 _EXPOSED_HEADERS: Final = (REQUEST_ID_HEADER, "Retry-After", JSON_LENGTH_HEADER, *NUMBER_HEADERS)
 
@@ -56,10 +58,13 @@ def create_app(settings: Settings) -> ASGIApp:
 def _services(settings: Settings) -> Services:
     metrics = Metrics()
     drift = DriftMonitor(metrics, settings.drift_path)
+    decoders = DecodePool(_DECODERS)
     engine = Engine(
         max_batch=settings.max_batch,
         queue_size=settings.queue_size,
         max_pixels=settings.max_pixels,
+        decode_threads=_DECODERS,
+        decode=decoders.decode,
         observe=metrics.count_batch,
     )
     metrics.watch_queue(lambda: engine.admitted)
@@ -77,6 +82,7 @@ def _services(settings: Settings) -> Services:
     return Services(
         settings=settings,
         engine=engine,
+        decoders=decoders,
         registry=registry,
         metrics=metrics,
         request_log=RequestLog(metrics, drift.add),
@@ -93,6 +99,7 @@ async def _running(services: Services) -> AsyncIterator[None]:
     settings, registry, drift = services.settings, services.registry, services.drift
     torch.set_num_threads(settings.torch_threads)
     drift.open()
+    await asyncio.to_thread(services.decoders.start)
     if settings.workers > 1:  # they share the port: this one accepts connections only with a loaded model
         await registry.load_default()
     background = (registry.watch(), _measure_periodically(services.metrics), drift.write_periodically())
@@ -104,6 +111,7 @@ async def _running(services: Services) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        services.decoders.close()
         services.engine.close()
         services.request_log.flush()
         drift.close()
