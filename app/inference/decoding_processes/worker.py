@@ -12,25 +12,28 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from PIL import Image, Jpeg2KImagePlugin, MpoImagePlugin, WebPImagePlugin
 
-from app.inference.decoding_processes.messages import READY, Request, receive_request, send_answer
+from app.inference.decoding_processes.messages import Channel, Request
 from app.inference.errors import InferenceError
 from app.inference.images.decoding import decode
 from app.inference.images.model_input import DecodedImage, InputSpec
 
 _PLUGINS: Final = (Jpeg2KImagePlugin, MpoImagePlugin, WebPImagePlugin)  # otherwise imported by the first image
-_MEMORY: Final = Path("/proc/self/statm")  # on Linux; elsewhere, address space is not limited
+_MEMORY: Final = Path("/proc/self/statm")
+_spec_of: Final = lru_cache(maxsize=256)(InputSpec.model_validate_json)
 
 
-def main(descriptor: int) -> None:
+def main(connection: int, shared: int) -> None:
     """Answers requests until the connection ends.
 
     Args:
-        descriptor: of the socket.
+        connection: the descriptor of the socket.
+        shared: that of the shared memory.
     """
     # Signals for the group, from a terminal or a supervisor, are for the service, which still has images to decode.
     for each in (signal.SIGINT, signal.SIGTERM):
@@ -38,18 +41,18 @@ def main(descriptor: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")  # of Pillow, about unusual files
     Image.preinit()
-    with socket.socket(fileno=descriptor) as connection:
-        connection.sendall(READY)
-        while True:
-            try:
-                request = receive_request(connection)
-                send_answer(connection, _outcome(request))
-            except (EOFError, ConnectionError):
-                return
+    channel = Channel(socket.socket(fileno=connection), shared)
+    channel.send_ready()
+    while True:
+        try:
+            channel.send_answer(_outcome(channel.receive_request()))
+        except (EOFError, ConnectionError):
+            channel.close()
+            return
 
 
 def _outcome(request: Request) -> DecodedImage | InferenceError:
-    spec = InputSpec.model_validate_json(request.spec)
+    spec = _spec_of(request.spec)
     try:
         with _limited(request.memory, request.cpu_s):
             return decode(request.file, spec, max_pixels=request.max_pixels)
@@ -64,10 +67,10 @@ def _limited(memory: int, cpu_s: int) -> Iterator[None]:
     An allocation beyond fails; the kernel ends the process with SIGXCPU when its time is over.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
-    limits = {resource.RLIMIT_CPU: math.ceil(used.ru_utime + used.ru_stime) + cpu_s}
-    if _MEMORY.exists():
-        pages = int(_MEMORY.read_text().split()[0])
-        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory
+    limits = {
+        resource.RLIMIT_AS: int(_MEMORY.read_text().split()[0]) * resource.getpagesize() + memory,
+        resource.RLIMIT_CPU: math.ceil(used.ru_utime + used.ru_stime) + cpu_s,
+    }
     before = {each: resource.getrlimit(each) for each in limits}
     for each, most in limits.items():
         hard = before[each][1]
@@ -80,4 +83,4 @@ def _limited(memory: int, cpu_s: int) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))
