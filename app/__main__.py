@@ -12,6 +12,7 @@ import uvicorn
 
 from app.api.feedback import Feedback
 from app.api.http.listening import require_free
+from app.api.http.shutdown import LONGEST_S
 from app.api.settings import PREFIX, SHARED_METRICS, BadSettings, Settings, read_settings
 from app.api.telemetry import logging
 from app.inference.bundles.store import ModelStore
@@ -20,7 +21,7 @@ from app.inference.errors import DecodingUnavailable, LabelNotKept
 
 _log = structlog.get_logger(__name__)
 
-_GRACE_S = 25  # to finish accepted requests; plus 1 s of draining, still below the 30 s of common supervisors
+_GRACE_S = LONGEST_S - 1  # to finish accepted requests; the rest is for ending the process
 _KEEP_ALIVE_S = 75  # above the 60 s of common proxies, so that they never reuse a connection that this server closes
 
 

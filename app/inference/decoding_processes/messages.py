@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -59,6 +59,22 @@ class Channel:
         self.connection = connection
         self._sent = 0
         self._memory = open(shared, "r+b", buffering=0)  # noqa: SIM115  a descriptor, until close
+
+    @classmethod
+    def pair(cls) -> tuple[Self, Self]:
+        """Both ends of a new connection.
+
+        Raises:
+            OSError: there are too many open files.
+        """
+        ours, theirs = socket.socketpair()
+        shared = os.memfd_create("image")
+        return cls(ours, shared), cls(theirs, os.dup(shared))
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """Those of the socket and of the shared memory, for the process that gets this end."""
+        return self.connection.fileno(), self._memory.fileno()
 
     def send_ready(self) -> None:
         """Says that the process has started."""

@@ -2,10 +2,10 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -45,20 +45,22 @@ class DecodeProcess:
     """
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        shared = os.memfd_create("image")
-        self._channel = Channel(ours, shared)
         self._is_ready = False
-        descriptors = [theirs.fileno(), shared]
-        command = [sys.executable, "-P", "-m", _PROGRAM, *map(str, descriptors)]
-        with theirs:
+        try:
+            self._channel, theirs = Channel.pair()
+        except OSError as error:
+            raise _unavailable(error) from error
+        with closing(theirs):
             try:
                 self._process = subprocess.Popen(  # noqa: S603  this program, with the interpreter that runs it
-                    command, env=_environment(os.environ), pass_fds=descriptors, stdin=subprocess.DEVNULL
+                    [sys.executable, "-P", "-m", _PROGRAM, *map(str, theirs.descriptors)],
+                    env=_environment(os.environ),
+                    pass_fds=theirs.descriptors,
+                    stdin=subprocess.DEVNULL,
                 )
             except OSError as error:
                 self._channel.close()
-                raise DecodingUnavailable(f"no process to decode images can be started: {error.strerror}") from error
+                raise _unavailable(error) from error
 
     @property
     def has_ended(self) -> bool:
@@ -119,6 +121,10 @@ class DecodeProcess:
 @lru_cache(maxsize=256)
 def _json_of(spec: InputSpec) -> bytes:
     return spec.model_dump_json().encode()
+
+
+def _unavailable(error: OSError) -> DecodingUnavailable:
+    return DecodingUnavailable(f"no process to decode images can be started: {error.strerror}")
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
