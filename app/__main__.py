@@ -13,16 +13,18 @@ import uvicorn
 
 from app.api.feedback import Feedback
 from app.api.http.listening import is_loopback, require_free
+from app.api.http.shutdown import LONGEST_S
 from app.api.settings import PREFIX, SHARED_METRICS, BadSettings, Settings, read_settings
 from app.api.telemetry import logging
 from app.api.workers import require_memory
 from app.inference.bundles.store import ModelStore
-from app.inference.errors import LabelNotKept
+from app.inference.decoding_processes.process import require_processes
+from app.inference.errors import DecodingUnavailable, LabelNotKept
 from app.inference.serving.store_access import STORE_TIMEOUT_S
 
 _log = structlog.get_logger(__name__)
 
-_GRACE_S = 25  # to finish accepted requests; plus 1 s of draining, still below the 30 s of common supervisors
+_GRACE_S = LONGEST_S - 1  # to finish accepted requests; the rest is for ending the process
 _KEEP_ALIVE_S = 75  # above the 60 s of common proxies, so that they never reuse a connection that this server closes
 
 
@@ -33,7 +35,8 @@ def main() -> int:
         require_memory(settings.workers)
         require_free(settings.host, settings.port)
         _create_label_file(settings)
-    except BadSettings as error:
+        require_processes()
+    except (BadSettings, DecodingUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     os.environ.update(settings.as_environment())  # worker processes read their settings from it

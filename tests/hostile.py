@@ -101,6 +101,28 @@ def many_scans(width: int, height: int, scans: int) -> bytes:
     return base[:-2] + table + scan * scans + b"\xff\xd9"
 
 
+def jpeg_segments(count: int, content: bytes, marker: int = 0xE1) -> bytes:
+    """A JPEG file with ``count`` application segments of the same content."""
+    return b"\xff\xd8" + _segment(marker, content) * count + encode(gradient(16, 12), "JPEG")[2:]
+
+
+def png_of_pieces(width: int, height: int, size: int) -> bytes:
+    """A PNG file of noise whose pixels come in chunks of ``size`` bytes."""
+    levels = np.random.default_rng(0).integers(0, 256, (height, 1 + width), dtype=np.uint8)
+    levels[:, 0] = 0
+    packed = zlib.compress(levels.tobytes())
+    pieces = [chunk(b"IDAT", packed[at : at + size]) for at in range(0, len(packed), size)]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return PNG + header + b"".join(pieces) + chunk(b"IEND", b"")
+
+
+def jp2_with_boxes(count: int) -> bytes:
+    """A JPEG 2000 file with ``count`` empty boxes before its header."""
+    data = encode(gradient(16, 12), "JPEG2000")
+    at = data.index(b"jp2h") - 4
+    return data[:at] + (struct.pack(">I", 8) + b"free") * count + data[at:]
+
+
 def _profile_bomb() -> bytes:
     return chunk(b"iCCP", b"p\0\0" + _zeros(32 * _MIB))
 
@@ -120,6 +142,8 @@ def corpus() -> dict[str, bytes]:
     tags = tiff_tags
     raw_gif = gif(8, 8)
     exif_loop = b"II*\0\x08\0\0\0" + struct.pack("<HHHIII", 1, 0x8769, 4, 1, 8, 8)
+    profile = chunk(b"iCCP", b"p\0\0" + _zeros(_MIB - 9))
+    not_text = chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(b"\xff" * (_MIB - 9), 9))
     garbage = np.random.default_rng(0).integers(0, 256, 100_000, dtype=np.uint8).tobytes()
     nan = np.full((8, 8), np.nan, np.float32)
     return {
@@ -150,6 +174,12 @@ def corpus() -> dict[str, bytes]:
         "png-trailing-garbage": plain + garbage,
         "png-is-also-zip": plain + b"PK\x03\x04" + garbage[:500],
         "png-is-also-html": png(8, 8, chunk(b"tEXt", b"Comment\0<script>alert(1)</script>")),
+        "png-profiles": png(8, 8, *[profile] * 15_800),
+        "png-texts-that-are-no-text": png(8, 8, *[not_text] * 900),
+        "png-crumbs": png_of_pieces(16, 16, 1),
+        "jpeg-exif-segments": jpeg_segments(200_000, b"Exif\0\0" + bytes(20)),
+        "jpeg-segments-between-scans": many_scans(64, 64, 0)[:-2] + _segment(0xFE, b"") * 1_000_000 + b"\xff\xd9",
+        "jpeg-restart-markers": encode(grey, "JPEG", restart_marker_rows=1)[:-2] + b"\xff\xd0" * 4_000_000,
         "jpeg-huge": encode(grey, "JPEG").replace(struct.pack(">HH", 12, 16), b"\xff\xff\xff\xff", 1),
         "jpeg-scans": many_scans(960, 960, 60_000),
         "jpeg-comments": b"\xff\xd8" + _segment(0xFE, b"") * 200_000 + encode(grey, "JPEG")[2:],
@@ -181,6 +211,7 @@ def corpus() -> dict[str, bytes]:
         "bmp-odd-compression": bmp(8, 8, compression=77, pixels=bytes(64)),
         "bmp-rle-short": bmp(960, 960, compression=1, pixels=b"\1\1\0\0" * 5),
         "bmp-rle-rows": bmp(960, 960, compression=1, pixels=b"\1\1\0\0" * 960),
+        "bmp-rle-rows-that-end": bmp(999, 999, compression=1, pixels=b"\1\1\0\0" * 999),
         "bmp-rle-crumbs": bmp(960, 960, compression=1, pixels=b"\0\2\0\0" * 240_000),
         "bmp-rle4-crumbs": bmp(960, 960, compression=2, bits=4, pixels=b"\xff\x12" * 400_000),
         "tiff-huge": tiff(tags(2**32 - 1, 2**32 - 1, strips=(4, 1, 8), strip_bytes=(4, 1, 8)), bytes(8)),
@@ -212,6 +243,13 @@ def corpus() -> dict[str, bytes]:
             append_images=[Image.new("RGB", (8, 8), (i % 251, 0, 0)) for i in range(500)],
         ),
         "avif-large-frame": _with_sizes(encode(Image.new("L", (2048, 2048)), "AVIF"), 2048, 8),
+        "avif-extents": avif_with_extents(60_000, 200),
+        "avif-empty-boxes": encode(grey, "AVIF") + (struct.pack(">I", 8) + b"free") * 300_000,
+        "jp2-empty-boxes": jp2_with_boxes(300_000),
+        "webp-empty-chunks": webp((b"VP8X", bytes(4) + bytes(6)), *[(b"junk", b"")] * 300_000),
+        "tiff-more-tags": tiff({40_000 + index: (1, 1, 0) for index in range(20_000)} | tags(8, 8)),
+        "tiff-strips": tiff(tags(4, 4, strips=(4, 2_000_000, 8), strip_bytes=(4, 2_000_000, 8)), bytes(8_000_000)),
+        "gif-spaces": gif(8, 8, b" " * 1_500_000),
         "avif-thousands-of-frames": avif_with_frames(4000),
         "avif-many-tiles": avif_with_items(3000),
         "avif-many-boxes": encode(grey, "AVIF") + struct.pack(">I", 8) + b"free" * 120_000,
@@ -245,8 +283,8 @@ def _with_sizes(data: bytes, old: int | tuple[int, int], new: int | tuple[int, i
     return data.replace(was, becomes)
 
 
-def _avif_parts(content: bytes, items: int) -> bytes:
-    """An AVIF file of ``items`` AV1 images that share their data; the first is shown."""
+def _avif_parts(content: bytes, items: int, extents: int = 1) -> bytes:
+    """An AVIF file of ``items`` AV1 images that share their data, in ``extents`` pieces; the first is shown."""
     original = encode(gradient(16, 12), "AVIF")
 
     def box(kind: bytes, *parts: bytes) -> bytes:
@@ -259,7 +297,9 @@ def _avif_parts(content: bytes, items: int) -> bytes:
     head = box(b"ftyp", b"avif\0\0\0\0avifmif1miaf")
 
     def meta(offset: int) -> bytes:
-        places = [struct.pack(">HHHII", each, 0, 1, offset, len(content)) for each in range(1, items + 1)]
+        step = len(content) // extents
+        pieces = b"".join(struct.pack(">II", offset + index * step, step) for index in range(extents))
+        places = [struct.pack(">HHH", each, 0, extents) + pieces for each in range(1, items + 1)]
         return box(
             b"meta",
             bytes(4),
@@ -284,6 +324,11 @@ def avif_with_frames(count: int) -> bytes:
     units = _av1()
     sequence = units[: units.index(b"\x32")]
     return _avif_parts(sequence + units[len(sequence) :] * count, 1)
+
+
+def avif_with_extents(count: int, size: int) -> bytes:
+    """An AVIF file whose image comes in ``count`` pieces of ``size`` bytes."""
+    return _avif_parts(_av1().ljust(count * size, b"\0"), 1, count)
 
 
 def avif_with_items(count: int) -> bytes:

@@ -33,6 +33,7 @@ from app.api.v2 import routes as v2
 from app.api.v2.tensors import JSON_LENGTH_HEADER
 from app.api.workers import ending_with_the_service
 from app.inference.bundles.store import ModelStore
+from app.inference.decoding_processes.pool import DecodePool
 from app.inference.serving.engine import Engine
 from app.inference.serving.registry import ModelRegistry
 from app.inference.serving.trials import Trials
@@ -40,6 +41,7 @@ from app.inference.serving.trials import Trials
 if TYPE_CHECKING:
     from app.inference.bundles.signing import TrustedKeys
 
+_DECODERS: Final = 2  # large images that are decoded at once, each in a process of its own
 _MEASURE_INTERVAL_S: Final = 2
 _LOOK_INTERVAL_S: Final = 0.2
 _EXPOSED_HEADERS: Final = (REQUEST_ID_HEADER, "Retry-After", JSON_LENGTH_HEADER, *NUMBER_HEADERS)
@@ -60,10 +62,13 @@ def create_app(settings: Settings) -> ASGIApp:
 def _services(settings: Settings) -> Services:
     metrics = Metrics()
     drift = DriftMonitor(metrics, settings.drift_path)
+    decoders = DecodePool(_DECODERS)
     engine = Engine(
         max_batch=settings.max_batch,
         queue_size=settings.queue_size,
         max_pixels=settings.max_pixels,
+        decode_threads=_DECODERS,
+        decode=decoders.decode,
         observe=metrics.count_batch,
     )
     metrics.watch_queue(lambda: engine.admitted)
@@ -83,6 +88,7 @@ def _services(settings: Settings) -> Services:
     return Services(
         settings=settings,
         engine=engine,
+        decoders=decoders,
         registry=registry,
         trials=trials,
         metrics=metrics,
@@ -102,6 +108,7 @@ async def _running(services: Services) -> AsyncIterator[None]:
     drift.open()
     tasks: list[asyncio.Task[None]] = []
     try:
+        await asyncio.to_thread(services.decoders.start)
         with draining_on_signals(services.draining, settings.drain_s), ending_with_the_service():
             if settings.workers > 1:  # they share the port: this one accepts connections only with a loaded model
                 await _load_unless_draining(services)
@@ -113,6 +120,7 @@ async def _running(services: Services) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        services.decoders.close()
         services.engine.close()
         services.request_log.flush()
         drift.close()

@@ -75,6 +75,7 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     http.InvalidLabel: ProblemType("invalid-label", "Label cannot be used", 422),
     domain.NonFiniteScore: ProblemType("non-finite-score", "The model gave no usable score", 422),
     domain.Overloaded: ProblemType("overloaded", "Queue full", 429, RETRY),
+    domain.DecodingUnavailable: ProblemType("decoding-unavailable", "Images cannot be decoded now", 503, RETRY),
     domain.ModelUnavailable: ProblemType("model-unavailable", "Model not ready", 503, RETRY),
     domain.BundleRejected: ProblemType("model-unavailable", "Model not ready", 503, RETRY),
     domain.LabelNotKept: ProblemType("label-not-kept", "Label could not be kept", 503),

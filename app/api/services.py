@@ -13,6 +13,7 @@ from app.api.settings import Settings
 from app.api.telemetry.drift_monitor import DriftMonitor
 from app.api.telemetry.metrics import Metrics
 from app.api.telemetry.request_log import RequestLog
+from app.inference.decoding_processes.pool import DecodePool
 from app.inference.serving.engine import Engine
 from app.inference.serving.registry import ModelRegistry
 from app.inference.serving.trials import Trials
@@ -24,6 +25,7 @@ class Services:
 
     settings: Settings
     engine: Engine
+    decoders: DecodePool
     registry: ModelRegistry
     trials: Trials
     metrics: Metrics

@@ -13,6 +13,10 @@ class TooManyPixels(InferenceError):
     """The image's header announces more pixels than the limit; nothing was decoded."""
 
 
+class DecodingUnavailable(InferenceError):
+    """No process to decode images can be started; the text gives the reason."""
+
+
 class UnknownModel(InferenceError):
     """The store has no model of that name."""
 

@@ -59,7 +59,8 @@ def enlarged(data: Dataset, factor: float, resampling: Image.Resampling) -> list
     """The test images as decoded files of ``factor`` times their size."""
     height, width = (round(side * factor) for side in data.native_size)
     levels = (torch.stack([*data.test])[:, 0] * 255).round().to(torch.uint8).numpy()
-    return [ImageFile(np.asarray(Image.fromarray(each).resize((width, height), resampling))[None]) for each in levels]
+    resized = [np.asarray(Image.fromarray(each).resize((width, height), resampling)) for each in levels]
+    return [ImageFile.of_levels(each[None]) for each in resized]
 
 
 def _rates(bundle: Bundle, data: Dataset, files: list[ImageFile], reduction: Reduction) -> tuple[float, float]:

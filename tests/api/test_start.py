@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app.__main__ import main
 from app.api import workers as processes
 from app.api.http.listening import require_free
 from app.api.settings import BadSettings, read_settings
@@ -75,6 +76,15 @@ class TestPort:
         port = free_port()
         require_free(host, port)
         require_free(host, port)
+
+
+def test_without_decode_processes_the_service_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["app", "--port", str(free_port())])
+    monkeypatch.setattr(sys, "executable", "/missing/python")
+    assert main() == 2
+    assert capsys.readouterr().err == ("error: no process to decode images can be started: No such file or directory\n")
 
 
 def errors_in(log: Path) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import __main__ as command
+from app.api.http.shutdown import LONGEST_S
 from app.api.settings import PREFIX, Settings, read_settings
 from app.api.telemetry.metrics import Metrics
 from app.inference.bundles.store import ModelStore
@@ -307,7 +307,7 @@ class TestProbes:
 
 def test_grace_period_covers_draining() -> None:
     """preStop, then SIGTERM with draining and the time for accepted requests; SIGKILL must come later."""
-    needed = Settings.model_fields["drain_s"].default + command._GRACE_S
+    needed = Settings.model_fields["drain_s"].default + LONGEST_S
     for pod in (POD, IN_POD):
         (container,) = pod["containers"]
         pre_stop = container["lifecycle"]["preStop"]["sleep"]["seconds"]

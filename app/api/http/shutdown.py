@@ -2,10 +2,12 @@
 
 After SIGTERM or SIGINT the process is draining: readiness checks and new scoring requests get 503, but the server keeps
 listening, so that load balancers can redirect traffic. After a delay, the server's own signal handler runs: it closes
-the listening socket, finishes the accepted requests and exits.
+the listening socket, finishes the accepted requests and exits. A process that has not exited by then is ended, whatever
+its threads do: Python waits for them, and a thread that is in foreign code cannot be stopped.
 """
 
 import asyncio
+import faulthandler
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
+
+LONGEST_S = 25  # after the delay; below the 30 s of common supervisors
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -59,6 +63,7 @@ def draining_on_signals(draining: Draining, seconds: float) -> Iterator[None]:
             stop(number)
             return
         draining.begun = True
+        faulthandler.dump_traceback_later(seconds + LONGEST_S, exit=True)  # says where threads are
         loop.call_soon_threadsafe(loop.call_later, seconds, stop, number)
         _log.info("draining", signal=signal.Signals(number).name, seconds=seconds)
 

@@ -196,6 +196,7 @@ _SCORE_RESPONSES: Final[Responses] = {
         (http.InvalidParameter, "include: 'heatmap' is not one of input, reconstruction, error_map"),
         (domain.NonFiniteScore, "the model returned an MSE of nan and a score of nan"),
         (domain.Overloaded, "256 images are in progress, 256 is the limit"),
+        (domain.DecodingUnavailable, "a process to decode images ended while it started"),
         (domain.ModelUnavailable, "the model is being loaded"),
         (http.ShuttingDown, "the service is shutting down"),
         (http.RequestTimedOut, "the request took longer than 30 s, upload included"),

@@ -39,6 +39,7 @@ _UNKNOWN: Final = (
     (domain.UnknownVersion, f"mnist-5 is served in version {_VERSION} only"),
 )
 _NOT_READY: Final = (
+    (domain.DecodingUnavailable, "a process to decode images ended while it started"),
     (domain.ModelUnavailable, "the model is being loaded"),
     (http.ShuttingDown, "the service is shutting down"),
 )

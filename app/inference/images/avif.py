@@ -13,6 +13,7 @@ from app.inference.images.boxes import Box, boxes
 
 _MAX_ITEMS: Final = 1024  # tiles of a grid, alpha, thumbnails
 _MAX_UNITS: Final = 1024  # of one item
+_MAX_USES: Final = 2  # of the file's bytes, on average
 _MAX_FRAMES: Final = 16  # of one item: one, or a few layers
 _SEQUENCE_HEADER: Final = 1
 _FRAMES: Final = {3, 6}  # frame header, frame
@@ -60,6 +61,7 @@ def _av1_items(data: bytes, meta: Box) -> Iterator[bytes]:
     sizes = read.number(2)
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
     wide = 4 if version > 1 else 2
+    used = 0
     for _ in range(read.number(wide)):
         item = read.number(wide)
         construction = read.number(2) & 15 if version else 0
@@ -67,16 +69,21 @@ def _av1_items(data: bytes, meta: Box) -> Iterator[bytes]:
         base = read.number(base_size)
         if construction == _IN_IDAT:
             base += inside[b"idat"].begin
-        content = b""
-        for _ in range(read.number(2)):
+        extents = read.number(2)
+        if extents > _MAX_UNITS:
+            raise UnreadableImage(f"the AVIF file has more than {_MAX_UNITS:,} pieces in one part")
+        pieces = []
+        for _ in range(extents):
             read.number(index_size if version else 0)
             begin = base + read.number(offset_size)
             length = read.number(length_size)
-            content += data[begin : begin + length if length else None] if item in image_items else b""
-            if len(content) > len(data):
+            if item in image_items:
+                pieces.append(data[begin : begin + length if length else None])
+                used += len(pieces[-1])
+            if used > _MAX_USES * len(data):
                 raise UnreadableImage("the AVIF file uses the same bytes repeatedly")
         if item in image_items:
-            yield content
+            yield b"".join(pieces)
 
 
 def _image_items(data: bytes, iinf: Box) -> set[int]:

@@ -17,15 +17,16 @@ class Box(NamedTuple):
     end: int
 
 
-def boxes(data: bytes, begin: int = 0, end: int | None = None) -> Iterator[Box]:
-    """The boxes in a part of a file, in order, up to the first that is damaged; 10,000 at most.
+def boxes(data: bytes, begin: int = 0, end: int | None = None, *, most: int = _MAX_BOXES) -> Iterator[Box]:
+    """The boxes in a part of a file, in order, up to the first that is damaged.
 
     Args:
         data: the whole file.
         begin: where the first box begins.
         end: where the part ends; None: with the file.
+        most: how many are listed; the rest is left out.
     """
-    return islice(_all_boxes(data, begin, len(data) if end is None else end), _MAX_BOXES)
+    return islice(_all_boxes(data, begin, len(data) if end is None else end), most)
 
 
 def _all_boxes(data: bytes, at: int, end: int) -> Iterator[Box]:

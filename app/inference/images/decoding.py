@@ -7,7 +7,7 @@ Both may be called from any thread.
 import io
 import math
 from importlib import import_module
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from PIL.ExifTags import Base as ExifTag
 
 from app.files import formats
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images import avif, deep, jpeg, jpeg2000, unsupported
+from app.inference.images import avif, bmp, deep, jpeg, jpeg2000, metadata, unsupported
 from app.inference.images.deep import DeepImage
 from app.inference.images.jpeg import JpegFile
 from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Levels, Pixels, Reduction
@@ -30,6 +30,8 @@ Image.MAX_IMAGE_PIXELS = None
 # Pillow reads uncompressed TIFF images strip by strip in Python: half a minute and a gigabyte for four million strips.
 # libtiff, which Pillow uses for compressed ones anyway, takes a second.
 TiffImagePlugin.READ_LIBTIFF = True
+
+bmp.install()
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images are decoded in parallel, each in one thread
 
@@ -51,9 +53,6 @@ _TRANSPOSITIONS: Final = {
 # Pillow accepts a PNG without its end, and decodes missing rows as black.
 _PNG_END: Final = b"IEND\xaeB`\x82"
 _JPEG: Final = {"JPEG", "MPO"}  # Pillow's name for JPEG files with several pictures, such as a preview or a second view
-# Pillow reads chunks, segments and blocks in Python, some microseconds each. Ordinary files need one read for some
-# hundred bytes. The limit rejects files of tiny pieces after a few seconds, whatever their size.
-_MAX_READS: Final = 2_000_000
 _MAX_PARTS: Final = 4  # of an AVIF file, in multiples of the largest image: picture, alpha, gain map, thumbnail
 _CHANGES: Final[dict[Fit, str]] = {
     "stretch": ", which changed its proportions",
@@ -84,24 +83,30 @@ class ImageFile:
 
     Args:
         source: the opened file, or its pixels if they are already decoded: (C, H, W) 8-bit levels.
+        pixels: width × height of what is decoded, which can be larger than the image.
         data: the whole file; not needed for pixels.
         structure: of a JPEG file.
+
+    Attributes:
+        pixels: see above.
     """
 
     def __init__(
-        self, source: Image.Image | NDArray[np.uint8], data: bytes = b"", structure: JpegFile | None = None
+        self,
+        source: Image.Image | NDArray[np.uint8],
+        pixels: int,
+        data: bytes = b"",
+        structure: JpegFile | None = None,
     ) -> None:
+        self.pixels = pixels
         self._source = source
         self._data = data
         self._structure = structure
 
-    @property
-    def pixels(self) -> int:
-        """Width × height."""
-        if isinstance(self._source, np.ndarray):
-            _, height, width = self._source.shape
-            return int(height * width)
-        return self._source.width * self._source.height
+    @classmethod
+    def of_levels(cls, levels: NDArray[np.uint8]) -> Self:
+        """An image whose pixels are already decoded: (C, H, W) 8-bit levels."""
+        return cls(levels, math.prod(levels.shape[1:]))
 
     def decode(self, spec: InputSpec) -> DecodedImage:
         """Decodes the first frame, applies the EXIF orientation, flattens transparency, scales the values, and resizes.
@@ -122,6 +127,8 @@ class ImageFile:
             return _Conversion(spec).run(source, self._data, self._structure)
         except UnreadableImage:
             raise
+        except MemoryError as error:
+            raise UnreadableImage("decoding the image takes more memory than its header announces") from error
         # Hostile files can make Pillow's parsers raise almost any exception; the cause is always the file.
         except Exception as error:
             raise UnreadableImage(f"the image cannot be decoded: {_reason(error)}") from error
@@ -162,17 +169,28 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile:
         raise UnreadableImage("the file is empty")
     (plain,) = read_plain_pngs([data], max_pixels=max_pixels)
     if plain is not None:
-        return ImageFile(plain)
+        return ImageFile.of_levels(plain)
+    metadata.check(data)
     image = _open(data)
-    _check_size(image, data, max_pixels)
+    pixels = _check_size(image, data, max_pixels)
     if image.format == "PNG" and data.rfind(_PNG_END) < 0:  # searched from the end, where complete files have it
         raise UnreadableImage("the image is truncated: its end is missing")
-    return ImageFile(image, data, jpeg.read_structure(data) if image.format in _JPEG else None)
+    return ImageFile(image, pixels, data, jpeg.read_structure(data) if image.format in _JPEG else None)
+
+
+def decode(data: bytes, spec: InputSpec, *, max_pixels: int) -> DecodedImage:
+    """Opens and decodes an image file, as :func:`open_image` and :meth:`ImageFile.decode` do.
+
+    Raises:
+        UnreadableImage: the file is not an image of a supported format, or is damaged or hostile.
+        TooManyPixels: the header announces more than ``max_pixels``.
+    """
+    return open_image(data, max_pixels=max_pixels).decode(spec)
 
 
 def _open(data: bytes) -> Image.Image:
     try:
-        image = Image.open(_file(data), formats=formats.NAMES)
+        image = Image.open(io.BytesIO(data), formats=formats.NAMES)
         preview = unsupported.camera_raw(data, getattr(image, "tag_v2", {}))
     except Exception as error:  # as in ImageFile.decode
         reason = (
@@ -186,33 +204,19 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _check_size(image: Image.Image, data: bytes, max_pixels: int) -> None:
+def _check_size(image: Image.Image, data: bytes, max_pixels: int) -> int:
+    """The width × height of what will be decoded, which is not more than allowed."""
     width, height = _announced_size(image, data)
     if width * height > max_pixels:
         raise TooManyPixels(f"the image has {width} × {height} = {width * height:,} pixels, more than {max_pixels:,}")
-    if image.format == "AVIF":
-        frames = avif.frames(data)
-        if frames.largest > max_pixels or frames.total > _MAX_PARTS * max_pixels:
-            raise TooManyPixels(f"the AVIF file has frames of {frames.total:,} pixels in total, too many for an image")
+    frames = avif.frames(data) if image.format == "AVIF" else avif.Frames(0, 0)
+    if frames.largest > max_pixels or frames.total > _MAX_PARTS * max_pixels:
+        raise TooManyPixels(f"the AVIF file has frames of {frames.total:,} pixels in total, too many for an image")
     if image.width * image.height == 0:
         raise UnreadableImage(f"the image has no pixels: it is {image.width} × {image.height}")
-
-
-def _file(data: bytes) -> io.BytesIO:
-    # Smaller files take little time even if every byte is read on its own.
-    return io.BytesIO(data) if len(data) <= _MAX_READS else _LimitedReads(data)
-
-
-class _LimitedReads(io.BytesIO):
-    """A file that fails after ``_MAX_READS`` reads."""
-
-    _reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self._reads += 1
-        if self._reads > _MAX_READS:
-            raise OSError("the file consists of too many small pieces")
-        return super().read(size)
+    if image.format == "HEIF":  # its header does not tell what the data inside it say
+        return max_pixels
+    return max(width * height, frames.total)
 
 
 def _announced_size(image: Image.Image, data: bytes) -> tuple[int, int]:

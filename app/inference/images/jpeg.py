@@ -8,6 +8,7 @@ pass over the data. Sections refer to ITU-T T.81, Annex B.
 
 import re
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final
 
 from PIL import Image
@@ -18,8 +19,9 @@ from app.inference.errors import UnreadableImage
 # Each scan visits all blocks of the image, and an empty scan takes 14 bytes: one megabyte could take minutes to decode.
 # Encoders write about ten scans; libtiff has the same limit for JPEG data.
 _MAX_SCANS: Final = 100
+_MAX_SEGMENTS: Final = 10_000  # before, between and after scans; each scan may bring its own tables
 _MARKER: Final = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
-_RESTART: Final = re.compile(rb"\xff[\xd0-\xd7]")
+_RESTARTS: Final = range(0xD0, 0xD8)
 _SCAN, _END, _RESTART_INTERVAL, _PROGRESSIVE = 0xDA, 0xD9, 0xDD, 0xC2
 _FRAMES: Final = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # C4, C8 and CC are no frames: tables, reserved
 _FIRST_ARITHMETIC: Final = 0xC9
@@ -142,7 +144,9 @@ def _read_structure(data: bytes) -> JpegFile:
     file = JpegFile(data)
     received = _Received()
     interval, scan, at = 0, 0, 2
-    while True:
+    for segments in count():
+        if segments > _MAX_SEGMENTS:
+            raise UnreadableImage(f"the JPEG file has more than {_MAX_SEGMENTS:,} segments")
         marker = _MARKER.search(data, at)
         end = marker.start() if marker else len(data)
         if scan:
@@ -170,7 +174,9 @@ def _read_structure(data: bytes) -> JpegFile:
 
 
 def _next_restart(data: bytes, begin: int, end: int) -> bytes:
-    return bytes([0xFF, 0xD0 + len(_RESTART.findall(data, begin, end)) % 8])
+    """The restart marker that would follow those from ``begin`` to ``end``, which are numbered modulo 8."""
+    passed = sum(data.count(bytes([0xFF, code]), begin, end) for code in _RESTARTS)
+    return bytes([0xFF, _RESTARTS[passed % len(_RESTARTS)]])
 
 
 class _Received:

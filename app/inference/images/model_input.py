@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import ImageColor
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+if TYPE_CHECKING:
+    import torch
 
 SIDES: Final = (4, 2048)
 """Minimum and maximum of the height and width of a model's input, in pixels."""
@@ -131,12 +133,12 @@ class DecodedImage(NamedTuple):
     warnings: tuple[str, ...] = ()
 
     @property
-    def tensor(self) -> torch.Tensor:
+    def tensor(self) -> "torch.Tensor":
         """(C, H, W) float32 in [0, 1]."""
         return stack([self])[0]
 
 
-def stack(images: Sequence[DecodedImage]) -> torch.Tensor:
+def stack(images: Sequence[DecodedImage]) -> "torch.Tensor":
     """Stacks images.
 
     Args:
@@ -145,6 +147,8 @@ def stack(images: Sequence[DecodedImage]) -> torch.Tensor:
     Returns:
         (N, C, H, W) float32 in [0, 1], contiguous.
     """
+    import torch  # noqa: PLC0415  200 MB, which the processes that decode images do without
+
     arrays: list[Pixels] = [image.pixels for image in images]
     if any(array.dtype != np.uint8 for array in arrays):
         arrays = [unit_values(array) for array in arrays]

@@ -22,6 +22,7 @@ _HEADER: Final = struct.Struct(">IIBBBBB")
 _STORED: Final = struct.Struct("<2sBHH")  # zlib header, block header, size and its complement
 _BEGIN: Final = b"\x89PNG\r\n\x1a\n" + _CHUNK.pack(_HEADER.size, b"IHDR")
 _HEAD_BYTES: Final = len(_BEGIN) + _HEADER.size + _CHECKSUM.size
+_FIRST_TYPE: Final = _HEAD_BYTES + 4  # where the type of the first chunk after the header is
 _END: Final = _CHUNK.pack(0, b"IEND") + _CHECKSUM.pack(isal_zlib.crc32(b"IEND"))
 _PLAIN: Final = {(8, 0, 0, 0, 0): ("L", 1), (8, 2, 0, 0, 0): ("RGB", 3)}
 """Bit depth, colour type, compression, filter and interlace methods → Pillow's mode, bytes per pixel."""
@@ -71,6 +72,11 @@ def read_plain_pngs(files: Sequence[bytes], *, max_pixels: int) -> list[NDArray[
             for index, image in zip(group, _decode(layout, [files[index] for index in group]), strict=True):
                 images[index] = image
     return images
+
+
+def seems_plain(data: bytes) -> bool:
+    """Whether a file begins and ends like those that :func:`read_plain_pngs` reads. Takes less than a microsecond."""
+    return data.startswith(b"IDAT", _FIRST_TYPE) and data.endswith(_END) and _layout(data[:_HEAD_BYTES]) is not None
 
 
 @lru_cache(maxsize=256)

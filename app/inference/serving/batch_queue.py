@@ -12,15 +12,15 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
+from app.inference.images.plain_png import seems_plain
 from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Content, Scored
 from app.inference.serving.refcount import RefCounted
 
-# Switching between Python threads takes longer than a light batch. Small PNG files for a model this fast are scored on
-# the event loop, which delays other requests no more than reading the same number of requests does. A small file in
-# another format can take much longer to decode.
+# Switching between Python threads takes longer than a light batch. Small plain PNG files for a model this fast are
+# scored on the event loop, which delays other requests no more than reading the same number of requests does. Any other
+# small file can take much longer to decode.
 LIGHT_S: Final = 0.004
 _LIGHT_BYTES: Final = 64 * 1024
-_LIGHT_FORMAT: Final = b"\x89PNG"
 
 Compute: TypeAlias = Callable[[Callable[[], list[BatchOutcome]]], Awaitable[list[BatchOutcome]]]
 """Runs blocking work in the thread of forward passes."""
@@ -180,9 +180,9 @@ class ServedModel(RefCounted):
     async def _run(self, batch: list[_Share]) -> None:
         try:
             if self._is_light(batch):
-                outcomes = self._score(batch)
+                outcomes = self._score(batch, only_plain=True)
             else:
-                outcomes = await self._compute(lambda: self._score(batch))
+                outcomes = await self._compute(lambda: self._score(batch, only_plain=False))
         except Exception as error:
             for share in batch:
                 share.group.fail(error)
@@ -200,14 +200,15 @@ class ServedModel(RefCounted):
         size = 0
         for share in batch:
             for content in share.contents:
-                if not isinstance(content, bytes) or not content.startswith(_LIGHT_FORMAT):
+                if not isinstance(content, bytes) or not seems_plain(content):
                     return False
                 size += len(content)
         return self._light and size <= _LIGHT_BYTES
 
-    def _score(self, batch: list[_Share]) -> list[BatchOutcome]:
+    def _score(self, batch: list[_Share], *, only_plain: bool) -> list[BatchOutcome]:
         return self._scorer.score(
             [content for share in batch for content in share.contents],
             [share.group.encode for share in batch for _ in share.contents],
             [share.group.since for share in batch for _ in share.contents],
+            only_plain=only_plain,
         )

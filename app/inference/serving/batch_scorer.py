@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 
 from app.inference.bundles.bundle import Bundle
 from app.inference.errors import InferenceError, NonFiniteScore
+from app.inference.images.cost import decode_cost
 from app.inference.images.decoding import ImageFile, open_image
 from app.inference.images.model_input import DecodedImage, stack
 from app.inference.images.plain_png import read_plain_pngs
 from app.inference.images.rendering import png, pngs, to_pixels
 
-# Images up to these sizes are decoded and encoded with their batch; larger ones would delay it.
+# Images up to these sizes are decoded and encoded with their batch; larger ones would delay it, and are decoded where
+# they can be stopped.
 _SMALL_BYTES: Final = 64 * 1024
 SMALL_PIXELS: Final = 256 * 256
+_SMALL_S: Final = 0.02
 
 _BELOW_ALL: Final = (
     "the score lies below that of every calibration image: the image may be emptier or simpler than the training images"
@@ -117,19 +120,28 @@ class BatchScorer:
         self._shape = bundle.spec.shape
         self._encodes = bundle.spec.height * bundle.spec.width <= SMALL_PIXELS
 
-    def score(self, contents: Sequence[Content], encode: Sequence[bool], since: Sequence[float]) -> list[BatchOutcome]:
+    def score(
+        self,
+        contents: Sequence[Content],
+        encode: Sequence[bool],
+        since: Sequence[float],
+        *,
+        only_plain: bool = False,
+    ) -> list[BatchOutcome]:
         """Scores a batch.
 
         Args:
             contents: of the images.
             encode: for each image, whether to encode its reconstruction as a PNG file.
             since: for each image, the ``time.perf_counter()`` when it was queued.
+            only_plain: whether to decode nothing but plain PNG files, with a reader whose time is bounded; other files
+                count as large.
 
         Returns:
             One outcome per image, in the same order.
         """
         began = time.perf_counter()
-        decoded = self._decode(contents)
+        decoded = self._decode(contents, only_plain=only_plain)
         readable = [index for index, image in enumerate(decoded) if isinstance(image, DecodedImage)]
         scored = iter(
             self._score(
@@ -183,7 +195,7 @@ class BatchScorer:
             )
         return outcomes
 
-    def _decode(self, contents: Sequence[Content]) -> list[DecodedImage | Rejected | Large]:
+    def _decode(self, contents: Sequence[Content], *, only_plain: bool) -> list[DecodedImage | Rejected | Large]:
         files = [content for content in contents if isinstance(content, bytes) and len(content) <= _SMALL_BYTES]
         plain = iter(read_plain_pngs(files, max_pixels=self._max_pixels))
         return [
@@ -191,16 +203,20 @@ class BatchScorer:
             if not isinstance(content, bytes)
             else Large(content)
             if len(content) > _SMALL_BYTES
-            else self._decode_file(content, next(plain))
+            else self._decode_file(content, next(plain), only_plain=only_plain)
             for content in contents
         ]
 
-    def _decode_file(self, file: bytes, plain: NDArray[np.uint8] | None) -> DecodedImage | Rejected | Large:
+    def _decode_file(
+        self, file: bytes, plain: NDArray[np.uint8] | None, *, only_plain: bool
+    ) -> DecodedImage | Rejected | Large:
         """Decodes a small file; ``plain`` is the result of ``read_plain_pngs`` for it."""
         if plain is not None and plain.shape == self._shape:
             return DecodedImage(plain)
+        if plain is None and (only_plain or decode_cost(file).seconds > _SMALL_S):
+            return Large(file)
         try:
-            image = open_image(file, max_pixels=self._max_pixels) if plain is None else ImageFile(plain)
+            image = open_image(file, max_pixels=self._max_pixels) if plain is None else ImageFile.of_levels(plain)
             return image.decode(self.bundle.spec) if image.pixels <= SMALL_PIXELS else Large(file)
         except InferenceError as error:
             return Rejected(error)

@@ -3,15 +3,25 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
 from app.inference.bundles.bundle import Bundle
 from app.inference.errors import Overloaded
+from app.inference.images.decoding import decode
+from app.inference.images.model_input import DecodedImage, InputSpec
 from app.inference.serving.batch_queue import LIGHT_S, CompletedBatch, ServedModel
 from app.inference.serving.batch_scorer import SMALL_PIXELS, BatchScorer
 from app.inference.serving.warm_up import Pace, warm_up
 
 _T = TypeVar("_T")
+
+
+class Decode(Protocol):
+    """Decodes an image file to a model's input. Called from several threads at once."""
+
+    def __call__(self, file: bytes, spec: InputSpec, /, *, max_pixels: int) -> DecodedImage:
+        """The decoded image; raises InferenceError if there is none."""
 
 
 class Admission:
@@ -37,6 +47,7 @@ class Engine:
         queue_size: most images in progress; :meth:`admit` describes how several models share it.
         max_pixels: the largest width × height that is decoded.
         decode_threads: most large images that are decoded at once.
+        decode: decodes one of them in a thread; as :func:`app.inference.images.decoding.decode`, or in a process.
         observe: called on the event loop after every forward pass.
     """
 
@@ -47,6 +58,7 @@ class Engine:
         queue_size: int,
         max_pixels: int,
         decode_threads: int = 2,
+        decode: Decode = decode,
         observe: Callable[[CompletedBatch], None] = lambda _: None,
     ) -> None:
         self.max_batch = max_batch
@@ -55,6 +67,7 @@ class Engine:
         self.observe = observe
         self.admitted = 0
         self._decode_threads = decode_threads
+        self._decode = decode
         self._busy: set[ServedModel] = set()
         self._forward = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._image_work = ThreadPoolExecutor(decode_threads, thread_name_prefix="image")
@@ -102,8 +115,13 @@ class Engine:
         """Runs blocking work in the thread of forward passes, one at a time."""
         return await asyncio.get_running_loop().run_in_executor(self._forward, work)
 
-    async def decode(self, model: ServedModel, work: Callable[[], _T]) -> _T:
-        """Decodes a large image in a thread. Images of one model cannot delay those of another by much."""
+    async def decode(self, model: ServedModel, file: bytes) -> DecodedImage:
+        """Decodes a large image for a model. Images of one model cannot delay those of another by much.
+
+        Raises:
+            InferenceError: the image cannot be decoded.
+        """
+        work = partial(self._decode, file, model.bundle.spec, max_pixels=self.max_pixels)
         async with model.large_turns:
             return await asyncio.get_running_loop().run_in_executor(self._image_work, work)
 

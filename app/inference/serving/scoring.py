@@ -5,7 +5,6 @@ Each of them parses its input, calls :func:`score` and renders the results.
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import Final, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from app.inference.bundles.bundle import Bundle
 from app.inference.decisions.conformal import OperatingPoint
 from app.inference.errors import InferenceError
-from app.inference.images.decoding import open_image
 from app.inference.images.model_input import DecodedImage
 from app.inference.images.rendering import error_map, score_map
 from app.inference.serving.batch_queue import ServedModel
@@ -92,18 +90,16 @@ def _all_finished(outcomes: list[BatchOutcome]) -> TypeGuard[list[Outcome]]:
 
 
 async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchOutcome]) -> list[Outcome]:
-    """Decodes large images in threads and scores them in later batches; the order of the outcomes is unchanged."""
+    """Decodes large images and scores them in later batches; the order of the outcomes is unchanged."""
 
-    def decode(file: bytes) -> DecodedImage | Rejected:
+    async def decode(image: Large) -> DecodedImage | Rejected:
         try:
-            return open_image(file, max_pixels=engine.max_pixels).decode(model.bundle.spec)
+            return await engine.decode(model, image.file)
         except InferenceError as error:
             return Rejected(error)
 
     large = [outcome for outcome in outcomes if isinstance(outcome, Large)]
-    decoded = await _gather(
-        [asyncio.ensure_future(engine.decode(model, partial(decode, image.file))) for image in large]
-    )
+    decoded = await _gather([asyncio.ensure_future(decode(image)) for image in large])
     scored = iter(await model.run(decoded))
     finished = [next(scored) if isinstance(outcome, Large) else outcome for outcome in outcomes]
     assert _all_finished(finished)  # noqa: S101  decoded images are not large

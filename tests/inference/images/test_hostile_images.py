@@ -149,7 +149,6 @@ class TestScans:
 
 
 def test_large_files_of_tiny_pieces_are_rejected() -> None:
-    """The number of reads is limited in files of more than two million bytes."""
     image = encode(gradient(), "JPEG")
     with pytest.raises(UnreadableImage):
         open_image(b"\xff\xd8" + b"\xff" * 3_000_000 + image[3:], max_pixels=MAX_PIXELS)

@@ -1,11 +1,15 @@
 """The outcomes of a batch, given the figures that the model returns."""
 
+import zlib
+
 import pytest
 import torch
 
 from app.inference.bundles.bundle import BatchScores, Bundle
 from app.inference.errors import NonFiniteScore
-from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Rejected, Scored
+from app.inference.images.plain_png import seems_plain
+from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Large, Rejected, Scored
+from tests import hostile
 from tests.support import encode, gradient
 
 PNG = encode(gradient())
@@ -48,6 +52,28 @@ def test_non_finite_figure_rejects_only_its_image(
     assert str(value) in str(second.reason)
     assert [each.mse for each in _scored([first, third])] == [0.1, 0.3]
     assert [each.row for each in _scored([first, third])] == [0, 2]
+
+
+def test_only_plain_png_files_are_decoded_on_the_event_loop(bundle: Bundle) -> None:
+    """Small files of compressed profiles, decoded there, made /health wait for 100 ms."""
+    profile = hostile.chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(2**20 - 9), 9))
+    slow = hostile.png(8, 8, *[profile] * 50)
+    gamma = hostile.png(8, 8, hostile.chunk(b"gAMA", bytes(4)))
+    damaged = PNG[:-20] + bytes([PNG[-20] ^ 1]) + PNG[-19:]
+    files = [PNG, slow, gamma, damaged, encode(gradient(), "JPEG")]
+    scorer = BatchScorer(bundle, max_pixels=10**6)
+    outcomes = scorer.score(files, [False] * len(files), [0.0] * len(files), only_plain=True)
+    assert [type(each) for each in outcomes] == [Scored, Large, Large, Large, Large]
+    assert [seems_plain(file) for file in files] == [True, False, False, True, False]
+
+
+def test_small_files_that_take_long_are_decoded_where_they_can_be_stopped(bundle: Bundle) -> None:
+    file = encode(gradient(1000, 1000), "JPEG2000", quality_mode="rates", quality_layers=[100])
+    hidden = hostile.corpus()["avif-large-frame"]  # announces 8 × 8 pixels
+    assert max(len(file), len(hidden)) < 64 * 1024
+    scorer = BatchScorer(bundle, max_pixels=10**7)
+    outcomes = scorer.score([file, hidden], [False] * 2, [0.0] * 2)
+    assert [type(each) for each in outcomes] == [Large, Large]
 
 
 def _scored(outcomes: list[BatchOutcome]) -> list[Scored]:

@@ -1,0 +1,86 @@
+"""A decode process: decodes one image after another within limits of memory and processor time.
+
+It runs as a program with a socket, imports no torch, gets none of the service's settings, and ends when the service
+does: the socket is closed then.
+"""
+
+import math
+import resource
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from PIL import Image, Jpeg2KImagePlugin, MpoImagePlugin, WebPImagePlugin
+
+from app.inference.decoding_processes.messages import Channel, Request
+from app.inference.errors import InferenceError
+from app.inference.images.decoding import decode
+from app.inference.images.model_input import DecodedImage, InputSpec
+
+_PLUGINS: Final = (Jpeg2KImagePlugin, MpoImagePlugin, WebPImagePlugin)  # otherwise imported by the first image
+_MEMORY: Final = Path("/proc/self/statm")
+_spec_of: Final = lru_cache(maxsize=256)(InputSpec.model_validate_json)
+
+
+def main(connection: int, shared: int) -> None:
+    """Answers requests until the connection ends.
+
+    Args:
+        connection: the descriptor of the socket.
+        shared: that of the shared memory.
+    """
+    # Signals for the group, from a terminal or a supervisor, are for the service, which still has images to decode.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.simplefilter("ignore")  # of Pillow, about unusual files
+    Image.preinit()
+    channel = Channel(socket.socket(fileno=connection), shared)
+    channel.send_ready()
+    while True:
+        try:
+            channel.send_answer(_outcome(channel.receive_request()))
+        except (EOFError, ConnectionError):
+            channel.close()
+            return
+
+
+def _outcome(request: Request) -> DecodedImage | InferenceError:
+    spec = _spec_of(request.spec)
+    try:
+        with _limited(request.memory, request.cpu_s):
+            return decode(request.file, spec, max_pixels=request.max_pixels)
+    except InferenceError as error:
+        return error
+
+
+@contextmanager
+def _limited(memory: int, cpu_s: int) -> Iterator[None]:
+    """Limits what a ``with`` block may add to the process's address space and processor time.
+
+    An allocation beyond fails; the kernel ends the process with SIGXCPU when its time is over.
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limits = {
+        resource.RLIMIT_AS: int(_MEMORY.read_text().split()[0]) * resource.getpagesize() + memory,
+        resource.RLIMIT_CPU: math.ceil(used.ru_utime + used.ru_stime) + cpu_s,
+    }
+    before = {each: resource.getrlimit(each) for each in limits}
+    for each, most in limits.items():
+        hard = before[each][1]
+        resource.setrlimit(each, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    try:
+        yield
+    finally:
+        for each, limit in before.items():
+            resource.setrlimit(each, limit)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
