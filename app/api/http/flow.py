@@ -4,12 +4,24 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 
 _CONTINUE: Final = b"HTTP/1.1 100 "
 
 MIN_READ_BYTES: Final = 64 * 1024
 """What a client must read of a waiting answer within each time limit, which for 20 s is 26 kbit/s."""
+
+
+FLOW_EXTENSION: Final = "anomaly.flow"
+"""ASGI extension: the flow control of the connection."""
+
+
+async def wait_until_sent(scope: Scope) -> None:
+    """Returns once most of a complete answer was read by the client, or the client has disconnected."""
+    flow = scope.get("extensions", {}).get(FLOW_EXTENSION)
+    if flow is not None and flow.write_paused:
+        await flow.drain()
 
 
 class ReadFlow(FlowControl):

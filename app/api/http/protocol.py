@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api import problems
 from app.api.http.disconnect import DISCONNECT_EXTENSION, DisconnectCallbacks
-from app.api.http.flow import CoalescingTransport, ReadFlow, SlowReader
+from app.api.http.flow import FLOW_EXTENSION, CoalescingTransport, ReadFlow, SlowReader
 from app.api.http.middleware import REQUEST_ID_HEADER
 from app.api.problems import ProblemType
 
@@ -164,7 +164,8 @@ class Protocol(HttpToolsProtocol):
         self._upgrading = self.parser.should_upgrade()
         if not self._upgrading:
             super().on_headers_complete()
-            self.cycle.scope["extensions"] = {DISCONNECT_EXTENSION: self._on_disconnect}  # type: ignore[dict-item]
+            extensions = {DISCONNECT_EXTENSION: self._on_disconnect, FLOW_EXTENSION: self.flow}
+            self.cycle.scope["extensions"] = extensions  # type: ignore[typeddict-item]
             self._sent_ahead += 1
             if self._sent_ahead > MAX_PIPELINED:
                 self.cycle.keep_alive = False  # uvicorn closes the connection after the answer

@@ -20,7 +20,7 @@ from app.inference.images.plain_png import read_plain_pngs
 from app.inference.images.rendering import png, pngs, to_pixels
 
 # Images up to these sizes are decoded and encoded with their batch; larger ones would delay it.
-_SMALL_BYTES: Final = 64 * 1024
+SMALL_BYTES: Final = 64 * 1024
 SMALL_PIXELS: Final = 256 * 256
 
 _BELOW_ALL: Final = (
@@ -184,13 +184,13 @@ class BatchScorer:
         return outcomes
 
     def _decode(self, contents: Sequence[Content]) -> list[DecodedImage | Rejected | Large]:
-        files = [content for content in contents if isinstance(content, bytes) and len(content) <= _SMALL_BYTES]
+        files = [content for content in contents if isinstance(content, bytes) and len(content) <= SMALL_BYTES]
         plain = iter(read_plain_pngs(files, max_pixels=self._max_pixels))
         return [
             content
             if not isinstance(content, bytes)
             else Large(content)
-            if len(content) > _SMALL_BYTES
+            if len(content) > SMALL_BYTES
             else self._decode_file(content, next(plain))
             for content in contents
         ]
