@@ -177,7 +177,7 @@ def _with_fastapi_route(services: Services) -> ASGIApp:
         await endpoint(dict(request.scope), request.receive, collect)
         return Response(sent[1]["body"], sent[0]["status"], media_type="application/json")
 
-    return RequestTracking(api, services.request_log, services.draining)
+    return RequestTracking(api, services.request_log, services.engine.memory, services.draining)
 
 
 async def _call(app: ASGIApp, image: bytes, calls: int) -> float:
@@ -195,7 +195,9 @@ async def _call(app: ASGIApp, image: bytes, calls: int) -> float:
         scope: Scope = {
             "type": "http", "http_version": "1.1", "method": "POST", "path": "/score", "raw_path": b"/score",
             "query_string": b"", "root_path": "", "scheme": "http", "client": ("127.0.0.1", 1), "server": ("a", 1),
-            "headers": [(b"content-type", b"image/png"), (b"content-length", b"%d" % len(image))],
+            "headers": [
+                (b"host", b"localhost"), (b"content-type", b"image/png"), (b"content-length", b"%d" % len(image))
+            ],
             "state": {},
         }  # fmt: skip
         await app(scope, receive, send)

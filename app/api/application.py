@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import structlog
 import torch
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -16,6 +17,7 @@ from app.api import problems
 from app.api.errors import LabelTooLarge
 from app.api.feedback import LABEL_BODY_BYTES, Feedback
 from app.api.http.bodies import BodyReader
+from app.api.http.hosts import RequireHost
 from app.api.http.middleware import REQUEST_ID_HEADER, AllowOrigins, Dispatch, HeadAsGet, RequestTracking, RequireKey
 from app.api.http.shutdown import draining_on_signals
 from app.api.openapi import document
@@ -35,13 +37,17 @@ from app.api.workers import ending_with_the_service
 from app.inference.bundles.store import ModelStore
 from app.inference.decoding_processes.pool import DecodePool
 from app.inference.serving.engine import Engine
+from app.inference.serving.memory import Memory, available_bytes, request_bytes, resident_bytes
 from app.inference.serving.registry import ModelRegistry
 from app.inference.serving.trials import Trials
 
 if TYPE_CHECKING:
     from app.inference.bundles.signing import TrustedKeys
 
+_log = structlog.get_logger(__name__)
+
 _DECODERS: Final = 2  # large images that are decoded at once, each in a process of its own
+_DECODING_SHARE: Final = 0.5  # of a request's time may pass until the images before it are decoded
 _MEASURE_INTERVAL_S: Final = 2
 _LOOK_INTERVAL_S: Final = 0.2
 _EXPOSED_HEADERS: Final = (REQUEST_ID_HEADER, "Retry-After", JSON_LENGTH_HEADER, *NUMBER_HEADERS)
@@ -54,16 +60,20 @@ def create_app(settings: Settings) -> ASGIApp:
     app: ASGIApp = Dispatch(endpoint.path, endpoint, HeadAsGet(_api(services)))
     if settings.api_keys:
         app = RequireKey(app, [key.get_secret_value() for key in settings.api_keys])
+    app = RequireHost(app, settings.host, settings.allowed_hosts)
     if settings.cors_origins:
         app = AllowOrigins(app, settings.cors_origins, _EXPOSED_HEADERS)
-    return RequestTracking(app, services.request_log, services.draining)
+    return RequestTracking(app, services.request_log, services.engine.memory, services.draining)
 
 
 def _services(settings: Settings) -> Services:
     metrics = Metrics()
     drift = DriftMonitor(metrics, settings.drift_path)
     decoders = DecodePool(_DECODERS)
+    memory = Memory(settings.max_body_bytes)
     engine = Engine(
+        decode_s=settings.request_timeout_s * _DECODING_SHARE,
+        memory=memory,
         max_batch=settings.max_batch,
         queue_size=settings.queue_size,
         max_pixels=settings.max_pixels,
@@ -73,6 +83,14 @@ def _services(settings: Settings) -> Services:
     )
     metrics.watch_queue(lambda: engine.admitted)
     trials = _trials(settings)
+
+    def on_change() -> None:
+        metrics.show_models(
+            {(each.bundle.manifest.name, each.bundle.manifest.version) for each in registry.served},
+            {refused.model for refused in registry.refused},
+        )
+        _limit_memory(memory, settings)
+
     registry = ModelRegistry(
         ModelStore(settings.model_store, _trusted_keys(settings), trials.require),
         engine,
@@ -80,10 +98,7 @@ def _services(settings: Settings) -> Services:
         max_loaded=settings.max_loaded_models,
         preload=settings.preload,
         load_timeout_s=settings.load_timeout_s,
-        on_change=lambda: metrics.show_models(
-            {(each.bundle.manifest.name, each.bundle.manifest.version) for each in registry.served},
-            {refused.model for refused in registry.refused},
-        ),
+        on_change=on_change,
     )
     return Services(
         settings=settings,
@@ -98,6 +113,19 @@ def _services(settings: Settings) -> Services:
         drift=drift,
         feedback=Feedback(Path(settings.feedback_path)) if settings.feedback_path else None,
     )
+
+
+def _limit_memory(memory: Memory, settings: Settings) -> None:
+    """Leaves to requests what libraries and models do not take. Called whenever a model was loaded."""
+    available = settings.max_memory or available_bytes()
+    resident = resident_bytes() - memory.requests - memory.decoding
+    if not memory.set_limit(request_bytes(available // settings.workers, resident)):
+        _log.warning(
+            "too little memory: at times requests may take more than there is",
+            available=available,
+            resident=resident,
+            workers=settings.workers,
+        )
 
 
 @asynccontextmanager

@@ -30,6 +30,14 @@ class Unauthorized(RequestError):
     """A key is required and missing, or wrong."""
 
 
+class InvalidHost(RequestError):
+    """The request has no valid ``Host`` header, or several."""
+
+
+class MisdirectedRequest(RequestError):
+    """The request is for a host that is not served here."""
+
+
 class OriginRefused(RequestError):
     """A page of another origin may not send the request that it announced."""
 

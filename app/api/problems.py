@@ -22,7 +22,8 @@ from app.api.settings import PREFIX
 from app.inference import errors as domain
 
 MEDIA_TYPE: Final = "application/problem+json"
-_RETRY_AFTER_S: Final = "1"
+_RETRY_AFTER: Final = "Retry-After"
+_RETRY_AFTER_S: Final = "1"  # unless the error says more
 _INFERENCE_PATH: Final = re.compile(r"/v2(/|$)")
 _CLIENT_CLOSED: Final = 499  # only for log and metrics: the client has disconnected
 
@@ -43,7 +44,7 @@ class ProblemType:
         return f"urn:problem-type:{self.slug}"
 
 
-RETRY: Final = {"Retry-After": _RETRY_AFTER_S}
+RETRY: Final = {_RETRY_AFTER: _RETRY_AFTER_S}
 
 PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     http.MalformedMultipart: ProblemType("malformed-multipart", "Multipart body does not parse", 400),
@@ -51,6 +52,7 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     http.MalformedEncoding: ProblemType("malformed-encoding", "Body does not decompress", 400),
     http.NoImage: ProblemType("no-image", "No image in the request", 400),
     http.InvalidInference: ProblemType("invalid-inference", "Inference request cannot be used", 400),
+    http.InvalidHost: ProblemType("invalid-host", "Host header missing or invalid", 400),
     http.OriginRefused: ProblemType("cross-origin-refused", "Cross-origin request refused", 400),
     http.Unauthorized: ProblemType("unauthorized", "Key missing or wrong", 401, {"WWW-Authenticate": "Bearer"}),
     domain.UnknownModel: ProblemType("unknown-model", "No such model", 404),
@@ -63,10 +65,12 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     http.LabelTooLarge: ProblemType("body-too-large", "Request body too large", 413),
     http.TooManyFiles: ProblemType("too-many-files", "Too many files", 413, setting="MAX_FILES"),
     domain.TooManyPixels: ProblemType("too-many-pixels", "Image has too many pixels", 413, setting="MAX_PIXELS"),
+    domain.TooMuchMemory: ProblemType("too-much-memory", "Too much memory needed", 413, setting="MAX_MEMORY"),
     http.UnsupportedMediaType: ProblemType("unsupported-media-type", "Body is neither an image nor multipart", 415),
     http.UnsupportedEncoding: ProblemType(
         "unsupported-content-encoding", "Content-Encoding not supported", 415, {"Accept-Encoding": "gzip, deflate"}
     ),
+    http.MisdirectedRequest: ProblemType("misdirected-request", "Host not served", 421, setting="ALLOWED_HOSTS"),
     domain.UnreadableImage: ProblemType("unreadable-image", "Not a readable image", 422),
     domain.UnsupportedFalseAlarmRate: ProblemType(
         "unsupported-false-alarm-rate", "False-alarm rate not supported", 422
@@ -126,7 +130,8 @@ def inference_status(problem: ProblemType) -> int:
 
 def response_for(request: Request, error: Exception) -> Response:
     """The response to an error in :data:`PROBLEM_TYPES`."""
-    return _response(request, PROBLEM_TYPES[type(error)], detail_of(error))
+    headers = {_RETRY_AFTER: str(error.retry_after_s)} if isinstance(error, domain.Overloaded) else None
+    return _response(request, PROBLEM_TYPES[type(error)], detail_of(error), headers=headers)
 
 
 def _response(

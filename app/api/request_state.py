@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from starlette.types import Scope
 
 from app.inference.decisions.conformal import Calibration
+from app.inference.serving.memory import Claim
 
 _KEY: Final = "anomaly"
 
@@ -42,16 +43,18 @@ class RequestState:
 
     Attributes:
         request_id: from the client's ``X-Request-ID``, or random.
+        claim: the memory that the request takes, and whose request it is.
         scored: set by the routes that score.
     """
 
     request_id: str
+    claim: Claim
     scored: ScoredRequest | None = None
 
 
-def open_request_state(scope: Scope, request_id: str) -> RequestState:
+def open_request_state(scope: Scope, request_id: str, claim: Claim) -> RequestState:
     """Begins a request's state."""
-    state = RequestState(request_id)
+    state = RequestState(request_id, claim)
     scope.setdefault("state", {})[_KEY] = state
     return state
 

@@ -3,20 +3,29 @@
 ``/score`` and ``/v2`` parse a request, call :func:`answer` and render the results in their own formats.
 """
 
+import asyncio
+import math
+import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from starlette.types import Scope
 
 from app.api.errors import ShuttingDown
 from app.api.http.disconnect import cancelled_on_disconnect
+from app.api.queries import Sensitivity
 from app.api.request_state import request_state
 from app.api.services import Services
 from app.api.telemetry.scored_requests import summarize
 from app.inference.decisions.conformal import OperatingPoint
+from app.inference.images.cost import decode_cost
 from app.inference.serving.batch_queue import ServedModel
-from app.inference.serving.batch_scorer import Content
+from app.inference.serving.batch_scorer import SMALL_BYTES, Content
 from app.inference.serving.scoring import Results, score
+
+_RESULT_BYTES_PER_VALUE: Final = 12  # input and reconstruction as float32, and an image of the answer
+_STALLED: Final = 0.5  # of a request's time without any progress
+_SMALL_PNG: Final = re.compile(rb"\x89PNG.{12}\0\0\0.\0\0\0.", re.DOTALL)  # at most 255 pixels wide and high
 
 _T = TypeVar("_T")
 
@@ -31,6 +40,16 @@ def require_running(services: Services) -> None:
         raise ShuttingDown("the service is shutting down")
 
 
+def why_unavailable(services: Services) -> str | None:
+    """Why the default model cannot score, as one sentence; None if it can."""
+    registry = services.registry
+    if registry.default_served() is None:
+        return registry.why_unavailable(registry.default)
+    if (stalled := services.engine.stalled_s()) > services.settings.request_timeout_s * _STALLED:
+        return f"images wait, and none was finished for {stalled:.0f} s"
+    return None
+
+
 async def answer(
     services: Services,
     scope: Scope,
@@ -39,6 +58,7 @@ async def answer(
     point: OperatingPoint,
     render: Callable[[Results], _T],
     *,
+    bytes_per_value: int = 0,
     encode: bool = False,
     diagnose: bool = True,
 ) -> _T:
@@ -51,17 +71,39 @@ async def answer(
         images: as in :func:`app.inference.serving.scoring.score`.
         point: decides the verdicts.
         render: results → response. Runs in a thread if there are many pixels.
+        bytes_per_value: memory of the response for each value of a model input.
         encode: as in :func:`app.inference.serving.scoring.score`.
         diagnose: likewise.
 
     Raises:
-        Overloaded: the queue is full.
+        Overloaded: the queue is full, or there is too little memory now.
+        TooMuchMemory: the results can never be held in memory.
         ClientDisconnect: the client has disconnected.
     """
-    engine = services.engine
-    with engine.admit(model, len(images)):
+    engine, state, spec = services.engine, request_state(scope), model.bundle.spec
+    client, values = state.claim.client, len(images) * math.prod(spec.shape)
+    state.claim.take(values * (_RESULT_BYTES_PER_VALUE + bytes_per_value))
+    with engine.admit(model, len(images), client=client, seconds=sum(map(_decode_seconds, images))):
         with cancelled_on_disconnect(scope):
-            results = await score(engine, model, images, point, encode=encode, diagnose=diagnose)
-        request_state(scope).scored = summarize(results)
-        spec = model.bundle.spec
+            results = await score(engine, model, images, point, client=client, encode=encode, diagnose=diagnose)
+        state.scored = summarize(results)
         return await engine.render(len(images) * spec.height * spec.width, lambda: render(results))
+
+
+def _decode_seconds(image: Content) -> float:
+    """The time to decode an image, if that is not done with its batch in less than a millisecond."""
+    if not isinstance(image, bytes) or (len(image) <= SMALL_BYTES and _SMALL_PNG.match(image)):
+        return 0
+    return decode_cost(image).seconds
+
+
+async def operating_point(model: ServedModel, sensitivity: Sensitivity) -> OperatingPoint:
+    """The threshold for a request. The strict guarantee takes a sum over many scores, so not on the event loop.
+
+    Raises:
+        UnsupportedFalseAlarmRate: as :meth:`Bundle.operating_point`.
+    """
+    rate, threshold = sensitivity.false_alarm_rate, sensitivity.threshold
+    if rate is None or model.bundle.manifest.guarantee == "marginal":
+        return model.bundle.operating_point(rate, threshold)
+    return await asyncio.to_thread(model.bundle.operating_point, rate, threshold)

@@ -35,6 +35,9 @@ _LINKED: Final = ("tcp://", "udp://")
 # A single key of this form is more likely the name of a file that does not exist.
 _PATH: Final = re.compile(r"[/~.].*|.*\\.*|.*\.(txt|keys?|pem|conf|cfg|env|csv|json|ya?ml|secrets?)")
 
+ANY_HOST: Final = "*"
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f]*(:[0-9A-Fa-f.]*){2,}\]?")
+
 
 class BadSettings(Exception):
     """A setting is invalid. The text is one line that names the variable."""
@@ -76,6 +79,16 @@ class Settings(BaseSettings):
         (),
         description="comma-separated public keys, or a file with them: only versions signed with one are loaded; "
         "empty: no signature is required",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="comma-separated names and addresses, without a port, that requests may be sent to, or *; "
+        "empty: only names of this machine if it listens on a loopback address, else all",
+    )
+    max_memory: int = Field(
+        0,
+        ge=0,
+        description="memory of the service in bytes, all workers together; 0: that of its container, or machine",
     )
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="largest request body in bytes")
     max_pixels: int = Field(25_000_000, ge=1, description="largest image in pixels (width × height)")
@@ -135,6 +148,15 @@ class Settings(BaseSettings):
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin!r} is not an origin such as https://example.com, without a path, or *")
         return origins
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        hosts = _split(value) if isinstance(value, str) else value
+        for host in hosts:
+            if host != ANY_HOST and not _HOST_NAME.fullmatch(host):
+                raise ValueError(f"{host!r} is not a name or an address without scheme, port and path, or *")
+        return hosts
 
     @field_validator("feedback_path")
     @classmethod

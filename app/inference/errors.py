@@ -53,8 +53,20 @@ class NonFiniteScore(InferenceError):
     """The model returned NaN or infinity, so there is no verdict."""
 
 
+class TooMuchMemory(InferenceError):
+    """The request or the image takes more memory than the process can ever give it; nothing was decoded."""
+
+
 class Overloaded(InferenceError):
-    """The queue is full; processing has not started, and the request can be sent again later."""
+    """The queue is full; processing has not started, and the request can be sent again later.
+
+    Attributes:
+        retry_after_s: when there will probably be room, in seconds.
+    """
+
+    def __init__(self, reason: str, retry_after_s: int = 1) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
 
 
 class ModelUnavailable(InferenceError):

@@ -18,6 +18,7 @@ from app.inference.bundles.store import ModelStore
 from app.inference.errors import Overloaded
 from app.inference.images.model_input import DecodedImage
 from app.inference.serving.batch_queue import ServedModel
+from app.inference.serving.memory import Memory
 from app.inference.serving.scoring import Results
 from tests.support import encode, gradient, make_bundle
 
@@ -50,7 +51,7 @@ def run(tmp_path: Path) -> Run:
 
 def new_scope() -> dict[str, Any]:
     scope: dict[str, Any] = {}
-    open_request_state(scope, "r1")
+    open_request_state(scope, "r1", Memory(2**20).claim("a"))
     return scope
 
 
@@ -85,7 +86,7 @@ def test_answer_stores_the_summary_for_the_request_log(run: Run) -> None:
 
 def test_request_state_is_added_to_the_state_of_the_server() -> None:
     scope: dict[str, Any] = {"state": {"server": 1}}
-    state = open_request_state(scope, "r1")
+    state = open_request_state(scope, "r1", Memory(2**20).claim("a"))
     assert request_state(scope) is state
     assert (state.request_id, state.scored, scope["state"]["server"]) == ("r1", None, 1)
 

@@ -31,8 +31,9 @@ class Varied:
 
     def _varied(self, position: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self._seed * len(self._images) + position)
-        turn, gain = (2 * torch.rand(2, generator=generator) - 1).tolist()
-        return (turned(self._images[[position]], turn * _TURN) * (1 + gain * _GAIN)).clamp(0, 1)
+        turn, gain = 2 * torch.rand(2, generator=generator) - 1
+        image = turned(self._images[[position]], float(turn) * _TURN)
+        return (image * (1 + float(gain) * _GAIN)).clamp(0, 1)
 
 
 def turned(images: torch.Tensor, angle: float) -> torch.Tensor:

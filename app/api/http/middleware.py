@@ -1,5 +1,6 @@
-"""ASGI middleware: request ids, the request log, other origins, API keys, HEAD and dispatch to ``/score``."""
+"""ASGI middleware: request ids, memory, the request log, other origins, API keys, HEAD and dispatch to ``/score``."""
 
+import hashlib
 import hmac
 import os
 import re
@@ -16,9 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
 from app.api.errors import OriginRefused, Unauthorized
+from app.api.http.clients import client_of
+from app.api.http.flow import wait_until_sent
 from app.api.http.shutdown import Draining
-from app.api.request_state import open_request_state
+from app.api.request_state import open_request_state, request_state
 from app.api.telemetry.request_log import RequestLog
+from app.inference.serving.memory import Memory
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 _REQUEST_ID: Final = REQUEST_ID_HEADER.lower().encode()
@@ -26,11 +30,15 @@ _VALID_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 
 
 class RequestTracking:
-    """Assigns each request an id (the client's ``X-Request-ID`` if valid, else a random one) and logs the request."""
+    """Assigns each request an id (the client's ``X-Request-ID`` if valid, else a random one) and logs the request.
 
-    def __init__(self, app: ASGIApp, request_log: RequestLog, draining: Draining) -> None:
+    The memory that a request takes is given back when its answer is sent.
+    """
+
+    def __init__(self, app: ASGIApp, request_log: RequestLog, memory: Memory, draining: Draining) -> None:
         self.app = app
         self.request_log = request_log
+        self.memory = memory
         self.draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +49,8 @@ class RequestTracking:
         began = time.perf_counter()
         given = next((value for name, value in scope["headers"] if name == _REQUEST_ID), b"")
         request_id = given.decode() if _VALID_REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
-        open_request_state(scope, request_id)
+        claim = self.memory.claim(client_of(scope))
+        open_request_state(scope, request_id, claim)
         header = (_REQUEST_ID, request_id.encode())
         status = 500
 
@@ -58,6 +67,11 @@ class RequestTracking:
             await self.app(scope, receive, send_with_id)
         finally:
             self.request_log.add(scope, status, time.perf_counter() - began)
+            try:
+                if claim.amount:
+                    await wait_until_sent(scope)
+            finally:
+                claim.release()
 
 
 class AllowOrigins(CORSMiddleware):
@@ -101,16 +115,22 @@ class AllowOrigins(CORSMiddleware):
 class RequireKey:
     """Refuses requests without a valid API key, except health checks and the page, which asks for the key.
 
-    A request is compared with every key in constant time. Keys appear neither in the log nor in responses.
+    The digests of a request's keys are compared with those of all keys, so that the time tells neither which key a
+    request resembles nor how long the keys are. Keys appear neither in the log nor in responses.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self.app = app
-        self._keys = [key.encode() for key in keys]
+        self._salt = os.urandom(16)
+        self._digests = [self._digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forwards the request or responds with 401."""
-        if scope["type"] != "http" or self._is_public(scope["path"]) or self._has_key(Headers(scope=scope)):
+        if scope["type"] != "http" or self._is_public(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        if (number := self._key_of(Headers(scope=scope))) is not None:
+            request_state(scope).claim.client = f"key {number}"
             await self.app(scope, receive, send)
             return
         error = Unauthorized("send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
@@ -120,12 +140,19 @@ class RequireKey:
     def _is_public(path: str) -> bool:
         return path in {"/", "/health"} or path.startswith(("/health/", "/v2/health/", "/static/"))
 
-    def _has_key(self, headers: Headers) -> bool:
+    def _key_of(self, headers: Headers) -> int | None:
+        """The number of the key that the request has."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
         sent = [token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
         # Starlette decodes headers as Latin-1; this restores the bytes that were sent.
-        matches = [hmac.compare_digest(each.encode("latin-1"), key) for each in sent for key in self._keys]
-        return any(matches)
+        digests = [self._digest(each.encode("latin-1")) for each in sent]
+        matches = [
+            number for digest in digests for number, key in enumerate(self._digests) if hmac.compare_digest(digest, key)
+        ]
+        return matches[0] if matches else None
+
+    def _digest(self, key: bytes) -> bytes:
+        return hashlib.blake2b(key, key=self._salt, digest_size=32).digest()
 
 
 class HeadAsGet:

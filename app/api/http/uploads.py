@@ -15,6 +15,7 @@ from app.api.http.bodies import BodyReader
 from app.api.http.filenames import filename_of, readable
 from app.api.http.json_images import EncodedImage, decode_base64, parse_images
 from app.inference.errors import UnreadableImage
+from app.inference.serving.memory import Claim
 
 FIELDS: Final = ("file", "files")
 
@@ -49,18 +50,21 @@ class Upload(NamedTuple):
     error: UnreadableImage | None = None
 
 
-async def read_uploads(headers: Headers, receive: Receive, reader: BodyReader, max_files: int) -> list[Upload]:
+async def read_uploads(
+    headers: Headers, receive: Receive, reader: BodyReader, claim: Claim, max_files: int
+) -> list[Upload]:
     """Reads the file parts of a form, the images of a JSON body, or a raw image body.
 
     Args:
         headers: of the request.
         receive: ASGI channel of the request.
         reader: reads the body.
+        claim: the request's memory.
         max_files: most image files in one request.
 
     Raises:
         UnsupportedMediaType, MalformedMultipart, MalformedJson, TooManyFiles, NoImage: see ``app.api.errors``.
-        BodyTooLarge, UnsupportedEncoding, MalformedEncoding, Overloaded, ClientDisconnect: as
+        BodyTooLarge, UnsupportedEncoding, MalformedEncoding, Overloaded, TooMuchMemory, ClientDisconnect: as
             :meth:`BodyReader.read_body`.
     """
     media_type, parameters = _content_type(headers.get("content-type"))
@@ -70,12 +74,13 @@ async def read_uploads(headers: Headers, receive: Receive, reader: BodyReader, m
             "send multipart/form-data, application/json, or the image as an image/* or application/octet-stream body, "
             f"not {media_type.decode('latin-1')[:100]}"
         )
-    body = await reader.read_body(headers, receive)
+    body = await reader.read_body(headers, receive, claim)
     if media_type == _FORM:
         return _form_files(body, parameters.get(b"boundary"), max_files)
     if not body:
         raise NoImage("the request has no body")
     if media_type == _JSON:
+        claim.take(len(body))  # the texts, besides the body and the files
         return _json_files(parse_images(body), max_files)
     if not media_type:
         raise UnsupportedMediaType(

@@ -179,6 +179,7 @@ _SCORE_RESPONSES: Final[Responses] = {
         UNKNOWN_MODEL,
         (http.NotAcceptable, "the response is available as application/json or image/png, not as text/csv"),
         (http.BodyTooLarge, "the body has more than 16777216 bytes"),
+        (domain.TooMuchMemory, "decoding the image takes about 710 MiB of memory, 560 MiB is the limit"),
         (http.TooManyFiles, "one request may carry 64 files, this one has 65"),
         (domain.TooManyPixels, "the image has 30000 × 30000 = 900,000,000 pixels, more than 25,000,000"),
         (
@@ -219,7 +220,7 @@ LABEL_RESPONSES: Final[Responses] = {
         (http.LabelTooLarge, "the body has more than 16384 bytes"),
         *ENCODING_ERRORS,
         (http.InvalidLabel, "verdict: Input should be 'normal' or 'anomaly'"),
-        (domain.Overloaded, "too many simultaneous uploads"),
+        (domain.Overloaded, "other requests take the memory"),
         (domain.LabelNotKept, "the label file cannot be written: No space left on device"),
         (http.RequestTimedOut, "the request took longer than 30 s, upload included"),
     ),

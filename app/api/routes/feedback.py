@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from app.api.errors import FeedbackOff
 from app.api.http.deadline import deadline
 from app.api.openapi import document as openapi
+from app.api.request_state import request_state
 from app.api.schemas import KeptLabel
 from app.api.services import RequestServices
 
@@ -30,5 +31,7 @@ async def feedback(request: Request, services: RequestServices) -> KeptLabel:
     if services.feedback is None:
         raise FeedbackOff("labels are not kept: ANOMALY_FEEDBACK_PATH is not set")
     with deadline(services.settings.request_timeout_s):
-        body = await services.label_reader.read_body(request.headers, request.receive)
+        body = await services.label_reader.read_body(
+            request.headers, request.receive, request_state(request.scope).claim
+        )
     return KeptLabel.of(await asyncio.to_thread(services.feedback.keep, body))

@@ -9,6 +9,7 @@ from app.api import problems
 from app.api.openapi import document as openapi
 from app.api.openapi import examples
 from app.api.schemas import Health, Liveness, ModelVersion, Readiness, RefusedModel
+from app.api.scoring import why_unavailable
 from app.api.services import RequestServices, Services
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -22,9 +23,9 @@ def _state(services: Services) -> tuple[Literal["ok", "starting", "draining", "u
     registry = services.registry
     if services.draining.begun:
         return "draining", "the service is shutting down"
-    if registry.default_served() is not None:
+    if (reason := why_unavailable(services)) is None:
         return "ok", None
-    return "starting" if registry.starting else "unavailable", registry.why_unavailable(registry.default)
+    return "starting" if registry.starting else "unavailable", reason
 
 
 def _set_status(response: Response, ok: bool) -> None:

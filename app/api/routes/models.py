@@ -20,8 +20,8 @@ _REPORT_TYPES: Final = {".html": "text/html; charset=utf-8", ".png": "image/png"
 _REPORT_HEADERS: Final = {
     "Cache-Control": "no-cache",
     # Reports are part of a model and not trusted: they may show inline styles and images, nothing else.
-    "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'",
-    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "frame-ancestors 'none'",
 }
 
 

@@ -22,7 +22,6 @@ _HEADERS: Final = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": _STRICT_POLICY,
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 
 

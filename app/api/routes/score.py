@@ -44,6 +44,7 @@ _OK: Final = HTTPStatus.OK.value
 _JSON: Final = "application/json"
 _JSON_HEADER: Final = (b"content-type", _JSON.encode())
 _PNG: Final = "image/png"
+_BYTES_PER_VALUE: Final = 4  # of a PNG file as base64, once by itself and once in the answer
 
 
 class ScoreEndpoint:
@@ -77,10 +78,12 @@ class ScoreEndpoint:
     async def _score(
         self, model: ServedModel, media_type: str, query: ScoreQuery, scope: Scope, receive: Receive
     ) -> ASGIApp:
-        services = self._services
-        point = model.bundle.operating_point(query.false_alarm_rate, query.threshold)
-        services.engine.require_room(model)
-        uploads = await read_uploads(Headers(scope=scope), receive, services.body_reader, services.settings.max_files)
+        services, claim = self._services, request_state(scope).claim
+        point = await scoring.operating_point(model, query)
+        services.engine.require_room(model, client=claim.client)
+        uploads = await read_uploads(
+            Headers(scope=scope), receive, services.body_reader, claim, services.settings.max_files
+        )
         if media_type == _PNG and len(uploads) > 1:
             raise NotAcceptable(f"{_PNG} shows one image, {len(uploads)} were sent; request {_JSON}")
 
@@ -94,8 +97,16 @@ class ScoreEndpoint:
             return _Json(orjson.dumps(body))
 
         files = [Rejected(upload.error) if upload.error else upload.data for upload in uploads]
-        encode = "reconstruction" in query.include
-        return await scoring.answer(services, scope, model, files, point, render, encode=encode)
+        return await scoring.answer(
+            services,
+            scope,
+            model,
+            files,
+            point,
+            render,
+            bytes_per_value=_BYTES_PER_VALUE * len(query.include),
+            encode="reconstruction" in query.include,
+        )
 
 
 class _Json:

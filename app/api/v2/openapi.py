@@ -103,6 +103,7 @@ _INFER_RESPONSES: Final[Responses] = {
         UNAUTHORIZED,
         *_UNKNOWN,
         (http.BodyTooLarge, "the body has more than 16777216 bytes"),
+        (domain.TooMuchMemory, "decoding the image takes about 710 MiB of memory, 560 MiB is the limit"),
         (http.TooManyFiles, "one request may carry 64 images, this one has 65"),
         (domain.TooManyPixels, "the image has 30000 × 30000 = 900,000,000 pixels, more than 25,000,000"),
         *ENCODING_ERRORS,

@@ -3,18 +3,22 @@
 Images are sent as tensors of the model's input size or as files; otherwise as in ``POST /score``.
 """
 
+import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
 from app import __version__
 from app.api.http.deadline import deadline
-from app.api.scoring import answer, require_running
+from app.api.request_state import request_state
+from app.api.scoring import answer, operating_point, require_running, why_unavailable
 from app.api.services import RequestServices, Services
 from app.api.v2 import openapi as document
 from app.api.v2.schemas import (
     BINARY_EXTENSION,
     INPUT,
+    InferenceRequest,
     ModelMetadata,
     ModelReady,
     ServerLive,
@@ -22,15 +26,25 @@ from app.api.v2.schemas import (
     ServerReady,
     TensorMetadata,
 )
-from app.api.v2.tensors import JSON_LENGTH_HEADER, OUTPUTS, read_images, read_request, write_answer
+from app.api.v2.tensors import (
+    JSON_LENGTH_HEADER,
+    OUTPUTS,
+    parsed_bytes,
+    read_images,
+    read_request,
+    write_answer,
+)
 from app.inference.bundles.manifest import Manifest
 from app.inference.errors import ModelUnavailable, UnknownVersion
+from app.inference.images.model_input import DecodedImage
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.scoring import Results
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 _MODEL: Final = "/models/{name}"
+_SMALL_BODY_BYTES: Final = 64 * 1024  # read on the event loop; larger ones would delay other requests
+_BYTES_PER_VALUE: Final = 24  # of a number as text
 _VERSION: Final = "/models/{name}/versions/{version}"
 
 
@@ -44,8 +58,8 @@ async def live() -> ServerLive:
 async def ready(services: RequestServices) -> ServerReady:
     """200 while the default model can score."""
     require_running(services)
-    if services.registry.default_served() is None:
-        raise ModelUnavailable(services.registry.why_unavailable(services.registry.default))
+    if (reason := why_unavailable(services)) is not None:
+        raise ModelUnavailable(reason)
     return ServerReady(ready=True)
 
 
@@ -135,12 +149,21 @@ async def _infer(request: Request, services: Services, name: str, version: str |
 
 async def _answer(request: Request, services: Services, model: ServedModel) -> tuple[bytes, int | None]:
     """The response body, and the length of its JSON object if tensors follow it."""
-    services.engine.require_room(model)
-    body = await services.body_reader.read_body(request.headers, request.receive)
+    claim = request_state(request.scope).claim
+    services.engine.require_room(model, client=claim.client)
+    body = await services.body_reader.read_body(request.headers, request.receive, claim)
     spec, max_images = model.bundle.spec, services.settings.max_files
-    inference, binary = read_request(request.headers, body, spec, max_images)
-    point = model.bundle.operating_point(inference.parameters.false_alarm_rate, inference.parameters.threshold)
-    images = read_images(inference, binary, spec, max_images)
+
+    def read() -> tuple[InferenceRequest, Sequence[bytes | DecodedImage]]:
+        inference, binary = read_request(request.headers, body, spec, max_images)
+        return inference, read_images(inference, binary, spec, max_images)
+
+    if len(body) <= _SMALL_BODY_BYTES:
+        inference, images = read()
+    else:
+        claim.take(await asyncio.to_thread(parsed_bytes, request.headers, body))
+        inference, images = await asyncio.to_thread(read)
+    point = await operating_point(model, inference.parameters)
 
     def render(results: Results) -> tuple[bytes, int | None]:
         # An output tensor cannot represent a failed image, so the whole request fails.
@@ -148,7 +171,16 @@ async def _answer(request: Request, services: Services, model: ServedModel) -> t
             raise rejected.reason
         return write_answer(inference, results)
 
-    return await answer(services, request.scope, model, images, point, render, diagnose=False)
+    return await answer(
+        services,
+        request.scope,
+        model,
+        images,
+        point,
+        render,
+        bytes_per_value=_BYTES_PER_VALUE,
+        diagnose=False,
+    )
 
 
 async def _model(services: Services, name: str, version: str | None) -> ServedModel:

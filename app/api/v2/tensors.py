@@ -4,6 +4,7 @@ With the binary tensor extension, tensors follow the JSON object as bytes, littl
 which the object lists them. A header contains the length of the JSON object.
 """
 
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +31,9 @@ _INPUT_TYPES: Final[Mapping[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "UI
 _JSON_TYPES: Final[Mapping[str, set[type]]] = {"FP32": {int, float}, "UINT8": {int}}
 _MAX_LEVEL: Final = 255
 _LENGTH: Final = struct.Struct("<I")
-# Millions of empty lists would take seconds and a gigabyte to parse.
-_MAX_OTHER_LISTS: Final = 1000  # in addition to the lists of nested image data
+# Millions of empty lists, or of members that nobody reads, would take seconds and a gigabyte to parse.
+_MAX_OTHERS: Final = 1000  # lists and objects, members, and values in addition to those of the images
+_BYTES_PER_ELEMENT: Final = 64  # of a parsed list
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,28 @@ def read_request(headers: Headers, body: bytes, spec: InputSpec, max_images: int
     length = _json_length(headers.get(JSON_LENGTH_HEADER), len(body))
     text, binary = body[:length], body[length:]
     channels, height, _ = spec.shape
-    if text.count(b"[") + text.count(b"{") > _MAX_OTHER_LISTS + max_images * (1 + channels * (1 + height)):
+    if text.count(b"[") + text.count(b"{") > _MAX_OTHERS + max_images * (1 + channels * (1 + height)):
         raise InvalidInference("the request has more lists and objects than its images need")
+    if text.count(b",") > _MAX_OTHERS + max_images * math.prod(spec.shape):
+        raise InvalidInference("the request has more values than its images need")
+    if text.count(b":") > _MAX_OTHERS + max_images:  # one in each data URI
+        raise InvalidInference("the request has more members than it needs")
     try:
         return InferenceRequest.model_validate(orjson.loads(text)), binary
     except orjson.JSONDecodeError as error:
         raise InvalidInference(f"the request is not a JSON object: {error}") from error
     except ValidationError as error:
         raise InvalidInference(validation_reasons(error, "the request")[0]) from error
+
+
+def parsed_bytes(headers: Headers, body: bytes) -> int:
+    """The memory that the JSON object of a body takes when it is parsed, at most.
+
+    Raises:
+        InvalidInference: the header is invalid.
+    """
+    length = _json_length(headers.get(JSON_LENGTH_HEADER), len(body))
+    return length + _BYTES_PER_ELEMENT * body.count(b",", 0, length)
 
 
 def _json_length(header: str | None, body_length: int) -> int:

@@ -87,7 +87,6 @@ class ServedModel(RefCounted):
     Args:
         scorer: scores its batches.
         max_batch: most images in one forward pass.
-        large_at_once: most of its large images that are decoded at the same time.
         light: whether a full batch takes only a few milliseconds.
         compute: runs batches that are not light.
         observe: called on the event loop after every forward pass.
@@ -96,7 +95,6 @@ class ServedModel(RefCounted):
         bundle: the loaded version.
         references: number of requests that use it, from look-up to response.
         admitted: number of its images in progress.
-        large_turns: held while one of its large images is decoded.
     """
 
     def __init__(
@@ -104,7 +102,6 @@ class ServedModel(RefCounted):
         scorer: BatchScorer,
         *,
         max_batch: int,
-        large_at_once: int,
         light: bool,
         compute: Compute,
         observe: Callable[[CompletedBatch], None],
@@ -112,22 +109,24 @@ class ServedModel(RefCounted):
         super().__init__()
         self.bundle = scorer.bundle
         self.admitted = 0
-        self.large_turns = asyncio.Semaphore(large_at_once)
         self._scorer = scorer
         self._max_batch = max_batch
         self._light = light
         self._compute = compute
         self._observe = observe
-        self._waiting: deque[_Group] = deque()
+        self._waiting: dict[str, deque[_Group]] = {}  # by client; the next one first
         self._untaken = 0  # images in the waiting groups
         self._drain: asyncio.Task[None] | None = None
 
-    async def run(self, contents: Iterable[Content], *, encode: bool = False) -> list[BatchOutcome]:
+    async def run(self, contents: Iterable[Content], *, encode: bool = False, client: str = "") -> list[BatchOutcome]:
         """Queues images for the next batches; cancellation drops those that are still waiting.
+
+        Clients have equal shares of a batch: many images of one do not delay a few of another.
 
         Args:
             contents: of the images.
             encode: whether to encode the reconstructions as PNG files.
+            client: who sent them.
 
         Returns:
             One outcome per image, in the same order.
@@ -136,7 +135,10 @@ class ServedModel(RefCounted):
         if not images:
             return []
         group = _Group(images, encode=encode)
-        self._waiting.append(group)
+        groups = self._waiting.get(client)
+        if groups is None:
+            groups = self._waiting[client] = deque()
+        groups.append(group)
         self._untaken += group.left
         if self._drain is None:
             self._drain = asyncio.create_task(self._run_batches())
@@ -166,16 +168,27 @@ class ServedModel(RefCounted):
         batch: list[_Share] = []
         room = self._max_batch
         while self._waiting and room:
-            group = self._waiting[0]
+            client = next(iter(self._waiting))
+            groups = self._waiting.pop(client)
+            share = max(1, room // (len(self._waiting) + 1))
+            room -= share - self._take(groups, share, batch)
+            if groups:
+                self._waiting[client] = groups  # behind the others
+        return batch
+
+    def _take(self, groups: deque[_Group], most: int, batch: list[_Share]) -> int:
+        """Adds images of a client's groups to a batch, at most so many, and returns how many places are left."""
+        while groups and most:
+            group = groups[0]
             cancelled = group.done.done()  # the request timed out or its client disconnected
-            contents = group.take(group.left if cancelled else room)
+            contents = group.take(group.left if cancelled else most)
             self._untaken -= len(contents)
             if not group.left:
-                self._waiting.popleft()
+                groups.popleft()
             if not cancelled:
-                room -= len(contents)
+                most -= len(contents)
                 batch.append(_Share(group, contents))
-        return batch
+        return most
 
     async def _run(self, batch: list[_Share]) -> None:
         try:

@@ -22,7 +22,7 @@ from app.inference.images.rendering import png, pngs, to_pixels
 
 # Images up to these sizes are decoded and encoded with their batch; larger ones would delay it, and are decoded where
 # they can be stopped.
-_SMALL_BYTES: Final = 64 * 1024
+SMALL_BYTES: Final = 64 * 1024
 SMALL_PIXELS: Final = 256 * 256
 _SMALL_S: Final = 0.02
 
@@ -196,13 +196,13 @@ class BatchScorer:
         return outcomes
 
     def _decode(self, contents: Sequence[Content], *, only_plain: bool) -> list[DecodedImage | Rejected | Large]:
-        files = [content for content in contents if isinstance(content, bytes) and len(content) <= _SMALL_BYTES]
+        files = [content for content in contents if isinstance(content, bytes) and len(content) <= SMALL_BYTES]
         plain = iter(read_plain_pngs(files, max_pixels=self._max_pixels))
         return [
             content
             if not isinstance(content, bytes)
             else Large(content)
-            if len(content) > _SMALL_BYTES
+            if len(content) > SMALL_BYTES
             else self._decode_file(content, next(plain), only_plain=only_plain)
             for content in contents
         ]

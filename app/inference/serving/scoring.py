@@ -5,6 +5,7 @@ Each of them parses its input, calls :func:`score` and renders the results.
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from app.inference.bundles.bundle import Bundle
 from app.inference.decisions.conformal import OperatingPoint
-from app.inference.errors import InferenceError
+from app.inference.errors import InferenceError, Overloaded, TooMuchMemory
+from app.inference.images.cost import DecodeCost, decode_cost
+from app.inference.images.decoding import open_image
 from app.inference.images.model_input import DecodedImage
 from app.inference.images.rendering import error_map, score_map
 from app.inference.serving.batch_queue import ServedModel
@@ -65,6 +68,7 @@ async def score(
     images: Sequence[Content],
     point: OperatingPoint,
     *,
+    client: str = "",
     encode: bool = False,
     diagnose: bool = True,
 ) -> Results:
@@ -75,13 +79,14 @@ async def score(
         model: the model, acquired by the caller.
         images: image files, decoded images of the model's input size, or reasons why there is no image.
         point: the threshold, from :meth:`Bundle.operating_point`.
+        client: who sent the images. Clients take turns.
         encode: whether to encode the reconstructions as PNG files.
         diagnose: whether to score the negatives of anomalies too, to warn of inverted images.
     """
-    outcomes = await model.run(images, encode=encode)
-    finished = outcomes if _all_finished(outcomes) else await _score_large(engine, model, outcomes)
+    outcomes = await model.run(images, encode=encode, client=client)
+    finished = outcomes if _all_finished(outcomes) else await _score_large(engine, model, outcomes, client)
     if diagnose:
-        await _warn_of_inverted(model, finished)
+        await _warn_of_inverted(model, finished, client)
     return Results(model.bundle, point, finished)
 
 
@@ -89,24 +94,35 @@ def _all_finished(outcomes: list[BatchOutcome]) -> TypeGuard[list[Outcome]]:
     return not any(isinstance(outcome, Large) for outcome in outcomes)
 
 
-async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchOutcome]) -> list[Outcome]:
+async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchOutcome], client: str) -> list[Outcome]:
     """Decodes large images and scores them in later batches; the order of the outcomes is unchanged."""
 
-    async def decode(image: Large) -> DecodedImage | Rejected:
+    def refuse(file: bytes, reason: TooMuchMemory) -> Rejected:
         try:
-            return await engine.decode(model, image.file)
+            open_image(file, max_pixels=engine.max_pixels)
+        except InferenceError as error:  # a better reason: its header is damaged, or announces too many pixels
+            return Rejected(error)
+        return Rejected(reason)
+
+    async def decode(file: bytes) -> DecodedImage | Rejected:
+        try:
+            return await engine.decode(model, client, decode_cost(file), file)
+        except TooMuchMemory as error:
+            return await engine.in_turn(model, client, DecodeCost(len(file), 0), partial(refuse, file, error))
+        except Overloaded:  # of the whole request
+            raise
         except InferenceError as error:
             return Rejected(error)
 
     large = [outcome for outcome in outcomes if isinstance(outcome, Large)]
-    decoded = await _gather([asyncio.ensure_future(decode(image)) for image in large])
-    scored = iter(await model.run(decoded))
+    decoded = await _gather([asyncio.ensure_future(decode(image.file)) for image in large])
+    scored = iter(await model.run(decoded, client=client))
     finished = [next(scored) if isinstance(outcome, Large) else outcome for outcome in outcomes]
     assert _all_finished(finished)  # noqa: S101  decoded images are not large
     return finished
 
 
-async def _warn_of_inverted(model: ServedModel, outcomes: list[Outcome]) -> None:
+async def _warn_of_inverted(model: ServedModel, outcomes: list[Outcome], client: str) -> None:
     """Adds a warning, in place, to each anomaly whose negative has a far lower score."""
     calibrated = model.bundle.operating_point()
     anomalies = [
@@ -114,7 +130,7 @@ async def _warn_of_inverted(model: ServedModel, outcomes: list[Outcome]) -> None
         for index, outcome in enumerate(outcomes)
         if isinstance(outcome, Scored) and calibrated.is_anomaly(outcome.score)
     ]
-    negatives = await model.run(DecodedImage(1 - scored.original.numpy()) for _, scored in anomalies)
+    negatives = await model.run((DecodedImage(1 - scored.original.numpy()) for _, scored in anomalies), client=client)
     for (index, scored), negative in zip(anomalies, negatives, strict=True):
         if isinstance(negative, Scored) and negative.score < _MUCH_LOWER * scored.score:
             warning = f"looks inverted: its negative would score {negative.score:.4g}"

@@ -1,6 +1,7 @@
 """Compressed request bodies: gzip and deflate, their limits, and what is refused."""
 
 import asyncio
+import contextlib
 import gzip
 import time
 import zlib
@@ -15,6 +16,7 @@ from app.api.errors import BodyTooLarge, MalformedEncoding, UnsupportedEncoding
 from app.api.http.bodies import BodyReader
 from app.api.http.content_encoding import Identity, decoder_for
 from app.inference.errors import Overloaded
+from app.inference.serving.memory import Claim, Memory
 from tests.support import Server, encode, gradient
 
 PNG = encode(gradient())
@@ -84,8 +86,9 @@ def test_broken_data_are_malformed(coding: str, body: bytes) -> None:
 class Reading:
     """Reads a body that arrives in the given chunks, and counts how many were taken."""
 
-    def __init__(self, reader: BodyReader, *chunks: bytes, coding: str = "gzip") -> None:
+    def __init__(self, reader: BodyReader, *chunks: bytes, claim: Claim | None = None, coding: str = "gzip") -> None:
         self.taken = 0
+        self._claim = Memory(2**24).claim("a") if claim is None else claim
         self._chunks = chunks
         self._reader = reader
         self._headers = Headers({"Content-Encoding": coding})
@@ -96,7 +99,7 @@ class Reading:
         return {"type": "http.request", "body": self._chunks[self.taken - 1], "more_body": more}
 
     async def run(self) -> bytes:
-        return await self._reader.read_body(self._headers, self.receive)
+        return await self._reader.read_body(self._headers, self.receive, self._claim)
 
 
 def bomb(size: int, chunk: int = 2**16) -> Iterator[bytes]:
@@ -105,12 +108,12 @@ def bomb(size: int, chunk: int = 2**16) -> Iterator[bytes]:
 
 
 def test_bomb_is_not_read_beyond_the_limit() -> None:
-    reader = BodyReader(LIMIT)
-    reading = Reading(reader, *bomb(400 * LIMIT, chunk=1024))
+    memory = Memory(LIMIT)
+    reading = Reading(BodyReader(LIMIT), *bomb(400 * LIMIT, chunk=1024), claim=memory.claim("a"))
     with pytest.raises(BodyTooLarge, match="decompressed body has more than 1048576 bytes"):
         asyncio.run(reading.run())
     assert reading.taken <= 3  # a megabyte of zeros has a kilobyte
-    assert reader.budget == 16 * LIMIT
+    assert memory.requests <= 2 * LIMIT
 
 
 def test_received_bytes_are_limited_too() -> None:
@@ -120,34 +123,24 @@ def test_received_bytes_are_limited_too() -> None:
         asyncio.run(Reading(BodyReader(300), members).run())
 
 
-def test_decompressed_bytes_count_in_the_memory_budget() -> None:
-    async def read_many() -> None:
-        reader = BodyReader(LIMIT)
-        stopped = asyncio.Event()
+def test_decompressed_bytes_count_as_memory_until_the_claim_is_released() -> None:
+    memory = Memory(LIMIT)
+    claims = [memory.claim(f"client {number}") for number in range(20)]
+    body = gzip.compress(bytes(LIMIT - 1))
 
-        async def stall() -> Message:
-            await stopped.wait()
-            raise AssertionError
+    async def read(claim: Claim) -> bytes:
+        return await Reading(BodyReader(LIMIT), body, claim=claim).run()
 
-        async def hold() -> None:
-            first = Reading(reader, *[gzip.compress(bytes(LIMIT - 1))[:-1], b""])
-
-            async def receive() -> Message:
-                return await (stall() if first.taken else first.receive())
-
-            await reader.read_body(Headers({"Content-Encoding": "gzip"}), receive)
-
-        tasks = [asyncio.create_task(hold()) for _ in range(16)]
-        while reader.budget > 100:  # noqa: ASYNC110  the reader has no event for it
-            await asyncio.sleep(0)
-        with pytest.raises(Overloaded):
-            await Reading(reader, gzip.compress(bytes(1000))).run()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert reader.budget == 16 * LIMIT
-
-    asyncio.run(read_many())
+    assert len(asyncio.run(read(claims[0]))) == LIMIT - 1
+    assert memory.requests == claims[0].amount == 2 * (LIMIT - 1)
+    for claim in claims[1:]:
+        with contextlib.suppress(Overloaded):
+            asyncio.run(read(claim))
+    assert 2 < sum(claim.amount > LIMIT for claim in claims) < 8
+    for claim in claims:
+        claim.release()
+    assert memory.requests == 0
+    asyncio.run(read(claims[0]))
 
 
 @pytest.mark.parametrize("body", [gzip.compress(bytes(2**24)), gzip.compress(b"") * 50_000], ids=["zeros", "members"])

@@ -10,6 +10,7 @@ from app.api.telemetry import logging
 from app.api.telemetry.metrics import Metrics
 from app.api.telemetry.request_log import RequestLog
 from app.inference.decisions.conformal import Calibration
+from app.inference.serving.memory import Memory
 
 
 def scored(model: str, *verdicts: str, rejected: tuple[str, ...] = ()) -> ScoredRequest:
@@ -29,7 +30,7 @@ def scored(model: str, *verdicts: str, rejected: tuple[str, ...] = ()) -> Scored
 
 def scope(number: int, method: str = "POST", scored: ScoredRequest | None = None) -> dict[str, Any]:
     scope: dict[str, Any] = {"method": method, "raw_path": b"/score"}
-    open_request_state(scope, f"r{number}").scored = scored
+    open_request_state(scope, f"r{number}", Memory(1).claim("a")).scored = scored
     return scope
 
 

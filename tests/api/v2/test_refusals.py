@@ -76,7 +76,7 @@ class TestLimitedServer:
     def test_v2_slow_upload_is_504(self, limited_server: Server) -> None:
         with socket.create_connection(("127.0.0.1", limited_server.port), timeout=10) as connection:
             connection.sendall(
-                b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\nX-API-Key: secret\r\n"
+                b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: localhost\r\nX-API-Key: secret\r\n"
                 b"Connection: close\r\nContent-Length: 1000\r\n\r\n{"
             )
             answer = b""

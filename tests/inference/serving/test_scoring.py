@@ -112,7 +112,7 @@ def test_pending_decodes_are_cancelled_with_their_request(
         pending: set[int] = set()
         all_pending = asyncio.Event()
 
-        async def decode(_: ServedModel, __: object) -> None:
+        async def decode(*_: object) -> None:
             number = len(pending)
             pending.add(number)
             if len(pending) == 5:
