@@ -114,7 +114,7 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._image_work, work)
 
     async def serve(
-        self, bundle: Bundle, run: Callable[[Callable[[], Pace]], Awaitable[Pace]] | None = None
+        self, bundle: Bundle, run: Callable[[Callable[[], Pace]], Awaitable[Pace]] = asyncio.to_thread
     ) -> ServedModel:
         """Warms a bundle up for the relevant batch sizes and returns it with a queue of its own.
 
