@@ -149,8 +149,8 @@ def test_processes_of_a_service_share_what_passed(tmp_path: Path, monkeypatch: p
 
 
 def test_shipped_model_is_not_tried() -> None:
-    (manifest,) = (ROOT / "model_store").glob("*/*/manifest.json")
-    assert {digest_of(manifest.parent)} == SHIPPED
+    """`make train` adds versions to that store, which are tried."""
+    assert {digest_of(manifest.parent) for manifest in (ROOT / "model_store").glob("*/*/manifest.json")} >= SHIPPED
 
 
 def test_nursery_ends_with_its_parent() -> None:
