@@ -20,6 +20,7 @@ from app.api.workers import require_memory
 from app.inference.bundles.store import ModelStore
 from app.inference.decoding_processes.process import require_processes
 from app.inference.errors import DecodingUnavailable, LabelNotKept
+from app.inference.serving.memory import available_bytes
 from app.inference.serving.store_access import STORE_TIMEOUT_S
 
 _log = structlog.get_logger(__name__)
@@ -32,7 +33,7 @@ def main() -> int:
     """Reads the settings and serves until a signal stops the process. Returns the exit status."""
     try:
         settings = read_settings(sys.argv[1:])
-        require_memory(settings.workers)
+        require_memory(settings.workers, settings.max_memory or available_bytes())
         require_free(settings.host, settings.port)
         _create_label_file(settings)
         require_processes()

@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -14,36 +13,21 @@ import structlog
 from app.api.settings import PREFIX, BadSettings
 
 _WORKER_BYTES: Final = 300 * 10**6  # without any model or request, with the CPU build of torch
-_GROUP_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 _log = structlog.get_logger(__name__)
 
 
-def require_memory(workers: int) -> None:
-    """Checks that the workers fit into the memory of the container or the machine, before any is started.
+def require_memory(workers: int, available: int) -> None:
+    """Checks that the workers fit into the memory that the service may use, before any is started.
 
     Raises:
         BadSettings: they do not.
     """
-    available = _available_bytes()
     if workers > 1 and workers * _WORKER_BYTES > available:
         raise BadSettings(
             f"{PREFIX}WORKERS: {workers} workers take about {workers * _WORKER_BYTES / 1e9:.1f} GB, "
             f"and there are {available / 1e9:.1f} GB of memory: at most {max(1, available // _WORKER_BYTES)}"
         )
-
-
-def _available_bytes() -> int:
-    """The memory limit of the container, else the memory of the machine."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in map(Path, _GROUP_LIMITS):
-        try:
-            text = file.read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():  # else "max"
-            limits.append(int(text))
-    return min(limits)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def test_sigterm_ends_workers_that_have_no_model_yet(store: ModelStore, tmp_path
     process = warm.Process("app", cwd=ROOT, env={**environment, "ANOMALY_DRAIN_S": "0"}, log=log)
     time.sleep(5)  # while they import, or while they wait: the signal must not be lost
     process.terminate()
-    assert process.wait(26) == 0, log.read_text()
+    assert process.wait(90) == 0, log.read_text()  # importing takes long on a busy machine, hanging ten minutes
 
 
 def test_new_version_that_takes_all_memory_is_refused_and_the_old_one_still_serves(

@@ -42,6 +42,7 @@ def run(tmp_path: Path) -> Run:
                 with await services.registry.get(None) as model:
                     return await use(services, model)
             finally:
+                services.trials.close()
                 services.engine.close()
 
         return asyncio.run(scenario())

@@ -132,25 +132,14 @@ class TestModel:
 
 
 class TestWorkers:
-    def test_more_than_fit_into_memory_are_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(processes, "_available_bytes", lambda: 2 * 10**9)
-        processes.require_memory(6)
+    def test_more_than_fit_into_memory_are_one_line(self) -> None:
+        processes.require_memory(6, 2 * 10**9)
         with pytest.raises(BadSettings) as refused:
-            processes.require_memory(100)
+            processes.require_memory(100, 2 * 10**9)
         assert str(refused.value) == (
             "ANOMALY_WORKERS: 100 workers take about 30.0 GB, and there are 2.0 GB of memory: at most 6"
         )
-        monkeypatch.setattr(processes, "_available_bytes", lambda: 10**8)
-        processes.require_memory(1)  # one must start whatever there is
-
-    def test_memory_is_that_of_the_container_or_the_machine(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        monkeypatch.setattr(processes, "_GROUP_LIMITS", (str(tmp_path / "missing"), str(tmp_path / "limit")))
-        for text, expected in (("1879048192\n", 1879048192), ("max\n", machine), (str(2**63), machine)):
-            (tmp_path / "limit").write_text(text)
-            assert processes._available_bytes() == expected
+        processes.require_memory(1, 10**8)  # one must start whatever there is
 
 
 class TestOptions:

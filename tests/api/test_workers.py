@@ -5,14 +5,16 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.inference.bundles.store import ModelStore
 from tests import warm
-from tests.support import ROOT, Server, encode, free_port, gradient, make_bundle, running_server
+from tests.support import ROOT, Server, encode, free_port, gradient, make_bundle
 
 pytestmark = [
     pytest.mark.no_cover,  # coverage is measured in the server processes
@@ -41,25 +43,37 @@ def workers_of(master: int) -> list[int]:
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
+@contextmanager
+def two_workers(store: Path, log: Path) -> Iterator[Server]:
+    """A service with two workers that have loaded their model; on a busy machine, their start takes long."""
+    port = free_port()
+    variables = {"MODEL_STORE": store, "PORT": port, "MODEL": "m", "WORKERS": 2, "DRAIN_S": 0}
+    environment = {**os.environ, **{f"ANOMALY_{name}": str(value) for name, value in variables.items()}}
+    process = warm.Process("app", cwd=ROOT, env=environment, log=log)
+    try:
+        until(lambda: log.exists() and log.read_text().count("startup complete") == 2, "the workers do not start")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+            yield Server(process, client, port, log)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def test_killed_master_takes_its_workers_along(store: Path, tmp_path: Path) -> None:
     """Otherwise they serve on, unsupervised, and keep the port."""
     log = tmp_path / "log"
-    variables = {"MODEL_STORE": store, "PORT": free_port(), "MODEL": "m", "WORKERS": 2, "DRAIN_S": 0}
-    environment = {**os.environ, **{f"ANOMALY_{name}": str(value) for name, value in variables.items()}}
-    process = warm.Process("app", cwd=ROOT, env=environment, log=log)
-    until(lambda: log.exists() and log.read_text().count("model loaded") == 2, "the workers do not start")
-    workers = workers_of(process.pid)
-    assert len(workers) == 2
-    process.kill()
-    process.wait(10)
-    until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "the workers outlive the master")
+    with two_workers(store, log) as server:
+        workers = workers_of(server.process.pid)
+        assert len(workers) == 2
+        server.process.kill()
+        server.process.wait(10)
+        until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "the workers outlive the master")
     assert log.read_text().count("the process that started this worker has ended") == 2
 
 
 def test_removed_metrics_folder_is_created_again(store: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with running_server(store, log, model="m", workers=2, log_format="json") as server:
-        until(lambda: log.read_text().count("model loaded") == 2, "the workers do not start")
+    with two_workers(store, log) as server:
         folder = metrics_folder(workers_of(server.process.pid)[0])
         shutil.rmtree(folder)
         assert [score(server) for _ in range(20)] == [200] * 20

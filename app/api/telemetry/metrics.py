@@ -44,7 +44,8 @@ class Metrics:
     """All metrics. Their label values are bounded: route templates, statuses, models in the store."""
 
     def __init__(self) -> None:
-        _create_folder()
+        folder = _create_folder()
+        self._own_file = None if folder is None else os.fspath(folder / f"gauge_livesum_{os.getpid()}.db")
         self.registry = registry = CollectorRegistry()
         self.requests = Counter("anomaly_requests", "Requests", ["method", "route", "status"], registry=registry)
         self.latency = Histogram(
@@ -119,6 +120,7 @@ class Metrics:
 
     def count_requests(self, method: str, route: str, status: int, seconds: Sequence[float]) -> None:
         """Counts requests with the same labels, given the duration of each."""
+        self._restore_files()
         requests, latency = self._of_request(method, route, status)
         requests.inc(len(seconds))
         _observe(latency, seconds)
@@ -134,6 +136,7 @@ class Metrics:
 
     def count_batch(self, batch: CompletedBatch) -> None:
         """Counts a forward pass."""
+        self._restore_files()
         self.batch_size.labels(batch.model).observe(batch.size)
         self.compute.labels(batch.model).observe(batch.compute_s)
 
@@ -178,8 +181,8 @@ class Metrics:
 
         Uses private parts of the library, which starts new files only if the process has another number, after a fork.
         """
-        folder = _create_folder()
-        if folder is not None and not (folder / f"gauge_livesum_{os.getpid()}.db").exists():
+        if self._own_file is not None and not os.path.exists(self._own_file):  # noqa: PTH110  faster; for each batch
+            _create_folder()
             check = type(self.queue_depth._value)._MmapedValue__check_for_pid_change
             inspect.getclosurevars(check).nonlocals["pid"]["value"] = None
             self.queue_depth.set(self._measure_queue())

@@ -192,14 +192,14 @@ def request_bytes(available: int, resident: int) -> int:
 
 
 def resident_bytes() -> int:
-    """The memory of this process and of its children, without what the children share with files.
+    """The memory of this process, and what its children do not share with it or with others.
 
     What was freed is returned to the system first, or it would count for ever.
     """
     with suppress(AttributeError):  # another C library than glibc
         ctypes.CDLL(None).malloc_trim(0)
     own = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return own + sum(map(_anonymous_bytes, _children()))
+    return own + sum(map(_private_bytes, _children()))
 
 
 def _children() -> list[str]:
@@ -210,9 +210,9 @@ def _children() -> list[str]:
         return []
 
 
-def _anonymous_bytes(process: str) -> int:
+def _private_bytes(process: str) -> int:
     try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:  # it has ended
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty:")), 0)

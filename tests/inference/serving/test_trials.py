@@ -99,7 +99,8 @@ def test_child_that_is_killed_is_an_error_and_not_a_refusal(tmp_path: Path) -> N
     thread.start()
     while not (children := children_of(nursery)):
         time.sleep(0.01)
-    assert Path(f"/proc/{children[0]}/oom_score_adj").read_text().strip() == "1000"
+    while Path(f"/proc/{children[0]}/oom_score_adj").read_text().strip() != "1000":
+        time.sleep(0.01)
     os.kill(children[0], signal.SIGKILL)
     thread.join(10)
     assert "ended from outside" in str(errors[0])
@@ -148,8 +149,8 @@ def test_processes_of_a_service_share_what_passed(tmp_path: Path, monkeypatch: p
 
 
 def test_shipped_model_is_not_tried() -> None:
-    (manifest,) = (ROOT / "model_store").glob("*/*/manifest.json")
-    assert {digest_of(manifest.parent)} == SHIPPED
+    """`make train` adds versions to that store, which are tried."""
+    assert {digest_of(manifest.parent) for manifest in (ROOT / "model_store").glob("*/*/manifest.json")} >= SHIPPED
 
 
 def test_nursery_ends_with_its_parent() -> None:
