@@ -20,7 +20,7 @@ from app.inference.errors import InferenceError, TooManyPixels, UnreadableImage
 from app.inference.images.model_input import DecodedImage, Pixels
 
 _READY: Final = b"!"
-_REQUEST: Final = struct.Struct("<IQQQI")
+_REQUEST: Final = struct.Struct("<IQQQd")
 _ANSWER: Final = struct.Struct("<IQ")
 _MAX_TEXT: Final = 2**20
 _MAX_PIXEL_BYTES: Final = 2**26  # above the largest input of a model, 3 × 2048 × 2048 × 4
@@ -37,14 +37,14 @@ class Request(NamedTuple):
         file: the image file.
         max_pixels: the largest width × height that is accepted.
         memory: bytes of address space that decoding may add.
-        cpu_s: whole seconds of processor time that it may take.
+        cpu_s: seconds of processor time that it may take.
     """
 
     spec: bytes
     file: bytes
     max_pixels: int
     memory: int
-    cpu_s: int
+    cpu_s: float
 
 
 class Channel:
