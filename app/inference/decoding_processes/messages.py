@@ -11,6 +11,8 @@ import json
 import os
 import socket
 import struct
+import sys
+import tempfile
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self
 
@@ -68,7 +70,7 @@ class Channel:
             OSError: there are too many open files.
         """
         ours, theirs = socket.socketpair()
-        shared = os.memfd_create("image")
+        shared = _file_in_memory()
         return cls(ours, shared), cls(theirs, os.dup(shared))
 
     @property
@@ -165,3 +167,11 @@ class Channel:
                 raise EOFError("the connection has ended")
             content += piece
         return content
+
+
+def _file_in_memory() -> int:
+    """A descriptor of a new file; where the system has none in memory, of one without a name."""
+    if sys.platform == "linux":
+        return os.memfd_create("image")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -23,7 +23,7 @@ from app.inference.images.decoding import decode
 from app.inference.images.model_input import DecodedImage, InputSpec
 
 _PLUGINS: Final = (Jpeg2KImagePlugin, MpoImagePlugin, WebPImagePlugin)  # otherwise imported by the first image
-_MEMORY: Final = Path("/proc/self/statm")
+_MEMORY: Final = Path("/proc/self/statm")  # on Linux; elsewhere address space is not limited
 _spec_of: Final = lru_cache(maxsize=256)(InputSpec.model_validate_json)
 
 
@@ -66,10 +66,10 @@ def _limited(memory: int, cpu_s: float) -> Iterator[None]:
     An allocation beyond fails. The kernel ends the process with SIGPROF when its time is over; RLIMIT_CPU would do it
     at a whole second since its start.
     """
-    pages = int(_MEMORY.read_text().split()[0])
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    most = pages * resource.getpagesize() + memory
-    resource.setrlimit(resource.RLIMIT_AS, (most if before[1] < 0 else min(most, before[1]), before[1]))
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if _MEMORY.exists():
+        soft = int(_MEMORY.read_text().split()[0]) * resource.getpagesize() + memory
+    resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
     signal.setitimer(signal.ITIMER_PROF, cpu_s)
     try:
         yield
