@@ -10,8 +10,8 @@ _MARGIN: Final = 2  # of memory; transpositions and unusual modes take more than
 _INPUT_BYTES: Final = 12  # per value of the input: float32, and copies of it
 _FREE_BYTES: Final = 64 * 2**20
 _TIMES: Final = 5  # as long as estimated: unusual content, a slower processor
-_CPU_S: Final = (2, 4)  # at least, because a slow machine exists; at most, because the kernel adds up to a second
-_WAITING: Final = 4  # seconds on the clock for one of processor time, on a busy machine
+_CPU_S: Final = (2.0, 5.0)  # at least and at most
+_WAITING: Final = 6  # seconds on the clock for one of processor time, on a busy machine
 
 
 class Limits(NamedTuple):
@@ -19,18 +19,18 @@ class Limits(NamedTuple):
 
     Attributes:
         memory: bytes of address space.
-        cpu_s: whole seconds of processor time.
+        cpu_s: seconds of processor time.
         wall_s: seconds on the clock.
     """
 
     memory: int
-    cpu_s: int
+    cpu_s: float
     wall_s: float
 
     @classmethod
     def of(cls, cost: DecodeCost, spec: InputSpec) -> Self:
         """The limits of an image of this estimated cost that becomes this input."""
         shortest, longest = _CPU_S
-        cpu_s = min(max(math.ceil(_TIMES * cost.seconds), shortest), longest)
+        cpu_s = min(max(_TIMES * cost.seconds, shortest), longest)
         memory = cost.memory + _INPUT_BYTES * math.prod(spec.shape)
-        return cls(_MARGIN * memory + _FREE_BYTES, cpu_s, _WAITING * (cpu_s + 1))
+        return cls(_MARGIN * memory + _FREE_BYTES, cpu_s, _WAITING * cpu_s)

@@ -11,6 +11,8 @@ import json
 import os
 import socket
 import struct
+import sys
+import tempfile
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self
 
@@ -20,7 +22,7 @@ from app.inference.errors import InferenceError, TooManyPixels, UnreadableImage
 from app.inference.images.model_input import DecodedImage, Pixels
 
 _READY: Final = b"!"
-_REQUEST: Final = struct.Struct("<IQQQI")
+_REQUEST: Final = struct.Struct("<IQQQd")
 _ANSWER: Final = struct.Struct("<IQ")
 _MAX_TEXT: Final = 2**20
 _MAX_PIXEL_BYTES: Final = 2**26  # above the largest input of a model, 3 × 2048 × 2048 × 4
@@ -37,14 +39,14 @@ class Request(NamedTuple):
         file: the image file.
         max_pixels: the largest width × height that is accepted.
         memory: bytes of address space that decoding may add.
-        cpu_s: whole seconds of processor time that it may take.
+        cpu_s: seconds of processor time that it may take.
     """
 
     spec: bytes
     file: bytes
     max_pixels: int
     memory: int
-    cpu_s: int
+    cpu_s: float
 
 
 class Channel:
@@ -68,7 +70,7 @@ class Channel:
             OSError: there are too many open files.
         """
         ours, theirs = socket.socketpair()
-        shared = os.memfd_create("image")
+        shared = _file_in_memory()
         return cls(ours, shared), cls(theirs, os.dup(shared))
 
     @property
@@ -165,3 +167,11 @@ class Channel:
                 raise EOFError("the connection has ended")
             content += piece
         return content
+
+
+def _file_in_memory() -> int:
+    """A descriptor of a new file; where the system has none in memory, of one without a name."""
+    if sys.platform == "linux":
+        return os.memfd_create("image")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

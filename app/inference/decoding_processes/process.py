@@ -102,8 +102,11 @@ class DecodeProcess:
         except (OSError, EOFError, ValueError) as error:
             is_late = isinstance(error, TimeoutError)
             self.end()
-            if is_late or self._process.returncode == -signal.SIGXCPU:
-                raise UnreadableImage(f"the image took too long to decode: more than {limits.cpu_s} s") from error
+            if is_late:
+                raise UnreadableImage(f"the image took too long to decode: {limits.wall_s:.0f} s passed") from error
+            if self._process.returncode == -signal.SIGPROF:
+                allowed = f"{limits.cpu_s:.1f} s of processor time"
+                raise UnreadableImage(f"the image took too long to decode: more than {allowed}") from error
             raise UnreadableImage("the image cannot be decoded: its decoder crashed") from error
         return decoded
 

@@ -4,7 +4,6 @@ It runs as a program with a socket, imports no torch, gets none of the service's
 does: the socket is closed then.
 """
 
-import math
 import resource
 import signal
 import socket
@@ -24,7 +23,7 @@ from app.inference.images.decoding import decode
 from app.inference.images.model_input import DecodedImage, InputSpec
 
 _PLUGINS: Final = (Jpeg2KImagePlugin, MpoImagePlugin, WebPImagePlugin)  # otherwise imported by the first image
-_MEMORY: Final = Path("/proc/self/statm")
+_MEMORY: Final = Path("/proc/self/statm")  # on Linux; elsewhere address space is not limited
 _spec_of: Final = lru_cache(maxsize=256)(InputSpec.model_validate_json)
 
 
@@ -61,25 +60,22 @@ def _outcome(request: Request) -> DecodedImage | InferenceError:
 
 
 @contextmanager
-def _limited(memory: int, cpu_s: int) -> Iterator[None]:
+def _limited(memory: int, cpu_s: float) -> Iterator[None]:
     """Limits what a ``with`` block may add to the process's address space and processor time.
 
-    An allocation beyond fails; the kernel ends the process with SIGXCPU when its time is over.
+    An allocation beyond fails. The kernel ends the process with SIGPROF when its time is over; RLIMIT_CPU would do it
+    at a whole second since its start.
     """
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    limits = {
-        resource.RLIMIT_AS: int(_MEMORY.read_text().split()[0]) * resource.getpagesize() + memory,
-        resource.RLIMIT_CPU: math.ceil(used.ru_utime + used.ru_stime) + cpu_s,
-    }
-    before = {each: resource.getrlimit(each) for each in limits}
-    for each, most in limits.items():
-        hard = before[each][1]
-        resource.setrlimit(each, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if _MEMORY.exists():
+        soft = int(_MEMORY.read_text().split()[0]) * resource.getpagesize() + memory
+    resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    signal.setitimer(signal.ITIMER_PROF, cpu_s)
     try:
         yield
     finally:
-        for each, limit in before.items():
-            resource.setrlimit(each, limit)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 if __name__ == "__main__":

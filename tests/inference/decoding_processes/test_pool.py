@@ -17,7 +17,7 @@ from app.inference.decoding_processes.limits import Limits
 from app.inference.decoding_processes.pool import DecodePool
 from app.inference.decoding_processes.process import DecodeProcess
 from app.inference.errors import DecodingUnavailable, TooManyPixels, UnreadableImage
-from app.inference.images.cost import DecodeCost, decode_cost
+from app.inference.images.cost import DecodeCost
 from app.inference.images.decoding import decode
 from app.inference.images.model_input import InputSpec
 from tests import hostile, process_memory, valid_images
@@ -90,10 +90,10 @@ def test_large_inputs_and_deep_pixels_come_back(pool: DecodePool) -> None:
 
 def test_time_is_limited(process: DecodeProcess) -> None:
     slow = hostile.png(4000, 4000, depth=16, colour=2)
-    with pytest.raises(UnreadableImage, match="took too long to decode: more than 0 s"):
-        process.decode(slow, SPEC, max_pixels=MAX_PIXELS, limits=FREE._replace(cpu_s=0))
+    with pytest.raises(UnreadableImage, match=r"took too long to decode: more than 0\.2 s of processor time"):
+        process.decode(slow, SPEC, max_pixels=MAX_PIXELS, limits=FREE._replace(cpu_s=0.2))
     assert process.has_ended
-    assert process._process.returncode == -signal.SIGXCPU
+    assert process._process.returncode == -signal.SIGPROF
 
 
 def test_process_that_does_not_answer_is_ended(process: DecodeProcess) -> None:
@@ -136,8 +136,8 @@ def test_estimate_is_enough_for_honest_images(
 def test_limits_follow_the_estimate() -> None:
     small, large = (Limits.of(DecodeCost(memory, seconds), SPEC) for memory, seconds in ((10**6, 0.001), (10**9, 30)))
     assert large.memory > 2 * 10**9 > small.memory
-    assert (small.cpu_s, large.cpu_s) == (2, 4)  # the kernel adds up to one
-    assert Limits.of(decode_cost(SMALL), SPEC).wall_s < 25
+    assert (small.cpu_s, large.cpu_s) == (2, 5)
+    assert small.wall_s < large.wall_s <= 30
 
 
 def test_process_that_crashes_is_replaced(pool: DecodePool) -> None:
