@@ -106,7 +106,8 @@ class Honest:
     def kill(self) -> None:
         """Ends the client at once, if it has not ended."""
         self._process.kill()
-        self._process.wait()
+        with self._process:  # closes its pipes and waits
+            pass
 
 
 async def _send_at_rate(

@@ -20,6 +20,7 @@ from benchmarks.load.server_process import cpu_seconds, free_port, identified, k
 from benchmarks.reliability import OK, ROOT, Process
 
 _SAMPLE_S: Final = 0.1
+_SEARCH_S: Final = 0.5
 _POLL_S: Final = 0.05
 _START_S: Final = 120
 
@@ -54,9 +55,11 @@ class Memory:
         self._thread.join()
 
     def _watch(self) -> None:
+        tree, searched = [self._pid], 0.0
         while not self._ended.wait(_SAMPLE_S):
-            tree = process_tree(self._pid)
-            self.members.update(identified(tree))
+            if time.monotonic() - searched > _SEARCH_S:  # not every time: it looks at all processes of the machine
+                tree, searched = process_tree(self._pid), time.monotonic()
+                self.members.update(identified(tree))
             # The cheap figure counts shared pages several times, so it is an upper bound of the exact one.
             if sum(map(_resident_bytes, tree)) > self.peak_bytes:
                 sizes = {pid: _proportional_bytes(pid) for pid in tree}
@@ -179,7 +182,7 @@ def target(launch: Launch, folder: Path, limit_bytes: int, settings: Mapping[str
         yield running
     finally:
         running.memory.stop()
-        kill_all([*running.memory.members])
+        kill_all([*running.memory.members, *identified(process_tree(process.pid))])
         process.wait(10)
 
 

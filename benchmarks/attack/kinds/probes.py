@@ -16,7 +16,7 @@ _HANGING: Final = "hanging"
 _HOARDING: Final = "hoarding"
 _FINE: Final = "fine"
 
-_LOAD_S: Final = 10  # after which a version that does not end is given up
+_LOAD_S: Final = 5  # after which a version that does not end is given up
 _DEADLINE_S: Final = 25  # by which that is known, and other models are loaded
 _IDLE_SHARE: Final = 0.5  # of a core, with the honest client
 

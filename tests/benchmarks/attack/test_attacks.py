@@ -37,7 +37,7 @@ def _groups() -> Iterator[ParameterSet]:
         yield pytest.param(attacks, marks=unmended, id=", ".join(names))
 
 
-@pytest.mark.parametrize("attacks", _groups())
+@pytest.mark.parametrize("attacks", [*_groups()])
 def test_attack_leaves_the_service_and_honest_clients_unharmed(attacks: Sequence[Attack], launch: Launch) -> None:
     outcomes = run(attacks, Conditions(launch, LIMITS.memory_bytes, short=True))
     failures = {outcome.name: outcome.failures(LIMITS) for outcome in outcomes}
