@@ -41,11 +41,10 @@ class RequireHost:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forwards the request or responds with 400 or 421."""
-        if scope["type"] != "http" or self._fault(scope) is None:
+        error = self._fault(scope) if scope["type"] == "http" else None
+        if error is None:
             await self.app(scope, receive, send)
             return
-        error = self._fault(scope)
-        assert error is not None  # noqa: S101  for the type checker
         await problems.response_for(Request(scope), error)(scope, receive, send)
 
     def _fault(self, scope: Scope) -> InvalidHost | MisdirectedRequest | None:

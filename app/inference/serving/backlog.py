@@ -39,13 +39,14 @@ class Backlog:
         self.total += amount
         if amount < 0:
             self._done -= amount
-        own = self._of.get(client, 0) + amount
+        clients = self._of
+        own = clients.get(client, 0) + amount
         if own > 0:
-            self._of[client] = own
+            clients[client] = own
         else:
-            self._of.pop(client, None)
-        if not self._of:
-            self.total = 0  # sums of fractions may leave a remainder
+            clients.pop(client, None)
+            if not clients:
+                self.total = 0  # sums of fractions may leave a remainder
 
     def has_share(self, client: str, amount: float) -> bool:
         """Whether a client would stay within its equal share of the limit, or has nothing in progress.

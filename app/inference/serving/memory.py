@@ -31,6 +31,7 @@ class Memory:
     Attributes:
         limit: of both together.
         decoding: what decoders have now.
+        most_per_request: what a request can have if there is no other one.
     """
 
     def __init__(self, max_body_bytes: int) -> None:
@@ -42,18 +43,15 @@ class Memory:
     def set_limit(self, limit: int) -> bool:
         """Changes the limit. It is at least what a few requests of the largest size take; False if that is more."""
         self.limit = max(limit, 2 * self._least)
-        self._requests.limit = max(self._least, int(self.limit * _REQUESTS_SHARE))
+        most = max(self._least, int(self.limit * _REQUESTS_SHARE))
+        self._requests.limit = most
+        self.most_per_request = most * _NEWCOMERS // (_NEWCOMERS + 1)
         return self.limit == limit
 
     @property
     def requests(self) -> int:
         """What requests have now."""
         return int(self._requests.total)
-
-    @property
-    def most_per_request(self) -> int:
-        """What a request can have if there is no other one."""
-        return int(self._requests.limit) * _NEWCOMERS // (_NEWCOMERS + 1)
 
     def claim(self, client: str) -> "Claim":
         """The memory of one request, none at first. Release it when its answer is sent."""
@@ -69,10 +67,12 @@ class Memory:
             Overloaded: there is not enough now.
         """
         requests = self._requests
-        free = min(requests.limit - requests.total, self.limit - requests.total - self.decoding) - amount
-        own = requests.of(client)
-        if free < 0 or (own and own + amount > _NEWCOMERS * free):
-            raise Overloaded("other requests take the memory", requests.seconds_until_room(amount))
+        total = requests.total + amount
+        # Mostly there is so much that one client could have what all have.
+        if total > self.most_per_request or 2 * total + self.decoding > self.limit:
+            free, own = min(requests.limit, self.limit - self.decoding) - total, requests.of(client)
+            if free < 0 or (own and own + amount > _NEWCOMERS * free):
+                raise Overloaded("other requests take the memory", requests.seconds_until_room(amount))
         requests.add(client, amount)
 
     def give_back(self, client: str, amount: int) -> None:
@@ -118,12 +118,13 @@ class Claim:
             Overloaded: there is not enough now.
             TooMuchMemory: a request never has so much.
         """
-        if self.amount + amount > self._memory.most_per_request:
+        memory, total = self._memory, self.amount + amount
+        if total > memory.most_per_request:
             raise TooMuchMemory(
-                f"the request and its answer take more than {self._memory.most_per_request // _MIB} MiB of memory"
+                f"the request and its answer take more than {memory.most_per_request // _MIB} MiB of memory"
             )
-        self._memory.take(self.client, amount)
-        self.amount += amount
+        memory.take(self.client, amount)
+        self.amount = total
 
     def release(self) -> None:
         """Returns all of it."""
