@@ -58,7 +58,7 @@ def serve(bundle: Bundle, use: Callable[[Engine, ServedModel], Any]) -> Any:
     return asyncio.run(scenario())
 
 
-def score_images(bundle: Bundle, *images: bytes | DecodedImage, rate: float | None = None, **options: bool) -> Results:
+def score_images(bundle: Bundle, *images: bytes | DecodedImage, rate: float | None = None, **options: Any) -> Results:
     results: Results = serve(
         bundle, lambda engine, model: score(engine, model, images, bundle.operating_point(rate), **options)
     )
