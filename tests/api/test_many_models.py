@@ -157,3 +157,15 @@ def test_a_page_reads_only_its_own_manifests(root: Path) -> None:
     engine.close()
     assert read == [card.name for card in page.models] == ["m05", "m06", "m07"]
     assert page.next == "m07"
+
+
+def test_a_page_is_short_whatever_is_asked_for(tmp_path: Path) -> None:
+    """Three hundred cards were two megabytes, which were read and written while other requests waited."""
+    store = ModelStore(tmp_path)
+    for number in range(60):
+        store.publish(*make_bundle(f"m{number:02}"))
+    engine = Engine(max_batch=1, queue_size=1, max_pixels=1)
+    registry = ModelRegistry(store, engine, "m00", max_loaded=2)
+    page = _page_of(registry, {}, 500, "")
+    engine.close()
+    assert (len(page.models), page.next, page.total) == (50, "m49", 60)

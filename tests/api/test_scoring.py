@@ -1,23 +1,27 @@
 """The scoring use case over HTTP, which ``/score`` and ``/v2`` share."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pytest
 
 from app.api.application import _services
 from app.api.errors import ShuttingDown
+from app.api.queries import Sensitivity
 from app.api.request_state import open_request_state, request_state
-from app.api.scoring import answer, require_running
+from app.api.scoring import _decode_seconds, answer, operating_point, require_running
 from app.api.services import Services
 from app.api.settings import Settings
 from app.inference.bundles.store import ModelStore
-from app.inference.errors import Overloaded
+from app.inference.decisions.conformal import OperatingPoint
+from app.inference.errors import Overloaded, UnreadableImage
 from app.inference.images.model_input import DecodedImage
 from app.inference.serving.batch_queue import ServedModel
+from app.inference.serving.batch_scorer import Rejected
 from app.inference.serving.memory import Memory
 from app.inference.serving.scoring import Results
 from tests.support import encode, gradient, make_bundle
@@ -115,3 +119,34 @@ def test_require_running_refuses_requests_while_draining(run: Run) -> None:
             require_running(services)
 
     run(use)
+
+
+def test_strict_thresholds_are_computed_outside_the_event_loop() -> None:
+    """A sum over up to millions of scores, again for every other rate, would stop all requests."""
+    threads: list[int] = []
+
+    class Strict:
+        class manifest:  # noqa: N801
+            guarantee = "strict"
+
+        def operating_point(self, rate: float | None, threshold: float | None) -> OperatingPoint:
+            threads.append(threading.get_ident())
+            return OperatingPoint(rate, threshold or 1)
+
+    class Model:
+        bundle = Strict()
+
+    def thread_for(**query: float) -> int:
+        asyncio.run(operating_point(cast(ServedModel, Model()), Sensitivity(**query)))
+        return threads[-1]
+
+    assert thread_for(false_alarm_rate=0.1) != threading.get_ident()
+    assert thread_for(threshold=1) == thread_for() == threading.get_ident()
+
+
+def test_large_images_count_by_the_time_to_decode_them() -> None:
+    assert _decode_seconds(PNG) == 0
+    assert _decode_seconds(Rejected(UnreadableImage("no image"))) == 0
+    assert _decode_seconds(encode(gradient(2000, 2000))) > 0.01
+    assert _decode_seconds(encode(gradient(255, 255))) == 0
+    assert _decode_seconds(encode(gradient(300, 300))) > 0

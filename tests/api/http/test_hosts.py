@@ -1,16 +1,21 @@
 """The Host of a request, and who sends it."""
 
 import asyncio
+import os
+import signal
 import socket
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from app.api.http.clients import network_of
 from app.api.http.hosts import RequireHost
 from app.api.request_state import open_request_state
 from app.inference.serving.memory import Memory
-from tests.support import Server
+from tests import warm
+from tests.support import ROOT, Server, encode, free_port, gradient
 
 
 def status(bound: str, allowed: tuple[str, ...], *hosts: str, version: str = "1.1") -> int:
@@ -93,3 +98,26 @@ def test_addresses_of_one_host_are_one_client() -> None:
     assert network_of("fd00::1") == network_of("fd00::ffff:1") != network_of("fd00:0:0:1::1")
     assert network_of("::ffff:10.0.0.1") == "10.0.0.1"
     assert network_of("not an address") == "not an address"
+
+
+def test_service_on_ipv6(store: Path, tmp_path: Path) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANOMALY_")}
+    settings = {"model_store": store, "model": "digits-5", "host": "::1", "port": port, "drain_s": 0}
+    environment |= {f"ANOMALY_{name.upper()}": str(value) for name, value in settings.items()}
+    process = warm.Process("app", cwd=ROOT, env=environment, log=tmp_path / "log", measure_coverage=False)
+    try:
+        with httpx.Client(base_url=f"http://[::1]:{port}", trust_env=False) as client:
+            server = Server(process, client, port, tmp_path / "log")
+            server.wait_for("/health/ready", 200)
+            headers = {"Content-Type": "image/png"}
+            assert client.post("/score", content=encode(gradient()), headers=headers).status_code == 200
+            assert client.get("/health", headers={"Host": "evil.example"}).status_code == 421
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0

@@ -1,12 +1,19 @@
-"""HEAD wherever GET is, and requests from pages of other origins (CORS)."""
+"""HEAD wherever GET is, keys, and requests from pages of other origins (CORS)."""
 
+import asyncio
+import hmac
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
 
+from app.api.http.middleware import RequireKey
+from app.api.request_state import open_request_state, request_state
+from app.inference.serving.memory import Memory
 from tests.support import Server, encode, gradient, running_server
 
 PNG = encode(gradient())
@@ -143,3 +150,38 @@ class TestOrigins:
         assert preflight(server).status_code == 405
         response = server.client.get("/health", headers={"Origin": ORIGIN})
         assert not any(name.startswith("access-control-") for name in response.headers)
+
+
+class TestKeys:
+    def test_comparisons_have_one_length_and_number_whatever_is_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The time of comparing keys themselves depends on their lengths, and on where they differ."""
+        compared: list[tuple[int, int]] = []
+
+        def compare(sent: bytes, key: bytes) -> bool:
+            compared.append((len(sent), len(key)))
+            return sent == key
+
+        monkeypatch.setattr(hmac, "compare_digest", compare)
+        keys = RequireKey(_no_app, ["a", "beta", "c" * 1000])
+        sent = ["", "a", "beta", "bet", "c" * 999, "x" * 5000, "ä"]
+        found = [keys._key_of(Headers({"X-API-Key": each})) for each in sent]
+        assert found == [None, 0, 1, None, None, None, None]
+        assert compared == [(32, 32)] * (2 * len(keys._digests) * len(sent))
+
+    def test_the_key_says_who_shares(self) -> None:
+        clients: list[str] = []
+
+        async def app(scope: Scope, _: Receive, __: Send) -> None:
+            clients.append(request_state(scope).claim.client)
+
+        keys = RequireKey(app, ["alpha", "beta"])
+        for key in (b"alpha", b"beta", b"alpha"):
+            scope = {"type": "http", "path": "/score", "headers": [(b"x-api-key", key)]}
+            open_request_state(scope, "r1", Memory(1).claim("10.0.0.1"))
+            asyncio.run(keys(scope, None, None))  # type: ignore[arg-type]
+        assert clients[0] == clients[2] != clients[1]
+        assert not any("alpha" in client or "beta" in client for client in clients)
+
+
+async def _no_app(*_: object) -> None:
+    raise AssertionError

@@ -71,6 +71,7 @@ class TestReport:
                 "image/png" if name.endswith(".png") else "text/html; charset=utf-8"
             )
             assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
             assert response.headers["Content-Security-Policy"].startswith("sandbox;")
             tag = response.headers["ETag"]
             assert tag == f'"{trained.manifest.files[name].sha256}"'
