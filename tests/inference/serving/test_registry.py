@@ -327,7 +327,7 @@ def test_large_images_of_one_model_do_not_delay_those_of_another(store: Counting
         async with running(store) as registry:
             a, b, engine = await registry.get("a"), await registry.get("b"), registry._engine
             flood = asyncio.create_task(scoring.score(engine, a, [large] * 40, a.bundle.operating_point()))
-            await until(lambda: engine._large._waiting)
+            await until(lambda: bool(engine._large._waiting))
             (outcome,) = (await scoring.score(engine, b, [large], b.bundle.operating_point())).outcomes
             assert isinstance(outcome, Scored)
             assert engine._large._waiting  # most of the forty earlier images are still waiting
