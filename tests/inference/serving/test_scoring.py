@@ -58,9 +58,16 @@ def serve(bundle: Bundle, use: Callable[[Engine, ServedModel], Any]) -> Any:
     return asyncio.run(scenario())
 
 
-def score_images(bundle: Bundle, *images: bytes | DecodedImage, rate: float | None = None, **options: Any) -> Results:
+def score_images(
+    bundle: Bundle,
+    *images: bytes | DecodedImage,
+    rate: float | None = None,
+    encode: bool = False,
+    diagnose: bool = True,
+) -> Results:
+    point = bundle.operating_point(rate)
     results: Results = serve(
-        bundle, lambda engine, model: score(engine, model, images, bundle.operating_point(rate), **options)
+        bundle, lambda engine, model: score(engine, model, images, point, encode=encode, diagnose=diagnose)
     )
     return results
 
