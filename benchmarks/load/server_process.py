@@ -108,16 +108,31 @@ def pinned_server(
 
 def process_tree(pid: int) -> list[int]:
     """The ids of a process and of all its running descendants."""
+    children = _children()
+    tree = [pid]
+    for member in tree:  # grows during the loop
+        tree.extend(children.get(member, []))
+    return tree
+
+
+def workers_of(pid: int) -> list[int]:
+    """The ids of the running workers that a server with several of them has started."""
+    found = []
+    for child in _children().get(pid, []):
+        with contextlib.suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
+
+
+def _children() -> dict[int, list[int]]:
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # The parent is the second field after the name in parentheses, which may contain any characters.
             parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(stat.parent.name))
-    tree = [pid]
-    for member in tree:  # grows during the loop
-        tree.extend(children.get(member, []))
-    return tree
+    return children
 
 
 def cpu_seconds(pid: int) -> float:

@@ -16,7 +16,7 @@ from app.inference.bundles.store import ModelStore
 from tests import hostile
 from tests.support import Server, encode, gradient, make_bundle, running_server
 
-LARGE = encode(gradient(700, 500), "JPEG")
+QUICK, LARGE = encode(gradient(700, 500), "JPEG"), encode(gradient(2000, 1500), "JPEG")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,16 @@ def test_large_images_are_decoded_in_processes(server: Server) -> None:
         os.kill(each, signal.SIGKILL)
     time.sleep(0.5)
     assert post(server, LARGE).status_code == 200, "processes that have ended are replaced"
+
+
+def test_images_that_are_decoded_quickly_need_no_process(server: Server) -> None:
+    decoders = decoders_of(server)
+    for each in decoders:
+        os.kill(each, signal.SIGSTOP)
+    response = post(server, QUICK)
+    for each in decoders:
+        os.kill(each, signal.SIGCONT)
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize(

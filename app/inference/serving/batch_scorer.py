@@ -20,11 +20,11 @@ from app.inference.images.model_input import DecodedImage, stack
 from app.inference.images.plain_png import read_plain_pngs
 from app.inference.images.rendering import png, pngs, to_pixels
 
-# Images up to these sizes are decoded and encoded with their batch; larger ones would delay it, and are decoded where
-# they can be stopped.
+# Images up to these sizes are decoded and encoded with their batch; larger ones would delay it.
 SMALL_BYTES: Final = 64 * 1024
 SMALL_PIXELS: Final = 256 * 256
-_SMALL_S: Final = 0.02
+QUICK_S: Final = 0.02
+"""Estimated seconds of decoding. An image that takes longer is decoded where it can be stopped."""
 
 _BELOW_ALL: Final = (
     "the score lies below that of every calibration image: the image may be emptier or simpler than the training images"
@@ -213,7 +213,7 @@ class BatchScorer:
         """Decodes a small file; ``plain`` is the result of ``read_plain_pngs`` for it."""
         if plain is not None and plain.shape == self._shape:
             return DecodedImage(plain)
-        if plain is None and (only_plain or decode_cost(file).seconds > _SMALL_S):
+        if plain is None and (only_plain or decode_cost(file).seconds > QUICK_S):
             return Large(file)
         try:
             image = open_image(file, max_pixels=self._max_pixels) if plain is None else ImageFile.of_levels(plain)

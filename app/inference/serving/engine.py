@@ -16,7 +16,7 @@ from app.inference.images.decoding import decode
 from app.inference.images.model_input import DecodedImage, InputSpec
 from app.inference.serving.backlog import Backlog
 from app.inference.serving.batch_queue import LIGHT_S, CompletedBatch, ServedModel
-from app.inference.serving.batch_scorer import SMALL_PIXELS, BatchScorer
+from app.inference.serving.batch_scorer import QUICK_S, SMALL_PIXELS, BatchScorer
 from app.inference.serving.decode_queue import DecodeQueue
 from app.inference.serving.memory import Memory
 from app.inference.serving.warm_up import Pace, warm_up
@@ -58,7 +58,8 @@ class Engine:
         queue_size: most images in progress; :meth:`admit` describes how several models share it.
         max_pixels: the largest width × height that is decoded.
         decode_threads: most large images that are decoded at once.
-        decode: decodes one of them in a thread; as :func:`app.inference.images.decoding.decode`, or in a process.
+        decode: decodes one that takes long; as :func:`app.inference.images.decoding.decode`, or in a process. Called
+            in a thread.
         decode_s: seconds in which all admitted images should be decoded.
         memory: of the process; None: much more than is needed.
         observe: called on the event loop after every forward pass.
@@ -181,7 +182,9 @@ class Engine:
             TooMuchMemory, Overloaded: as :meth:`DecodeQueue.turn`.
             InferenceError: the image cannot be decoded.
         """
-        work = partial(self._decode, file, model.bundle.spec, max_pixels=self.max_pixels)
+        # Handing an image to a process takes a millisecond, a tenth of what decoding a quick one does.
+        decode_file = decode if cost.seconds <= QUICK_S else self._decode
+        work = partial(decode_file, file, model.bundle.spec, max_pixels=self.max_pixels)
         return await self.in_turn(model, client, cost, work)
 
     async def in_turn(self, model: ServedModel, client: str, cost: DecodeCost, work: Callable[[], _T]) -> _T:

@@ -13,7 +13,7 @@ from benchmarks.attack.attack import Arena, Attack, Findings, Settings
 from benchmarks.attack.kinds.labels import with_labels_and_workers
 from benchmarks.attack.kinds.store_files import MODEL, scores
 from benchmarks.attack.wire import get
-from benchmarks.load.server_process import cpu_seconds, identified, kill_all, process_tree, still_running
+from benchmarks.load.server_process import cpu_seconds, identified, kill_all, process_tree, still_running, workers_of
 from benchmarks.reliability import OK
 
 _END_S: Final = 30
@@ -58,7 +58,7 @@ def _metrics_folder(pids: list[int]) -> Path | None:
 async def _remove_metrics(arena: Arena) -> Findings:
     """The shared metrics folder is removed, as programs that clean /tmp do; then a worker has to be replaced."""
     findings = Findings()
-    workers = process_tree(arena.target.process.pid)[1:]
+    workers = workers_of(arena.target.process.pid)
     folder = _metrics_folder(workers)
     if folder is None:
         return Findings(faults=["no worker names a metrics folder"])
@@ -78,7 +78,7 @@ async def _remove_metrics(arena: Arena) -> Findings:
 
 
 def _new_processes(arena: Arena, former: list[int]) -> list[tuple[int, str | None]]:
-    return identified(pid for pid in process_tree(arena.target.process.pid)[1:] if pid not in former)
+    return identified(pid for pid in workers_of(arena.target.process.pid) if pid not in former)
 
 
 def _is_idle(processes: list[tuple[int, str | None]]) -> bool:

@@ -24,7 +24,7 @@ OTHER: Final = "other"
 _SECRET: Final = "key-that-only-the-service-may-read"  # noqa: S105  not used for anything
 _SPARSE_BYTES: Final = 3 * 2**30
 _POLL_S: Final = 3.0  # the service looks at CURRENT every second
-_LIST_BYTES: Final = 300_000
+_LIST_BYTES: Final = 400_000
 
 _PUBLISH: Final = """
 import sys

@@ -21,20 +21,11 @@ pytestmark = pytest.mark.no_cover
 # Other tests and the attackers share the cores with the service, so its answers come later than on a core of its own.
 LIMITS = Limits(1792 * MIB, health_s=0.5, small_s=5, large_s=15)
 
-# These still do harm. A group that passes loses its names here.
-UNMENDED = {
-    "pipelining", "batch-client", "large-json", "jpeg-metadata", "png-metadata", "rle-bitmaps", "host-names", "ipv6",
-    "store-link", "store-sparse", "store-pipe", "many-models", "probe-hangs", "probe-hoards", "labels-disk-full",
-    "metrics-removed", "kill-master", "workers-100",
-}  # fmt: skip
-
 
 def _groups() -> Iterator[ParameterSet]:
     for _, neighbours in groupby(ATTACKS.values(), attrgetter("prepare")):
         attacks = list(neighbours)
-        names = [attack.name for attack in attacks]
-        unmended = [pytest.mark.xfail(strict=False)] if UNMENDED & {*names} else []
-        yield pytest.param(attacks, marks=unmended, id=", ".join(names))
+        yield pytest.param(attacks, id=", ".join(attack.name for attack in attacks))
 
 
 @pytest.mark.parametrize("attacks", [*_groups()])
