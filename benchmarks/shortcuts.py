@@ -28,9 +28,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.api.application import create_app
+from app.api.http.body.uploads import _parse, _split_simple
 from app.api.http.middleware import RequestTracking
 from app.api.http.protocol import Protocol
-from app.api.http.uploads import _parse, _split_simple
 from app.api.routes.score import ScoreEndpoint
 from app.api.services import Services
 from app.api.settings import Settings

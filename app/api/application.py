@@ -16,7 +16,7 @@ from app import __version__
 from app.api import problems
 from app.api.errors import LabelTooLarge
 from app.api.feedback import LABEL_BODY_BYTES, Feedback
-from app.api.http.bodies import BodyReader
+from app.api.http.body.reading import BodyReader
 from app.api.http.hosts import RequireHost
 from app.api.http.middleware import REQUEST_ID_HEADER, AllowOrigins, Dispatch, HeadAsGet, RequestTracking, RequireKey
 from app.api.http.shutdown import draining_on_signals

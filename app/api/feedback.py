@@ -21,7 +21,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api.errors import InvalidLabel, UnknownAnswer, validation_reasons
-from app.api.http.uploads import Upload
+from app.api.http.body.uploads import Upload
 from app.inference.bundles.labels import Answer, Label, append
 from app.inference.decisions.conformal import Verdict
 from app.inference.errors import LabelNotKept

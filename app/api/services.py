@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias, cast
 from fastapi import Depends, Request
 
 from app.api.feedback import Feedback
-from app.api.http.bodies import BodyReader
+from app.api.http.body.reading import BodyReader
 from app.api.http.shutdown import Draining
 from app.api.settings import Settings
 from app.api.telemetry.drift_monitor import DriftMonitor

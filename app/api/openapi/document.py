@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 from app.api import errors as http
 from app.api import problems
 from app.api.feedback import LabelBody
-from app.api.http.json_images import EncodedImage
+from app.api.http.body.json_images import EncodedImage
 from app.api.openapi import examples
 from app.api.queries import ScoreQuery
 from app.api.schemas import Problem, ScoreAnswer

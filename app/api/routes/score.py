@@ -18,9 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api import problems, scoring
 from app.api.errors import AllRejected, NotAcceptable, RejectedFile
 from app.api.feedback import add_ids
+from app.api.http.body.uploads import Upload, read_uploads
 from app.api.http.deadline import deadline
 from app.api.http.negotiation import best_type
-from app.api.http.uploads import Upload, read_uploads
 from app.api.queries import Extra, ScoreQuery, parse_score_query
 from app.api.request_state import request_state
 from app.api.services import Services

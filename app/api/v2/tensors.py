@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from starlette.datastructures import Headers
 
 from app.api.errors import InvalidInference, TooManyFiles, validation_reasons
-from app.api.http.json_images import decode_base64
+from app.api.http.body.json_images import decode_base64
 from app.api.v2.schemas import INPUT, InferenceRequest, InputTensor, OutputName
 from app.inference.errors import UnreadableImage
 from app.inference.images.model_input import DecodedImage, InputSpec

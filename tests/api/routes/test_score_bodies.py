@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.http.json_images import EncodedImages
+from app.api.http.body.json_images import EncodedImages
 from app.api.schemas import ScoreAnswer
 from tests.support import Server, encode, gradient
 

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from app.api.errors import BodyTooLarge, LabelTooLarge
-from app.api.http.content_encoding import decoder_for
+from app.api.http.body.content_encoding import decoder_for
 from app.inference.serving.memory import Claim
 
 _COPIES: Final = 2  # the body as it was received, and the files in it

@@ -13,8 +13,8 @@ from starlette.datastructures import Headers
 from starlette.types import Message
 
 from app.api.errors import BodyTooLarge, MalformedEncoding, UnsupportedEncoding
-from app.api.http.bodies import BodyReader
-from app.api.http.content_encoding import Identity, decoder_for
+from app.api.http.body.content_encoding import Identity, decoder_for
+from app.api.http.body.reading import BodyReader
 from app.inference.errors import Overloaded
 from app.inference.serving.memory import Claim, Memory
 from tests.support import Server, encode, gradient

@@ -11,9 +11,9 @@ from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from app.api.errors import MalformedMultipart, NoImage, TooManyFiles, UnsupportedMediaType
-from app.api.http.bodies import BodyReader
-from app.api.http.filenames import filename_of, readable
-from app.api.http.json_images import EncodedImage, decode_base64, parse_images
+from app.api.http.body.filenames import filename_of, readable
+from app.api.http.body.json_images import EncodedImage, decode_base64, parse_images
+from app.api.http.body.reading import BodyReader
 from app.inference.errors import UnreadableImage
 from app.inference.serving.memory import Claim
 

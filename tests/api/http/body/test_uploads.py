@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.errors import MalformedMultipart, TooManyFiles
-from app.api.http.uploads import Upload, _parse, _split_simple
+from app.api.http.body.uploads import Upload, _parse, _split_simple
 
 BOUNDARY = b"abc"
 MANY = 50

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from app.api.http.filenames import filename_of, readable
+from app.api.http.body.filenames import filename_of, readable
 from tests.support import Server, encode, gradient
 
 PNG = encode(gradient())

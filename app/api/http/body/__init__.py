@@ -1,0 +1,1 @@
+"""Request bodies, and the images in them."""
