@@ -1,7 +1,10 @@
 # Two images: `serving`, the default, and `training` (--target training). Each has its own environment, because torch
 # and torchvision must come from the same index: a torchvision that was built for another torch cannot be imported.
 
-FROM python:3.11.15-slim-bookworm AS base
+# The minor version, which receives security fixes of Python and Debian when it is pulled again. For builds that can be
+# repeated, --build-arg BASE_IMAGE=python:3.11.15-slim-bookworm@sha256:…
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+FROM $BASE_IMAGE AS base
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
