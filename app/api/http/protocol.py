@@ -72,6 +72,7 @@ class Protocol(HttpToolsProtocol):
         self._on_disconnect: DisconnectCallbacks = set()
         self._answering: RequestResponseCycle | None = None  # the oldest request without a complete answer
         self._unparsed = b""
+        self._body_left = 0  # bytes of the current body, as far as its head says
         self._sent_ahead = 0  # requests since the connection last had nothing to do
         self._refusal: tuple[ProblemType, str] | None = None  # to be sent after the answers that are due
         self._await_head()
@@ -102,7 +103,8 @@ class Protocol(HttpToolsProtocol):
         """Parses the bytes received in pieces, each of which contains few requests, until an answer is due."""
         data, at = self._unparsed, 0
         while at < len(data) and not (self._is_due() or self._ended()):
-            line = data.find(_VERSION, at + _PIECE_BYTES)
+            # Within a body no request begins, and a search takes as long as receiving it.
+            line = data.find(_VERSION, at + _PIECE_BYTES) if len(data) - at > self._body_left else -1
             end = len(data) if line < 0 else line + len(_VERSION)
             self._parse_piece(data[at:end] if at or line >= 0 else data)
             at = end
@@ -161,6 +163,7 @@ class Protocol(HttpToolsProtocol):
             raise UnknownVersion
         self._in_head, self._head_bytes = False, 0
         self._head_since = None
+        self._body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
         self._upgrading = self.parser.should_upgrade()
         if not self._upgrading:
             super().on_headers_complete()
@@ -176,8 +179,14 @@ class Protocol(HttpToolsProtocol):
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
+    def on_body(self, body: bytes) -> None:
+        """Passes a part of a body to the application."""
+        self._body_left -= len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """Passes the end of a body to the application."""
+        self._body_left = 0
         if not self._upgrading:
             super().on_message_complete()
 
