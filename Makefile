@@ -16,7 +16,7 @@ SEED ?= 1337
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train demo test test-cluster test-docker attack bench bench-anomalib bench-peers bench-training soak lint lock audit clean
+.PHONY: help serve train demo test test-attack test-cluster test-docker attack bench bench-anomalib bench-peers bench-training soak lint lock audit clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,6 +36,9 @@ demo: $(VENV)/ready-training  ## train one model per digit into demo_store/ and 
 # One OpenMP thread per process: the threads of several processes would compete for the cores.
 test: $(VENV)/ready-dev  ## run all tests (ARGS=; ARGS=--cov adds branch coverage)
 	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder $(ARGS)
+
+test-attack: $(VENV)/ready-dev  ## attack a service in the short form of every attack, with nothing beside it
+	$(PY) -m pytest -m attack tests/benchmarks/attack
 
 test-cluster: $(VENV)/ready-dev  ## test the Ray job on a local cluster of three nodes, with killed processes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m cluster

@@ -152,7 +152,7 @@ class Server:
     port: int
     log: Path
 
-    def wait_for(self, path: str, status: int, *, seconds: float = 30) -> httpx.Response:
+    def wait_for(self, path: str, status: int, *, seconds: float = 120) -> httpx.Response:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()

@@ -1,6 +1,6 @@
 """Every attack in its short form against a real service: ``make attack ARGS=--short``, with longer latencies allowed.
 
-Attacks with the same preparation share a service, one after another, so that this takes less than a minute.
+Attacks with the same preparation share a service, one after another, so that this takes three minutes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from benchmarks.attack.outcome import MIB, Limits
 from benchmarks.attack.target import Launch
 from benchmarks.attack.trial import Conditions, run
 
-pytestmark = pytest.mark.no_cover
+pytestmark = [pytest.mark.no_cover, pytest.mark.attack]
 
 # Other tests and the attackers share the cores with the service, so its answers come later than on a core of its own.
 LIMITS = Limits(1792 * MIB, health_s=0.5, small_s=5, large_s=15)
