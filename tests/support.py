@@ -8,8 +8,9 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,6 +130,22 @@ def encode(image: Image.Image, image_format: str = "PNG", **options: Any) -> byt
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def killed_while_busy(processes: Sequence[int], after_s: float = 0.5) -> Iterator[None]:
+    """Stops processes, and kills them while the ``with`` block waits for them."""
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+
+    def kill() -> None:
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+
+    timer = threading.Timer(after_s, kill)
+    timer.start()
+    yield
+    timer.join()
 
 
 def gradient(width: int = 8, height: int = 8) -> Image.Image:

@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         if _looks_like_a_path(value) and not _names_a_file(value):
-            raise ValueError("there is no such file; if this is a key and not a path, end it with a comma")
+            raise ValueError("file not found; to use this value as a key, add a comma at its end")
         keys = _split(_keys_in(_text_of(value)) if _names_a_file(value) else value)
         if value.strip() and not keys:
             raise ValueError("it contains no key; unset it to serve without keys")

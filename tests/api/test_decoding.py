@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +13,7 @@ from PIL import Image
 
 from app.inference.bundles.store import ModelStore
 from tests import hostile
-from tests.support import Server, encode, gradient, make_bundle, running_server
+from tests.support import Server, encode, gradient, killed_while_busy, make_bundle, running_server
 
 QUICK, LARGE = encode(gradient(700, 500), "JPEG"), encode(gradient(2000, 1500), "JPEG")
 
@@ -85,19 +84,8 @@ def test_hostile_files_are_answered_soon(server: Server, file: bytes) -> None:
 
 
 def test_image_whose_decoder_crashes_is_rejected_like_a_damaged_one(server: Server) -> None:
-    decoders = decoders_of(server)
-    for each in decoders:
-        os.kill(each, signal.SIGSTOP)
-
-    def kill() -> None:
-        time.sleep(0.5)
-        for each in decoders:
-            os.kill(each, signal.SIGKILL)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    response = post(server, LARGE)
-    thread.join()
+    with killed_while_busy(decoders_of(server)):
+        response = post(server, LARGE)
     assert response.status_code == 422
     assert response.json()["type"] == "urn:problem-type:unreadable-image"
     assert "decoder crashed" in response.json()["detail"]

@@ -31,7 +31,7 @@ def start_app(*options: str) -> subprocess.CompletedProcess[str]:
 def test_api_keys_that_look_like_a_missing_file_stop_the_start(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """The path itself would become the key."""
     monkeypatch.setenv("ANOMALY_API_KEYS", value)
-    with pytest.raises(BadSettings, match=r"^ANOMALY_API_KEYS: there is no such file; if this is a key") as caught:
+    with pytest.raises(BadSettings, match=r"^ANOMALY_API_KEYS: file not found; to use this value as a key") as caught:
         read_settings()
     assert value not in str(caught.value)
     monkeypatch.setenv("ANOMALY_API_KEYS", f"{value},")

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import problems
 from app.api.errors import InvalidHost, MisdirectedRequest
+from app.api.http.listening import is_loopback
 from app.api.settings import ANY_HOST
 
 _HOST: Final = b"host"
@@ -61,13 +62,16 @@ class RequireHost:
         if authority is None:
             return InvalidHost("the Host header is not a name or an address with an optional port")
         name = authority[1].lower().strip("[]")
-        if self._any or name in self._allowed or (self._loopback_only and is_loopback(name)):
+        if self._any or name in self._allowed or (self._loopback_only and means_this_machine(name)):
             return None
         return MisdirectedRequest(f"this service does not answer for the host {name[:100]!r}")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address without a port always means this machine (RFC 6761, section 6.3)."""
+def means_this_machine(host: str) -> bool:
+    """Whether a name or an address without a port means this machine everywhere (RFC 6761, section 6.3).
+
+    Names are not resolved: whoever owns a name decides what it resolves to.
+    """
     if _LOOPBACK_NAME.fullmatch(host.lower()):
         return True
     try:

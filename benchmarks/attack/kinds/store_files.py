@@ -98,12 +98,19 @@ async def _link_to_secret(arena: Arena) -> Findings:
     return findings
 
 
-async def _sparse_files(arena: Arena) -> Findings:
-    """CURRENT and the weights of another model as sparse files of 3 GiB."""
-    findings = Findings()
+@contextmanager
+def _without_files(arena: Arena) -> Iterator[tuple[Path, Path]]:
+    """Takes CURRENT of one model and the weights of another away; yields where they were."""
     current = arena.store / MODEL / CURRENT_FILE
     weights = next((arena.store / OTHER).glob(f"*/{MODEL_FILE}"))
     with _without(current), _without(weights):
+        yield current, weights
+
+
+async def _sparse_files(arena: Arena) -> Findings:
+    """CURRENT and the weights of another model as sparse files of 3 GiB."""
+    findings = Findings()
+    with _without_files(arena) as (current, weights):
         for file in (current, weights):
             with file.open("wb") as sparse:
                 sparse.truncate(_SPARSE_BYTES)
@@ -116,9 +123,7 @@ async def _sparse_files(arena: Arena) -> Findings:
 async def _named_pipes(arena: Arena) -> Findings:
     """CURRENT, then the weights of another model, as a FIFO that nobody writes to."""
     findings = Findings()
-    current = arena.store / MODEL / CURRENT_FILE
-    weights = next((arena.store / OTHER).glob(f"*/{MODEL_FILE}"))
-    with _without(current), _without(weights):
+    with _without_files(arena) as (current, weights):
         os.mkfifo(current)
         os.mkfifo(weights)
         await asyncio.sleep(_POLL_S)

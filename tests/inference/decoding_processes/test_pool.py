@@ -21,7 +21,7 @@ from app.inference.images.cost import DecodeCost
 from app.inference.images.decoding import decode
 from app.inference.images.model_input import InputSpec
 from tests import hostile, process_memory, valid_images
-from tests.support import encode, gradient
+from tests.support import encode, gradient, killed_while_busy
 
 SPEC = InputSpec(mode="RGB", height=48, width=64, fit="pad")
 SMALL = encode(gradient(300, 200))
@@ -141,20 +141,9 @@ def test_limits_follow_the_estimate() -> None:
 
 
 def test_process_that_crashes_is_replaced(pool: DecodePool) -> None:
-    for process in list(pool._all):
-        os.kill(pid_of(process), signal.SIGSTOP)
     killed = {pid_of(process) for process in pool._all}
-
-    def kill() -> None:
-        time.sleep(0.3)
-        for each in killed:
-            os.kill(each, signal.SIGKILL)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    with pytest.raises(UnreadableImage, match="its decoder crashed"):
+    with killed_while_busy([*killed]), pytest.raises(UnreadableImage, match="its decoder crashed"):
         pool.decode(SMALL, SPEC, max_pixels=MAX_PIXELS)
-    thread.join()
     for _ in range(2):
         pool.decode(SMALL, SPEC, max_pixels=MAX_PIXELS)
     assert not killed & {pid_of(process) for process in pool._all}

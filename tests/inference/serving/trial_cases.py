@@ -43,6 +43,21 @@ def refusal(tried: Trials, directory: Path) -> str:
     return str(caught.value)
 
 
+def start_requiring(tried: Trials, directory: Path) -> tuple[threading.Thread, list[OSError]]:
+    """A thread that requires a version, and the errors of that."""
+    errors: list[OSError] = []
+
+    def require() -> None:
+        try:
+            tried.require(directory, digest_of(directory))
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=require)
+    thread.start()
+    return thread, errors
+
+
 def children_of(process: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
@@ -90,16 +105,7 @@ def test_child_that_is_killed_is_an_error_and_not_a_refusal(tmp_path: Path) -> N
     tried.start()
     (nursery,) = set(children_of(os.getpid())) - set(before)
     directory = write_version(tmp_path, "m", Hanging())
-    errors: list[BaseException] = []
-
-    def require() -> None:
-        try:
-            tried.require(directory, digest_of(directory))
-        except OSError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=require)
-    thread.start()
+    thread, errors = start_requiring(tried, directory)
     while not (children := children_of(nursery)):
         time.sleep(0.01)
     while Path(f"/proc/{children[0]}/oom_score_adj").read_text().strip() != "1000":
@@ -113,16 +119,7 @@ def test_child_that_is_killed_is_an_error_and_not_a_refusal(tmp_path: Path) -> N
 def test_closing_ends_a_running_trial_at_once(tmp_path: Path) -> None:
     tried = Trials(seconds=60, max_batch=0)
     directory = write_version(tmp_path, "m", Hanging())
-    errors: list[BaseException] = []
-
-    def require() -> None:
-        try:
-            tried.require(directory, digest_of(directory))
-        except OSError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=require)
-    thread.start()
+    thread, errors = start_requiring(tried, directory)
     time.sleep(1)
     tried.close()
     thread.join(5)
