@@ -24,6 +24,7 @@ from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import Rejected
 from app.inference.serving.memory import Memory
 from app.inference.serving.scoring import Results
+from app.inference.serving.trials import Trials
 from tests.support import encode, gradient, make_bundle
 
 PNG = encode(gradient())
@@ -34,8 +35,11 @@ Run: TypeAlias = Callable[[Use], Any]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a coroutine function with the services of an application and its loaded model."""
+    # Coverage walks the stack and all modules after a fork: a minute in a process that has run many tests.
+    monkeypatch.setattr(Trials, "start", lambda _: None)
+    monkeypatch.setattr(Trials, "require", lambda *_: None)
     ModelStore(tmp_path).publish(*make_bundle("m"))
     services = _services(Settings(model_store=tmp_path, model="m", queue_size=2, max_files=2))
 

@@ -1,7 +1,7 @@
 """Runs the cases of trials in a process of their own.
 
-The service forks before it has threads and models. A process that has run other tests has dozens of threads and a large
-heap, and forks of it can hang or take a minute.
+The service forks before it has threads and models. A process that has run other tests has dozens of threads, which can
+hold locks in a fork, and thousands of modules, which coverage walks after each fork: for a minute.
 """
 
 import os

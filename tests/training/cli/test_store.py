@@ -213,7 +213,7 @@ class TestVerify:
 
     @pytest.mark.parametrize(
         ("text", "refusal"),
-        [("nonsense\n", "m/CURRENT names version 'nonsense', which is not"), (None, "m/CURRENT is missing")],
+        [("nonsense\n", "m/CURRENT names a version that is not in the store"), (None, "m/CURRENT is missing")],
     )
     def test_invalid_current_is_refused(
         self, text: str | None, refusal: str, store: ModelStore, capsys: pytest.CaptureFixture[str]
