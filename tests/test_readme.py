@@ -43,7 +43,7 @@ def checkout(guide: Document, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python.chmod(0o755)
     if guide == README:
         script = next(command for command in TRAINING.commands if "load_digits" in command)
-        subprocess.run(["bash", "-euc", script], cwd=folder, env=WITHOUT_COVERAGE, timeout=120, check=True)
+        subprocess.run(["bash", "-euc", script], cwd=folder, env=WITHOUT_COVERAGE, timeout=600, check=True)
     return folder
 
 
@@ -67,7 +67,7 @@ def run(command: str, checkout: Path, service: Server) -> str:
         env=WITHOUT_COVERAGE,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, f"{command}\n{done.stderr}"
@@ -121,7 +121,7 @@ def test_the_python_examples_run(guide: Document, service: Server, begin: str, p
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

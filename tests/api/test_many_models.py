@@ -102,11 +102,11 @@ def test_overloaded_model_does_not_block_another(service: Server) -> None:
         quiet = await crowd(
             service.port, [post(PNG, path="/score?include=&model=m01")], connections=2, seconds=2, rate=20
         )
-        assert set((await overload).statuses()) == {200, 429}
-        assert len(quiet.replies) > 10
+        overloaded = await overload
+        assert set(overloaded.statuses()) == {200, 429}
         assert quiet.statuses().keys() == {200}
         # An image waits for at most one batch of the other model, not for its queue.
-        assert quiet.latency(0.5) < 0.5
+        assert quiet.latency(0.5) < 0.75 * overloaded.latency(0.5)
 
     assert score(service, "slow") == 200
     assert score(service, "m01") == 200

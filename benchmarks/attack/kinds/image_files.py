@@ -1,16 +1,19 @@
 """Image files that cost far more than their size."""
 
+import io
 import struct
 import zlib
 from functools import cache
 from typing import Final
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.reliability import image
 
 _MIB: Final = 2**20
 _RLE8: Final = 1
+_START_OF_SCAN: Final = b"\xff\xda"
 _ONE_PIXEL_THEN_END_OF_LINE: Final = b"\1\1\0\0"
 
 
@@ -19,6 +22,15 @@ def jpeg_with_segments(count: int, size: int = 33) -> bytes:
     content = b"Exif\0\0".ljust(size - 4, b"a")
     segment = b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content
     return b"\xff\xd8" + segment * count + image(28, "JPEG")[2:]
+
+
+def jpeg_with_scans(count: int, width: int = 5000, height: int = 4900) -> bytes:
+    """A flat progressive JPEG with ``count`` scans, each of which visits all blocks. The last is repeated: 40 bytes."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (90, 100, 110)).save(file, "JPEG", progressive=True, quality=90, subsampling=0)
+    content = file.getvalue()
+    scan = content[content.rindex(_START_OF_SCAN) : -2]
+    return content[:-2] + scan * (count - content.count(_START_OF_SCAN)) + content[-2:]
 
 
 def png_with_profiles(count: int, inflated: int = _MIB) -> bytes:

@@ -7,6 +7,7 @@ from typing import Final
 
 from benchmarks.attack.attack import Arena, Attack, Findings
 from benchmarks.attack.kinds.image_files import (
+    jpeg_with_scans,
     jpeg_with_segments,
     multipart,
     png_with_profiles,
@@ -19,6 +20,7 @@ from benchmarks.load.clients import Reply
 
 _SEGMENTS: Final = 200_000
 _LARGEST_SEGMENTS: Final = 500_000  # 16 MB
+_SCANS: Final = 100  # as many as the service accepts
 _CHUNKS: Final = 15_800
 _PAUSE_S: Final = 0.1
 _EVENT_LOOP_BYTES: Final = 64 * 1024  # images up to this size were decoded on the event loop
@@ -41,6 +43,12 @@ async def _jpeg_metadata(arena: Arena) -> Findings:
     """Two JPEG files of 16 MB made of small Exif segments, while honest clients send larger images."""
     data = post(arena.target, "/score", jpeg_with_segments(arena.pick(_LARGEST_SEGMENTS, _SEGMENTS // 4)), "image/jpeg")
     return await _send_repeatedly(arena, [data] * 2, arena.pick(35, 8))
+
+
+async def _jpeg_scans(arena: Arena) -> Findings:
+    """Progressive JPEG files whose scans take seconds, from four clients."""
+    data = post(arena.target, "/score", jpeg_with_scans(_SCANS), "image/jpeg")
+    return await _send_repeatedly(arena, [data] * arena.pick(4, 1), arena.pick(35, 30))
 
 
 async def _png_metadata(arena: Arena) -> Findings:
@@ -71,12 +79,17 @@ def _many_segments() -> bytes:
     return jpeg_with_segments(_SEGMENTS)
 
 
+def _many_scans() -> bytes:
+    return jpeg_with_scans(_SCANS)
+
+
 def _many_profiles() -> bytes:
     return png_with_profiles(_CHUNKS)
 
 
 ATTACKS: Final = (
     Attack("jpeg-metadata", _jpeg_metadata, worst=_many_segments),
+    Attack("jpeg-scans", _jpeg_scans, worst=_many_scans),
     Attack("png-metadata", _png_metadata, worst=_many_profiles),
     Attack("png-event-loop", _small_png_metadata),
     Attack("rle-bitmaps", _rle_bitmaps, worst=rle_bmp),

@@ -181,13 +181,11 @@ def test_drift_state_has_bounded_memory_and_file_size(tmp_path: Path) -> None:
         drift.open()
         for start in range(0, len(scores), 7):
             drift.add(scored_request(calibration, scores[start : start + 7]))
-        await asyncio.sleep(0.5)
-        (state,) = await drift.states("m", "1")
-        assert (state.windows, len(state.ranks)) == (49, WINDOW - 1)
-        drift.close()
-        return [state]
+        drift.close()  # finishes pending comparisons
+        return await drift.states("m", "1")
 
     (state,) = asyncio.run(run())
+    assert (state.windows, len(state.ranks)) == (49, WINDOW - 1)
     (file,) = tmp_path.glob("*.json")
     assert DriftDocument.model_validate_json(file.read_bytes()).models["m"] == state
     assert file.stat().st_size < 2000
@@ -203,9 +201,8 @@ def test_drift_compares_with_one_score_of_each_group() -> None:
     async def run() -> DriftState:
         drift = DriftMonitor(Metrics(), None)
         drift.add(scored_request(calibration, scores))
-        await asyncio.sleep(0.5)
+        drift.close()  # finishes pending comparisons
         (state,) = await drift.states("m", "1")
-        drift.close()
         return state
 
     state = asyncio.run(run())

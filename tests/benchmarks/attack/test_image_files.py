@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.attack.kinds.image_files import (
+    jpeg_with_scans,
     jpeg_with_segments,
     multipart,
     noise_png,
@@ -22,12 +23,13 @@ LIMIT = 16 * 2**20
     ("file", "size"),
     [
         (jpeg_with_segments(3), (28, 28)),
+        (jpeg_with_scans(20, 40, 30), (40, 30)),
         (png_with_profiles(3), (28, 28)),
         (png_with_texts(3), (28, 28)),
         (rle_bmp(1000), (1000, 1)),
         (noise_png(50), (50, 50)),
     ],
-    ids=["jpeg", "profiles", "texts", "bmp", "noise"],
+    ids=["segments", "scans", "profiles", "texts", "bmp", "noise"],
 )
 def test_small_versions_are_valid_images(file: bytes, size: tuple[int, int]) -> None:
     with Image.open(io.BytesIO(file)) as image:
@@ -37,6 +39,7 @@ def test_small_versions_are_valid_images(file: bytes, size: tuple[int, int]) -> 
 
 def test_full_versions_fit_into_a_request() -> None:
     assert 14e6 < len(jpeg_with_segments(500_000)) < LIMIT
+    assert jpeg_with_scans(100, 80, 60).count(b"\xff\xda") == 100
     assert 15e6 < len(png_with_profiles(15_800)) < LIMIT
     assert LIMIT * 0.96 < len(noise_png(4320)) < LIMIT
     assert len(png_with_profiles(55)) < 64 * 1024
