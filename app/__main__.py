@@ -17,10 +17,11 @@ from app.api.http.shutdown import LONGEST_S
 from app.api.settings import PREFIX, SHARED_METRICS, BadSettings, Settings, read_settings
 from app.api.telemetry import logging
 from app.api.workers import require_memory
+from app.inference.bundles.devices import device_named
 from app.inference.bundles.store import ModelStore
 from app.inference.decoding_processes.process import require_processes
-from app.inference.errors import DecodingUnavailable, LabelNotKept
-from app.inference.serving.memory import available_bytes
+from app.inference.errors import DecodingUnavailable, DeviceUnavailable, LabelNotKept
+from app.inference.machine import available_bytes
 from app.inference.serving.store_access import STORE_TIMEOUT_S
 
 _log = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ def main() -> int:
         require_free(settings.host, settings.port)
         _create_label_file(settings)
         require_processes()
+        _require_device(settings.device)
     except (BadSettings, DecodingUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -53,6 +55,18 @@ def main() -> int:
             os.environ[SHARED_METRICS] = folder
             _serve(settings)
     return 0
+
+
+def _require_device(name: str) -> None:
+    """Checks that models can compute there before any worker starts.
+
+    Raises:
+        BadSettings: they cannot.
+    """
+    try:
+        device_named(name)
+    except DeviceUnavailable as error:
+        raise BadSettings(f"{PREFIX}DEVICE: {error}") from error
 
 
 def _warn_of_missing_model(settings: Settings) -> None:

@@ -34,10 +34,13 @@ from app.api.v2 import openapi as v2_openapi
 from app.api.v2 import routes as v2
 from app.api.v2.tensors import JSON_LENGTH_HEADER
 from app.api.workers import ending_with_the_service
+from app.inference.bundles.devices import device_named
 from app.inference.bundles.store import ModelStore
+from app.inference.decoding_processes.limits import most_processes
 from app.inference.decoding_processes.pool import DecodePool
+from app.inference.machine import available_bytes, resident_bytes, usable_cores
 from app.inference.serving.engine import Engine
-from app.inference.serving.memory import Memory, available_bytes, request_bytes, resident_bytes
+from app.inference.serving.memory import Memory, request_bytes
 from app.inference.serving.registry import ModelRegistry
 from app.inference.serving.trials import Trials
 
@@ -46,7 +49,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_DECODERS: Final = 2  # large images that are decoded at once, each in a process of its own
 _DECODING_SHARE: Final = 0.5  # of a request's time may pass until the images before it are decoded
 _MEASURE_INTERVAL_S: Final = 2
 _LOOK_INTERVAL_S: Final = 0.2
@@ -69,7 +71,10 @@ def create_app(settings: Settings) -> ASGIApp:
 def _services(settings: Settings) -> Services:
     metrics = Metrics()
     drift = DriftMonitor(metrics, settings.drift_path)
-    decoders = DecodePool(_DECODERS)
+    decode_processes = most_processes(
+        usable_cores() // settings.workers, (settings.max_memory or available_bytes()) // settings.workers
+    )
+    decoders = DecodePool(decode_processes)
     memory = Memory(settings.max_body_bytes)
     engine = Engine(
         decode_s=settings.request_timeout_s * _DECODING_SHARE,
@@ -77,7 +82,7 @@ def _services(settings: Settings) -> Services:
         max_batch=settings.max_batch,
         queue_size=settings.queue_size,
         max_pixels=settings.max_pixels,
-        decode_threads=_DECODERS,
+        decode_threads=decode_processes,
         decode=decoders.decode,
         observe=metrics.count_batch,
     )
@@ -92,7 +97,7 @@ def _services(settings: Settings) -> Services:
         _limit_memory(memory, settings)
 
     registry = ModelRegistry(
-        ModelStore(settings.model_store, _trusted_keys(settings), trials.require),
+        ModelStore(settings.model_store, _trusted_keys(settings), trials.require, device_named(settings.device)),
         engine,
         settings.model,
         max_loaded=settings.max_loaded_models,

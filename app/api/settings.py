@@ -105,6 +105,11 @@ class Settings(BaseSettings):
         1, ge=0, le=300, description="seconds to keep listening after SIGTERM while reporting not ready"
     )
     torch_threads: int = Field(1, ge=1, le=1024, description="threads per forward pass in each worker")
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|auto|cuda(:\d{1,2})?)$",
+        description="where models compute: cpu, cuda, cuda:1 and so on, or auto: cuda if there is one",
+    )
     drift_path: Path | None = Field(
         None, description="folder that keeps the drift state across restarts; empty: not kept"
     )

@@ -71,3 +71,7 @@ class Overloaded(InferenceError):
 
 class ModelUnavailable(InferenceError):
     """The model is not loaded yet, or it could not be loaded; the text says which."""
+
+
+class DeviceUnavailable(InferenceError):
+    """Models cannot compute on this device; the text says why."""

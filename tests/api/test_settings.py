@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from app.api.settings import BadSettings, Settings, read_settings
 from app.inference.bundles.signing import SigningKey
@@ -225,7 +226,7 @@ def test_environment_of_worker_processes_has_the_same_settings(monkeypatch: pyte
         ("PORT", "abc"), ("PORT", "70000"), ("MAX_PIXELS", "0"), ("LOG_FORMAT", "xml"), ("LOG_LEVEL", "loud"),
         ("MODEL", "../x"), ("REQUEST_TIMEOUT_S", "0"), ("WORKERS", "0"), ("QUEUE_SIZE", "1"), ("MAX_BATCH", "9999"),
         ("REQUEST_TIMEOUT_S", "inf"), ("TORCH_THREADS", "99999999999"), ("CORS_ORIGINS", "example.com"),
-        ("CORS_ORIGINS", "https://example.com/"), ("CORS_ORIGINS", "https://Example.com"),
+        ("CORS_ORIGINS", "https://example.com/"), ("CORS_ORIGINS", "https://Example.com"), ("DEVICE", "gpu"),
     ],
 )  # fmt: skip
 def test_invalid_value_is_one_line_that_names_the_variable(
@@ -243,6 +244,13 @@ def test_invalid_option_stops_the_start() -> None:
     assert done.stderr.splitlines() == [
         "error: ANOMALY_PORT: Input should be a valid integer, unable to parse string as an integer (got 'ninety')"
     ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a graphics processor")
+def test_missing_graphics_processor_stops_the_start() -> None:
+    done = start_app("--device", "cuda")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ANOMALY_DEVICE: there is no cuda: torch finds 0 graphics processors")
 
 
 def test_help_lists_every_option_with_its_default() -> None:

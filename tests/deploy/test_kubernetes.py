@@ -167,6 +167,18 @@ class TestKustomizations:
         assert set(mounts) == {store_path, "/tmp"}
         assert {mount["name"] for mount in mounts.values()} == {volume["name"] for volume in pod["volumes"]}
 
+    def test_component_gpu_requests_the_device_that_the_setting_names(self, tmp_path: Path) -> None:
+        shutil.copytree(HERE, tmp_path / "kubernetes")
+        overlay = tmp_path / "kubernetes" / "overlays" / "production"
+        file = overlay / "kustomization.yaml"
+        file.write_text(file.read_text().replace("components:\n", "components:\n  - ../../components/gpu\n"))
+        (deployment,) = [document for document in kustomize(overlay) if document["kind"] == "Deployment"]
+        validate(deployment)
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert {"name": f"{PREFIX}DEVICE", "value": "cuda"} in container["env"]
+        assert container["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "1"}
+        assert container["resources"]["requests"] == {"cpu": "1", "memory": "2Gi"}
+
     def test_overlay_keeps_the_rest_of_the_base(self) -> None:
         documents = {document["kind"]: document for document in kustomize(HERE / "overlays" / "production")}
         scaled = documents["HorizontalPodAutoscaler"]["spec"]

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from app.command_line import Parser, add_help
 from app.inference.images.model_input import Fit
+from app.inference.machine import usable_cores
 from training.cli import argument_types
 from training.cli.key_files import signing_key
 from training.cli.parser import DEFAULT_STORE, PROGRAM, one_of
@@ -82,7 +82,7 @@ def run_of(options: argparse.Namespace) -> "Run":
         guarantee=options.guarantee,
         seed=options.seed,
         device=options.device,
-        threads=options.threads or (os.cpu_count() or 1 if recipe.backbone else 1),
+        threads=options.threads or (usable_cores() if recipe.backbone else 1),
         calibration=options.calibration,
         choose=name == AUTO,
         weights=options.weights,

@@ -22,6 +22,7 @@ from PIL import Image
 from app.inference.errors import InferenceError
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import SIDES, DecodedImage, InputSpec, Levels, Pixels, unit_values
+from app.inference.machine import usable_cores
 from training.data.images import Images
 from training.data.remarks import Remark, counted
 from training.errors import TrainingError
@@ -122,7 +123,7 @@ def _decode_all(files: Sequence[Path], spec: InputSpec) -> DecodedFiles:
     kept: list[int] = []
     unreadable: list[tuple[Path, str]] = []
     warnings: list[tuple[str, ...]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for index, outcome in enumerate(pool.map(lambda path: _decode(path, spec), files)):
             if isinstance(outcome, str):
                 unreadable.append((files[index], outcome))

@@ -32,7 +32,7 @@ _LEVEL_LIMIT: Final = 3.0  # standard deviations
 
 
 class Heads(nn.Module):
-    """The heads: features of one image → logarithmic error maps on the grid of the fine features.
+    """The heads: features → logarithmic error maps on the grid of the fine features.
 
     Args:
         fine: rebuilds the fine features.
@@ -56,7 +56,7 @@ class Heads(nn.Module):
         self.least = _LEAST
 
     def forward(self, fine: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
-        """Fine (1, F, h, w), deep (1, D, h', w') features → (1, 4, h, w): three error maps, the level's map."""
+        """Fine (N, F, h, w), deep (N, D, h', w') features → (N, 4, h, w): three error maps, the level's map."""
         maps = [
             self._logarithm(self.fine(fine)),
             self._logarithm(self.deep(deep)),
@@ -133,9 +133,9 @@ class FeatureAutoencoder(nn.Module):
         small = nn.functional.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
         rebuilt = nn.functional.interpolate(self.thumbnail(small), images.shape[2:], mode="bilinear").clamp(0.0, 1.0)
         maps: list[torch.Tensor] = []
-        # One at a time: in a batch, the values between layers exceed the processor's caches.
-        for image in torch.split(images, 1):
-            fine, deep = self.extractor(image.expand(-1, 3, -1, -1))
+        # On the processor one at a time: in a batch, the values between layers exceed its caches.
+        for part in torch.split(images, 1 if images.is_cpu else images.shape[0]):
+            fine, deep = self.extractor(part.expand(-1, 3, -1, -1))
             maps.append(self.heads(fine, deep))
         error_map = self.scale(torch.cat(maps))
         return rebuilt, squared_error(images, rebuilt).flatten(1).mean(1), score_of(error_map), error_map

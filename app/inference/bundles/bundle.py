@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Self
 import torch
 
 from app.inference.bundles import torchscript
+from app.inference.bundles.devices import PROCESSOR
 from app.inference.bundles.manifest import FileRecord, Manifest
 from app.inference.bundles.store_files import open_store_file, read_store_file, size_of
 from app.inference.decisions.conformal import Calibration, OperatingPoint
@@ -71,11 +72,13 @@ class Bundle:
         manifest: its description, with threshold and checksums.
         model: the network, loaded and optimised for inference.
         calibration: the scores of its calibration images.
+        device: where the model computes.
     """
 
     manifest: Manifest
     model: torchscript.ScoringModel
     calibration: Calibration
+    device: torch.device = PROCESSOR
 
     @property
     def spec(self) -> InputSpec:
@@ -227,7 +230,12 @@ def _require_checksum(name: str, sha256: str, expected: FileRecord) -> None:
         raise BundleRejected(f"{name} was changed: its SHA-256 differs from manifest.json")
 
 
-def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None, trial: Trial | None = None) -> Bundle:
+def load_bundle(
+    directory: Path,
+    trusted: "TrustedKeys | None" = None,
+    trial: Trial | None = None,
+    device: torch.device = PROCESSOR,
+) -> Bundle:
     """Verifies a version and loads it.
 
     The checks, in this order: signature (if keys are given), seal and schema of the manifest, checksums of all files,
@@ -240,6 +248,7 @@ def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None, trial: Tr
         directory: ``<store>/<name>/<version>``.
         trusted: keys, one of which must have signed it; None: signatures are ignored.
         trial: must accept exactly the version that is loaded, if no signature is required; None: it is not tried.
+        device: where the model computes.
 
     Raises:
         BundleRejected: verification failed; the text names the file and the reason.
@@ -252,10 +261,10 @@ def load_bundle(directory: Path, trusted: "TrustedKeys | None" = None, trial: Tr
     verify_files(directory, {name: record for name, record in manifest.files.items() if name != MODEL_FILE})
     archive = verified_file(directory, MODEL_FILE, manifest.files[MODEL_FILE])
     try:
-        model = torchscript.load(archive)
+        model = torchscript.load(archive, device)
     except RuntimeError as error:
         raise BundleRejected(f"{MODEL_FILE} cannot be loaded by torch: {last_line(error)}") from error
-    bundle = Bundle(manifest, model, manifest.calibration.restore())
+    bundle = Bundle(manifest, model, manifest.calibration.restore(), device)
     _check_probe(bundle)
     _check_golden(bundle)
     return bundle

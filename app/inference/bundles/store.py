@@ -31,6 +31,7 @@ from app.inference.bundles.bundle import (
     require_trial,
     verified_file,
 )
+from app.inference.bundles.devices import PROCESSOR
 from app.inference.bundles.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest
 from app.inference.bundles.store_files import is_folder, read_store_file
 from app.inference.bundles.store_writing import (
@@ -46,6 +47,8 @@ from app.inference.errors import BundleRejected, StoreNotWritable, UnknownFile, 
 from app.suggestions import did_you_mean
 
 if TYPE_CHECKING:
+    import torch
+
     from app.inference.bundles.signing import SigningKey, TrustedKeys
 
 CURRENT_FILE: Final = "CURRENT"
@@ -69,12 +72,20 @@ class ModelStore:
         root: the store's folder; it need not exist yet.
         trusted: keys, one of which must have signed every version that is read; None: signatures are ignored.
         trial: must accept a version without a trusted signature before it is loaded; None: it is not tried.
+        device: where loaded models compute.
     """
 
-    def __init__(self, root: Path, trusted: "TrustedKeys | None" = None, trial: Trial | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        trusted: "TrustedKeys | None" = None,
+        trial: Trial | None = None,
+        device: "torch.device" = PROCESSOR,
+    ) -> None:
         self.root = root
         self._trusted = trusted
         self._trial = trial
+        self._device = device
 
     def names(self) -> list[str]:
         """The models that have a CURRENT file, in alphabetical order. A missing or unreadable store has none."""
@@ -208,7 +219,7 @@ class ModelStore:
         """
         directory = self.root / name / version
         with _prefixing_errors(directory):
-            return load_bundle(directory, self._trusted, self._trial)
+            return load_bundle(directory, self._trusted, self._trial, self._device)
 
     def file(self, manifest: Manifest, name: str) -> bytes:
         """The content of one file of a version, after comparing it with the manifest.

@@ -14,6 +14,9 @@ from typing import Any, Final, Protocol
 
 import torch
 
+from app.inference.bundles.devices import PROCESSOR
+from app.inference.errors import Overloaded
+
 _FIXED_TIME: Final = (1980, 1, 1, 0, 0, 0)
 _MEASURED_ON: Final = ("x86_64", "AMD64")
 _CONVOLUTIONS: Final = ("aten::conv1d", "aten::conv2d", "aten::conv_transpose2d", "aten::_convolution")
@@ -74,15 +77,21 @@ def _without_debug_records(archive: bytes) -> bytes:
     return stripped.getvalue()
 
 
-def load(archive: bytes) -> ScoringModel:
-    """Loads a trusted archive on the CPU, frozen and optimised for inference.
+def load(archive: bytes, device: torch.device = PROCESSOR) -> ScoringModel:
+    """Loads a trusted archive, frozen and optimised for inference.
+
+    Args:
+        archive: as :func:`dump` writes it.
+        device: where it computes. It takes and returns values in the processor's memory, wherever that is.
 
     Raises:
-        RuntimeError: torch cannot read the archive.
+        RuntimeError: torch cannot read the archive, or the device has no room for it.
     """
     with _no_deprecation_warning():
-        scripted = torch.jit.load(io.BytesIO(archive), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        scripted = torch.jit.load(io.BytesIO(archive), map_location=device).eval()  # type: ignore[no-untyped-call]
         frozen: Any = torch.jit.freeze(scripted)
+        if device.type != PROCESSOR.type:
+            return OnDevice(frozen, device)
         if frozen.graph.findAllNodes("prim::Loop"):
             # Images one at a time: the optimisation does not reach into loops, and its conversions cost a tenth.
             of_loop: ScoringModel = frozen
@@ -90,6 +99,33 @@ def load(archive: bytes) -> ScoringModel:
         if not _pack_weights(frozen.graph):
             return torch.jit.optimize_for_inference(scripted)
         return _BySize(torch.jit.optimize_for_inference(scripted), torch.jit.optimize_for_inference(frozen))
+
+
+class OnDevice:
+    """A network on a device: a batch is copied there, and its results back.
+
+    Args:
+        network: computes with values in the memory of the device.
+        device: any.
+    """
+
+    def __init__(self, network: ScoringModel, device: torch.device) -> None:
+        self._network = network
+        self._device = device
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """As :class:`ScoringModel`.
+
+        Raises:
+            Overloaded: the memory of the device is in use.
+        """
+        # From pinned memory, the device copies without the processor.
+        sent = images.pin_memory() if self._device.type == "cuda" else images
+        try:
+            return tuple(output.cpu() for output in self._network(sent.to(self._device, non_blocking=True)))
+        except torch.OutOfMemoryError as error:  # other processes may use the device, too
+            torch.cuda.empty_cache()
+            raise Overloaded(f"the memory of {self._device} is in use") from error
 
 
 class _BySize:

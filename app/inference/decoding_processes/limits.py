@@ -12,6 +12,8 @@ _FREE_BYTES: Final = 64 * 2**20
 _TIMES: Final = 5  # as long as estimated: unusual content, a slower processor
 _CPU_S: Final = (2.0, 5.0)  # at least and at most
 _WAITING: Final = 6  # seconds on the clock for one of processor time, on a busy machine
+_LEAST_PROCESSES: Final = 2  # so that a large image does not keep all others waiting
+_PROCESS_BYTES: Final = 512 * 2**20  # of the service's memory: a process, and a large image
 
 
 class Limits(NamedTuple):
@@ -34,3 +36,13 @@ class Limits(NamedTuple):
         cpu_s = min(max(_TIMES * cost.seconds, shortest), longest)
         memory = cost.memory + _INPUT_BYTES * math.prod(spec.shape)
         return cls(_MARGIN * memory + _FREE_BYTES, cpu_s, _WAITING * cpu_s)
+
+
+def most_processes(cores: int, memory: int) -> int:
+    """The number of images that are decoded at once: one for each core, within the memory, and at least two.
+
+    Args:
+        cores: that the service may keep busy.
+        memory: of the service, in bytes.
+    """
+    return max(_LEAST_PROCESSES, min(cores, memory // _PROCESS_BYTES))

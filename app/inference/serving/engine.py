@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from app.inference.errors import Overloaded
 from app.inference.images.cost import DecodeCost
 from app.inference.images.decoding import decode
 from app.inference.images.model_input import DecodedImage, InputSpec
+from app.inference.machine import usable_cores
 from app.inference.serving.backlog import Backlog
 from app.inference.serving.batch_queue import LIGHT_S, CompletedBatch, ServedModel
 from app.inference.serving.batch_scorer import QUICK_S, SMALL_PIXELS, BatchScorer
@@ -83,7 +83,7 @@ class Engine:
         self._decode = decode
         self._observer = observe
         self._images = Backlog(queue_size)
-        self._decoding = Backlog(decode_s * min(decode_threads, os.cpu_count() or 1))
+        self._decoding = Backlog(decode_s * min(decode_threads, usable_cores()))
         self._large = DecodeQueue(decode_threads, self.memory)
         self._busy: set[ServedModel] = set()
         self._progressed = time.monotonic()

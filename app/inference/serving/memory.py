@@ -4,11 +4,6 @@ Requests hold bodies and results, decoders hold pixels. Both together stay withi
 of it, so that there is always memory to decode what has been received.
 """
 
-import ctypes
-import os
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Final, Self
 
 from app.inference.errors import Overloaded, TooMuchMemory
@@ -139,49 +134,6 @@ class Claim:
         self.release()
 
 
-def available_bytes(root: Path = Path("/")) -> int:
-    """The memory that this process may use: the smallest limit of its control groups, else that of the machine.
-
-    Args:
-        root: of the file system.
-
-    Source: Linux, Documentation/admin-guide/cgroup-v2.rst (memory.max), cgroup-v1/memory.rst (memory.limit_in_bytes).
-    """
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *_group_limits(root)])
-
-
-def _group_limits(root: Path) -> Iterator[int]:
-    """The limits of the process's groups and of all groups around these."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            mount, name = root / "sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            mount, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-        else:
-            continue
-        group = mount / path.lstrip("/")
-        # In a container the path can be the host's, which is not visible; the container's own limit is at the mount.
-        for folder in (group, *group.parents):
-            if folder == mount.parent:
-                break
-            yield from _limit_in(folder / name)
-
-
-def _limit_in(file: Path) -> Iterator[int]:
-    try:
-        text = file.read_text().strip()
-    except OSError:
-        return
-    if text.isdigit():  # else "max"
-        yield int(text)
-
-
 def request_bytes(available: int, resident: int) -> int:
     """What is left for requests of a process's memory.
 
@@ -190,30 +142,3 @@ def request_bytes(available: int, resident: int) -> int:
         resident: what it takes without requests: libraries and models.
     """
     return int(available * (1 - _MARGIN)) - resident
-
-
-def resident_bytes() -> int:
-    """The memory of this process, and what its children do not share with it or with others.
-
-    What was freed is returned to the system first, or it would count for ever.
-    """
-    with suppress(AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(0)
-    own = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return own + sum(map(_private_bytes, _children()))
-
-
-def _children() -> list[str]:
-    try:
-        tasks = list(Path("/proc/self/task").iterdir())
-        return [child for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:
-        return []
-
-
-def _private_bytes(process: str) -> int:
-    try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty:")), 0)

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from app.inference.bundles import torchscript
+from app.inference.bundles.devices import PROCESSOR
+from app.inference.errors import Overloaded
 from tests.support import ROOT
 from training.model.autoencoders import ConvAutoencoder, DenseAutoencoder
 from training.model.scoring_rules import Mse, ScoredAutoencoder
@@ -28,6 +30,27 @@ def test_loaded_archive_gives_the_results_of_the_module() -> None:
     got = torchscript.load(torchscript.dump(model))(images)
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_device_takes_and_returns_values_of_the_processor() -> None:
+    model, images = _model(), torch.rand(5, 1, 8, 8)
+    expected, archive = model.eval()(images), torchscript.dump(model)
+    if torch.cuda.is_available():
+        loaded = torchscript.load(archive, torch.device("cuda"))
+        assert isinstance(loaded, torchscript.OnDevice)
+    else:
+        loaded = torchscript.OnDevice(torchscript.load(archive), PROCESSOR)
+    for one, other in zip(loaded(images), expected, strict=True):
+        assert one.is_cpu
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_exhausted_memory_of_a_device_refuses_the_batch() -> None:
+    def full(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(Overloaded, match="the memory of cpu is in use"):
+        torchscript.OnDevice(full, torch.device("cpu"))(torch.zeros(1))
 
 
 def test_single_images_and_batches_use_different_kernels_with_equal_results() -> None:
@@ -69,6 +92,8 @@ def test_linear_layers_without_bias_are_packed() -> None:
 _LOAD = """
 import sys, torch
 from app.inference.bundles import torchscript
+from app.inference.bundles.devices import PROCESSOR
+from app.inference.errors import Overloaded
 model = torchscript.load(sys.stdin.buffer.read())
 for size in (1, 2, 3):
     model(torch.rand(size, 1, 8, 8))

@@ -1,79 +1,16 @@
-"""The memory for requests: limits of control groups, and who may take how much."""
-
-import os
-from pathlib import Path
+"""The memory for requests: who may take how much."""
 
 import pytest
 
 from app.inference.errors import Overloaded, TooMuchMemory
-from app.inference.serving.memory import Memory, available_bytes, request_bytes, resident_bytes
-from tests.process_memory import resident_bytes as resident_bytes_of
+from app.inference.serving.memory import Memory, request_bytes
 
 MIB = 2**20
 GIB = 2**30
 
 
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text + "\n")
-    return root
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        # Version 2, in a container: its own group is the root.
-        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": str(GIB)}, GIB),
-        # Version 2, on a host: the smallest limit on the way up.
-        (
-            {
-                "proc/self/cgroup": "0::/system.slice/anomaly.service",
-                "sys/fs/cgroup/system.slice/anomaly.service/memory.max": "max",
-                "sys/fs/cgroup/system.slice/memory.max": str(GIB // 2),
-            },
-            GIB // 2,
-        ),
-        # Version 1, in a container: the path is the host's.
-        (
-            {
-                "proc/self/cgroup": "5:cpu:/docker/ab\n4:memory:/docker/ab\n0::/docker/ab",
-                "sys/fs/cgroup/memory/memory.limit_in_bytes": str(GIB),
-            },
-            GIB,
-        ),
-        (
-            {
-                "proc/self/cgroup": "4:hugetlb,memory:/docker/ab",
-                "sys/fs/cgroup/memory/docker/ab/memory.limit_in_bytes": str(GIB // 4),
-                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
-            },
-            GIB // 4,
-        ),
-    ],
-    ids=["v2 container", "v2 host", "v1 container", "v1 host"],
-)
-def test_limit_of_the_control_group(tmp_path: Path, files: dict[str, str], expected: int) -> None:
-    assert available_bytes(tree(tmp_path, files)) == expected
-
-
-@pytest.mark.parametrize(
-    "files", [{}, {"proc/self/cgroup": "0::/"}, {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "max"}]
-)
-def test_without_a_limit_it_is_the_memory_of_the_machine(tmp_path: Path, files: dict[str, str]) -> None:
-    total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
-    assert available_bytes(tree(tmp_path, files)) == pytest.approx(int(total.split()[1]) * 1024, rel=0.02)
-
-
-def test_resident_memory_leaves_the_rest_to_requests() -> None:
-    assert resident_bytes() >= resident_bytes_of_this_process() * 0.9
+def test_requests_get_what_libraries_and_models_leave() -> None:
     assert request_bytes(GIB, 300 * MIB) == GIB * 15 // 16 - 300 * MIB
-
-
-def resident_bytes_of_this_process() -> int:
-
-    return resident_bytes_of(os.getpid())
 
 
 def memory(limit: int = 400) -> Memory:

@@ -130,3 +130,10 @@ def test_an_archive_scores_alone_and_in_a_batch_alike(channels: int) -> None:
     torch.testing.assert_close(torch.cat([each[2] for each in alone]), score, rtol=1e-5, atol=0)
     expected = torch.nn.functional.interpolate(rebuilt, (32, 32), mode="bilinear").clamp(0, 1)
     torch.testing.assert_close(reconstruction, expected)
+
+
+def test_heads_rate_images_of_a_batch_as_alone() -> None:
+    features = normal_features()
+    heads = fit_heads(features, seed=0)
+    whole = heads(features.fine.float(), features.deep.float())
+    torch.testing.assert_close(whole, maps_of(heads, features), rtol=1e-4, atol=1e-4)
