@@ -130,7 +130,8 @@ def train(run: Run, observer: Observer | None = None) -> Published:
     manifest = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
 
     observer.stage(PUBLISHING)
-    return Published(ModelStore(run.store).publish(manifest, files, run.sign_key), manifest)
+    store = ModelStore(run.store)
+    return Published(store.publish(manifest, files, run.sign_key, activate=run.activate), manifest)
 
 
 def _fit(method: Method[R], prepared: Prepared, progress: Progress) -> tuple[Fitted[R], list[float] | None]:

@@ -31,7 +31,8 @@ class Run:
     """All settings of a run. On one machine, equal runs give equal weights and thresholds.
 
     With ``choose``, other recipes are tried as well as ``recipe``, and the run goes on with the best. With ``force``,
-    images that are not suitable are only warned about.
+    images that are not suitable are only warned about. Without ``activate``, the version is stored, and the one before
+    stays current.
     """
 
     source: Source
@@ -49,6 +50,7 @@ class Run:
     weights: Path | None = None
     sign_key: SigningKey | None = None
     force: bool = False
+    activate: bool = True
 
 
 @dataclass(frozen=True)

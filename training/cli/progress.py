@@ -134,7 +134,8 @@ class Display(Observer):
         """
         self._progress.stop()
         manifest, directory = published.manifest, published.directory
-        self._print(f"\n[bold green]published[/] [bold]{manifest.name} {manifest.version}[/]\n")
+        done = "published" if self._run.activate else "stored"
+        self._print(f"\n[bold green]{done}[/] [bold]{manifest.name} {manifest.version}[/]\n")
         self._console.print(table_of([*outcome_rows(manifest), ("trained in", _duration(manifest.training.seconds))]))
         self._print("")
         for label, path in (

@@ -19,6 +19,7 @@ from app.suggestions import did_you_mean
 from training.data import folders, label_lists, layouts
 from training.data.folders import NORMAL, Mode
 from training.data.images import Images
+from training.data.labelled_files import LabelledFile, LabelledFiles
 from training.data.levels import LevelsRule, levels_of
 from training.data.remarks import Remark
 from training.errors import TrainingError
@@ -45,6 +46,8 @@ class Source:
         exclude: a list of image files of the folder that are left out.
         levels: which values become black and white in images of a folder of more than 8 bits.
         background: what transparent images of a folder are flattened onto.
+        added: further normal images, to train on together with those of a folder.
+        added_test: further images to evaluate on.
     """
 
     data: str
@@ -57,6 +60,8 @@ class Source:
     exclude: Path | None = None
     levels: LevelsRule = "auto"
     background: str = "black"
+    added: tuple[LabelledFile, ...] = ()
+    added_test: tuple[LabelledFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,10 +193,20 @@ def _by_class(source: Source, train: _Labelled, test: _Labelled) -> Dataset:
     )
 
 
-def _files(source: Source, size: tuple[int, int]) -> Dataset:
+def files_of(source: Source) -> LabelledFiles:
+    """The image files of a folder or list.
+
+    Raises:
+        TrainingError: there is no such folder or list, or it cannot be read.
+    """
     files = layouts.read(_existing(source.data))
     if source.exclude is not None:
         files = files.without(source.exclude)
+    return files.with_added(source.added, held_out=source.added_test)
+
+
+def _files(source: Source, size: tuple[int, int]) -> Dataset:
+    files = files_of(source)
     normal_paths, test_paths = [file.path for file in files.normal], [file.path for file in files.test]
     cache = source.data_dir / "decoded"
     levels = levels_of(source.levels, normal_paths, cache=cache)

@@ -41,6 +41,15 @@ class LabelledFiles:
     remarks: tuple[str, ...] = ()
     excluded: int = 0
 
+    def with_added(self, files: Sequence[LabelledFile], *, held_out: Sequence[LabelledFile]) -> Self:
+        """These and further files.
+
+        Args:
+            files: to train on.
+            held_out: to evaluate on.
+        """
+        return replace(self, normal=(*self.normal, *files), test=(*self.test, *held_out))
+
     def name_of(self, file: LabelledFile) -> str:
         """The path of a file as users see it: relative to the root, with slashes."""
         return Path(os.path.relpath(file.path, self.root)).as_posix()

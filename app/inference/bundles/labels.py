@@ -50,6 +50,8 @@ class Label(Answer):
     verdict: Verdict = Field(description="the operator's")
     filename: str | None
     comment: str | None
+    operator: str | None = None
+    image: str | None = Field(None, description="name of the stored image file; None if it is not stored")
 
 
 @dataclass(frozen=True)

@@ -249,13 +249,21 @@ class ModelStore:
             model.mkdir(parents=True, exist_ok=True)
             os.close(open_lock(model))
 
-    def publish(self, manifest: Manifest, files: Mapping[str, bytes], key: "SigningKey | None" = None) -> Path:
+    def publish(
+        self,
+        manifest: Manifest,
+        files: Mapping[str, bytes],
+        key: "SigningKey | None" = None,
+        *,
+        activate: bool = True,
+    ) -> Path:
         """Adds a version and makes it current, atomically. A lock lets one process at a time write to a model.
 
         Args:
             manifest: its ``files`` must describe exactly ``files``.
             files: relative name → content; without the manifest.
             key: signs the version before it becomes visible; None: it is not signed.
+            activate: make it current; otherwise the current version stays current.
 
         Returns:
             The version's folder.
@@ -280,7 +288,8 @@ class ModelStore:
                 with removing_on_failure(version):
                     flush_folder(model)
                     self.load(manifest.name, manifest.version)
-                    _set_current(model, manifest.version)
+                    if activate:
+                        _set_current(model, manifest.version)
         return version
 
     def sign(self, name: str, version: str, key: "SigningKey") -> None:
