@@ -17,8 +17,10 @@ from app.api import problems
 from app.api.errors import LabelTooLarge
 from app.api.feedback import LABEL_BODY_BYTES, Feedback
 from app.api.http.body.reading import BodyReader
+from app.api.http.connections import most_connections
 from app.api.http.hosts import RequireHost
 from app.api.http.middleware import REQUEST_ID_HEADER, AllowOrigins, Dispatch, HeadAsGet, RequestTracking, RequireKey
+from app.api.http.protocol import Protocol
 from app.api.http.shutdown import draining_on_signals
 from app.api.openapi import document
 from app.api.routes import feedback, health, models, page
@@ -138,6 +140,7 @@ async def _running(services: Services) -> AsyncIterator[None]:
     """The application's lifespan: background tasks, draining, clean-up."""
     settings, registry, drift = services.settings, services.registry, services.drift
     torch.set_num_threads(settings.torch_threads)
+    Protocol.open_connections.limit = most_connections()
     drift.open()
     tasks: list[asyncio.Task[None]] = []
     try:

@@ -3,6 +3,8 @@
 import ctypes
 import math
 import os
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -86,8 +88,15 @@ def resident_bytes() -> int:
     """
     with suppress(AttributeError):  # another C library than glibc
         ctypes.CDLL(None).malloc_trim(0)
-    own = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return own + sum(map(_private_bytes, _children()))
+    return _own_bytes() + sum(map(_private_bytes, _children()))
+
+
+def _own_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not Linux, or no file can be opened: the peak
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _children() -> list[str]:

@@ -17,6 +17,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.api import problems
+from app.api.http.connections import Connections
 from app.api.http.disconnect import DISCONNECT_EXTENSION, DisconnectCallbacks
 from app.api.http.flow import FLOW_EXTENSION, CoalescingTransport, ReadFlow, SlowReader
 from app.api.http.middleware import REQUEST_ID_HEADER
@@ -59,6 +60,9 @@ class Protocol(HttpToolsProtocol):
     read_timeout_s: ClassVar[float] = 20
     """Time limit for the client to read a part of a waiting answer."""
 
+    open_connections: ClassVar[Connections] = Connections()
+    """All of this process."""
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts to wait for the first request head."""
         super().connection_made(transport)
@@ -76,9 +80,15 @@ class Protocol(HttpToolsProtocol):
         self._sent_ahead = 0  # requests since the connection last had nothing to do
         self._refusal: tuple[ProblemType, str] | None = None  # to be sent after the answers that are due
         self._await_head()
+        self.open_connections.opened(self)
+
+    def abort(self) -> None:
+        """Closes the connection at once."""
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the work for this client: marks its request as disconnected and drops those that wait."""
+        self.open_connections.closed(self)
         self._head_since = None
         if self._head_timer is not None:
             self._head_timer.cancel()
@@ -177,6 +187,7 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
+        self.open_connections.works(self)
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
@@ -203,7 +214,10 @@ class Protocol(HttpToolsProtocol):
             return
         if self._unparsed:
             self._parse_requests()
-        if self._in_head and self._answering is None:
+        if self._answering is not None:
+            return
+        self.open_connections.waits(self)
+        if self._in_head:
             self._unset_keepalive_if_required()
             self._await_head()
 
