@@ -123,7 +123,7 @@ class TestFolder:
     ) -> None:
         for each in (fit, "stretch"):  # the cache keeps them apart
             data = read(folder, size=(16, 24), fit=each, data_dir=tmp_path / "cache")
-            assert data.spec == InputSpec(mode="L", height=16, width=24, fit=each, reduction="area")
+            assert data.spec == InputSpec(mode="L", height=16, width=24, fit=each, reduction="area", jpeg="scaled")
             png = (folder / "normal" / "0.png").read_bytes()
             assert torch.equal(data.normal[0], open_image(png, max_pixels=10**6).decode(data.spec).tensor)
 
