@@ -17,7 +17,7 @@ from PIL.ExifTags import Base as ExifTag
 
 from app.files import formats
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images import avif, bmp, deep, jpeg, jpeg2000, metadata, resampling, unsupported
+from app.inference.images import avif, bmp, deep, jpeg, jpeg2000, metadata, png, resampling, unsupported
 from app.inference.images.deep import DeepImage
 from app.inference.images.jpeg import JpegFile
 from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Levels, Pixels
@@ -250,8 +250,8 @@ class _Conversion:
         deep.correct_order(image)
         layout = deep.Layout.of(image, data) if deep.is_deep(image) else None
         low = deep.low_bytes(image, data)
-        if image.format == "PNG":
-            image.load()  # the EXIF chunk may follow the pixels
+        if image.format == "PNG" and isinstance(image, PillowFile.ImageFile):
+            png.load(image, data)  # before its orientation is read: the EXIF chunk may follow the pixels
         orientation = _orientation(image) if image.info else _UPRIGHT
         size, scale = _upright(image.size, orientation), resampling.FULL
         if structure is not None and isinstance(image, PillowFile.ImageFile):

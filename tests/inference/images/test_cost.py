@@ -80,8 +80,10 @@ def test_every_format_is_estimated_by_its_header(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "spec"),
     [
-        *((name, SPEC) for name in ("png-transparent", "jpeg-progressive", "webp", "gif", "tiff-float", "jpeg2000")),
-        *((name, SCALED) for name in ("jpeg", "jpeg-cmyk", "jpeg-progressive")),
+        *((name, SPEC) for name in ("png-colour", "png-transparent", "webp", "gif", "tiff-float", "jpeg2000")),
+        ("jpeg-progressive", SPEC),
+        ("jpeg-progressive", SCALED),
+        ("jpeg", SCALED),
     ],
 )
 def test_decoding_takes_no_more_memory_than_estimated(name: str, spec: InputSpec, tmp_path: Path) -> None:

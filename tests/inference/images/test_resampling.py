@@ -101,7 +101,8 @@ def test_jpeg_image_in_colour_for_a_grey_model() -> None:
 def test_jpeg_image_at_a_fraction_is_incomplete_if_its_file_is(side: int) -> None:
     """At every scale, in every kind of file."""
     spec = InputSpec(mode="RGB", height=32, width=32, reduction="area", jpeg="scaled")
-    for options, mode in product(({}, {"progressive": True}, {"restart_marker_rows": 1}), ("L", "RGB")):
+    kinds: list[dict[str, object]] = [{}, {"progressive": True}, {"restart_marker_rows": 1}]
+    for options, mode in product(kinds, ("L", "RGB")):
         data = encode(photograph(side, side, mode), "JPEG", **options)
         first = data.index(b"\xff\xda") + 14
         for cut in np.random.default_rng(1).integers(first, first + (len(data) - first) * 95 // 100, 20):
