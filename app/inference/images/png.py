@@ -35,27 +35,22 @@ def read_pixels(data: bytes) -> NDArray[np.uint8] | None:
     pieces = layout and _pieces(data)
     if not layout or not pieces:
         return None
-    rows = png_rows.inflate(layout, pieces)
-    del pieces  # a copy of the file
     try:
-        return None if rows is None else png_rows.unfilter(layout, rows)
+        return png_rows.decode(layout, pieces)
     except ValueError:
         return None
 
 
-def _pieces(data: bytes) -> list[bytes] | None:
-    """The data of the chunks IDAT; None if they are damaged, or not followed by the end."""
-    at = HEAD_BYTES
-    pieces: list[bytes] = []
-    while at + CHUNK.size <= len(data) and len(pieces) < _MAX_PIECES:
+def _pieces(data: bytes) -> bytes | None:
+    """The chunks IDAT of a file; None if they are too many, or not followed by its end."""
+    at, count = HEAD_BYTES, 0
+    begin = None
+    while at + CHUNK.size <= len(data) and count <= _MAX_PIECES:
         length, kind = CHUNK.unpack_from(data, at)
-        begin = at + CHUNK.size
-        end = begin + length
         if kind == b"IDAT":
-            if end + CHECKSUM.size > len(data) or not png_rows.checksum_matches(data, begin - len(kind), end):
-                return None
-            pieces.append(data[begin:end])
-        elif pieces:
-            return pieces if data.startswith(END, at) else None
-        at = end + CHECKSUM.size
+            begin = at if begin is None else begin
+            count += 1
+        elif begin is not None:
+            return data[begin:at] if data.startswith(END, at) else None
+        at += CHUNK.size + length + CHECKSUM.size
     return None

@@ -1,7 +1,7 @@
-"""The rows of PNG files: inflates them with ISA-L, and undoes their filters with the decoder of kornia-rs.
+"""The rows of PNG files: decodes them with kornia-rs, or inflates them with ISA-L for many images at once.
 
-Each does its part several times as fast as zlib and Pillow. ISA-L never returns more than was asked for and verifies
-the checksum of the rows, which kornia-rs does not. Sections refer to the PNG specification, third edition.
+kornia-rs, whose decoder is written in Rust, takes a third of Pillow's time for photographs; unlike libpng and libspng,
+also for grey ones. Sections refer to the PNG specification, third edition.
 """
 
 import struct
@@ -24,8 +24,7 @@ END: Final = CHUNK.pack(0, b"IEND") + CHECKSUM.pack(isal_zlib.crc32(b"IEND"))
 MAX_STORED: Final = 2**16 - 1
 """The largest uncompressed block of a deflated stream, in bytes (RFC 1951, 3.2.4)."""
 
-_STORED: Final = struct.Struct("<BHH")  # whether it is the last block, its size and the complement of it
-_FULL_BLOCK: Final = _STORED.pack(0, MAX_STORED, 0)
+_STORED: Final = struct.Struct("<2sBHH")  # zlib header; whether it is the last block, its size and the complement of it
 _ZLIB_HEAD: Final = b"\x78\x01"
 _LARGEST_WINDOW: Final = b"\x78"  # the highest valid first byte of a zlib stream; ISA-L does not check it
 _LAYOUTS: Final = {0: ("mono", 1), 2: ("rgb", 3), 6: ("rgba", 4)}
@@ -88,32 +87,32 @@ def inflate(layout: Layout, pieces: Sequence[bytes]) -> bytes | None:
     return rows if stream.eof and len(rows) == size else None
 
 
+def decode(layout: Layout, pieces: bytes) -> NDArray[np.uint8]:
+    """(H, W, C) 8-bit levels from chunks IDAT.
+
+    Nothing but these reaches the decoder. It compares their checksums, and inflates no more than the image has.
+
+    Raises:
+        ValueError: they are damaged or incomplete, or a row has an invalid filter type.
+    """
+    header = HEADER.pack(layout.width, layout.height, 8, layout.colour, 0, 0, 0)
+    head = BEGIN + header + CHECKSUM.pack(isal_zlib.crc32(b"IHDR" + header))
+    mode, _ = _LAYOUTS[layout.colour]
+    try:
+        pixels: NDArray[np.uint8] = kornia.decode_image_png_u8(head + pieces + END, layout[1::-1], mode)
+    except Exception as error:  # it raises nothing more specific
+        raise ValueError("the rows of the PNG file are damaged") from error
+    return pixels
+
+
 def unfilter(layout: Layout, rows: bytes) -> NDArray[np.uint8]:
-    """(H, W, C) 8-bit levels from filtered rows.
+    """(H, W, C) 8-bit levels from filtered rows of at most ``MAX_STORED`` bytes.
 
     Raises:
         ValueError: a row has an invalid filter type.
     """
-    mode, _ = _LAYOUTS[layout.colour]
-    try:
-        pixels: NDArray[np.uint8] = kornia.decode_image_png_u8(_file(layout, rows), layout[1::-1], mode)
-    except Exception as error:  # it raises nothing more specific
-        raise ValueError("a row of the PNG file has an invalid filter type") from error
-    return pixels
-
-
-def _file(layout: Layout, rows: bytes) -> bytes:
-    """A PNG file with these rows, uncompressed."""
-    header = HEADER.pack(layout.width, layout.height, 8, layout.colour, 0, 0, 0)
-    head = BEGIN + header + CHECKSUM.pack(isal_zlib.crc32(b"IHDR" + header))
-    content, last = memoryview(rows), (len(rows) - 1) // MAX_STORED * MAX_STORED
-    pieces: list[bytes | memoryview] = [b"IDAT" + _ZLIB_HEAD]
-    for at in range(0, last, MAX_STORED):
-        pieces += (_FULL_BLOCK, content[at : at + MAX_STORED])
-    rest = len(rows) - last
-    pieces += (_STORED.pack(1, rest, rest ^ MAX_STORED), content[last:], CHECKSUM.pack(isal_zlib.adler32(rows)))
-    checksum = 0
-    for piece in pieces:
-        checksum = isal_zlib.crc32(piece, checksum)
-    size = CHECKSUM.pack(sum(map(len, pieces)) - len(b"IDAT"))
-    return b"".join((head, size, *pieces, CHECKSUM.pack(checksum), END))
+    size = len(rows)
+    block = _STORED.pack(_ZLIB_HEAD, 1, size, size ^ MAX_STORED)
+    content = b"".join((b"IDAT", block, rows, CHECKSUM.pack(isal_zlib.adler32(rows))))
+    length = CHECKSUM.pack(len(content) - len(b"IDAT"))
+    return decode(layout, length + content + CHECKSUM.pack(isal_zlib.crc32(content)))
