@@ -1,5 +1,6 @@
 """Work on images in parallel: one image per thread is faster than several threads for one image."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -38,3 +39,10 @@ def in_parallel(
 def most_at_once(height: int, width: int) -> int:
     """The number of images of this size that a network may work on at the same time without taking much memory."""
     return max(1, _PIXELS_AT_ONCE // (height * width))
+
+
+def available_cores() -> int:
+    """The number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

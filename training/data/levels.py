@@ -5,7 +5,6 @@ the range of the type, such images are nearly black, or white.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,8 +15,10 @@ from app.inference.errors import InferenceError
 from app.inference.images.decoding import ValueRange, open_image
 from app.inference.images.deep import DEPTHS
 from app.inference.images.model_input import Levels
-from training.data.folders import MAX_PIXELS, cache_key, replacing
+from training.data.decoding import MAX_PIXELS
+from training.data.folders import cache_key, replacing
 from training.errors import TrainingError
+from training.workers import available_cores
 
 LevelsRule: TypeAlias = Literal["auto", "full"] | Levels
 """``auto``: the range that the images use; ``full``: that of their type; or the levels themselves."""
@@ -93,7 +94,7 @@ def _ranges(files: Sequence[Path], cache: Path) -> list[ValueRange]:
             ValueRange(Levels(*used), Levels(*full), is_float)
             for used, full, is_float in json.loads(cached.read_text())
         ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         found = [each for each in pool.map(_range, files) if each is not None]
     with suppress(OSError):  # as for decoded images
         cached.parent.mkdir(parents=True, exist_ok=True)

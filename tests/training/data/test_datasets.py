@@ -220,7 +220,7 @@ class TestFolder:
         (folder / "normal" / "broken.png").write_bytes(b"nothing")
         first = read(folder, data_dir=tmp_path / "cache", mode="L")
         with monkeypatch.context() as patched:
-            patched.setattr(folders, "open_image", lambda *_, **__: pytest.fail("decoded again"))
+            patched.setattr(folders, "decode_files", lambda *_, **__: pytest.fail("decoded again"))
             again = read(folder, data_dir=tmp_path / "cache", mode="L")
         assert torch.equal(first.normal[:], again.normal[:])
         assert first.unreadable == again.unreadable
