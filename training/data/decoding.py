@@ -18,7 +18,7 @@ from training.workers import available_cores
 MAX_PIXELS: Final = 200_000_000  # against decompression bombs; higher than in serving, the files are the user's own
 
 _QUICK_S: Final = 0.005
-"""Estimated seconds of decoding. Images that take longer are decoded in processes, for a millisecond more: some decoders
+"""Estimated seconds of decoding. Longer ones are done in processes, which takes a millisecond more: some decoders
 let no other thread of their process work."""
 
 
