@@ -16,7 +16,7 @@ SEED ?= 1337
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train demo test test-attack test-cluster test-docker attack bench bench-anomalib bench-peers bench-training soak lint lock audit clean
+.PHONY: help serve train demo test test-attack test-cluster test-docker attack bench bench-anomalib bench-images bench-peers bench-training soak lint lock audit clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,6 +51,9 @@ bench-training: $(VENV)/ready-training  ## compare our training loop with the tu
 
 bench: $(VENV)/ready-serving  ## measure the speed of the service as ratios (Linux, two cores, wrk; ARGS=)
 	$(PY) -m benchmarks.serving $(ARGS)
+
+bench-images: $(VENV)/ready-serving  ## measure decoding and serving of photographs as ratios (Linux, two cores, wrk; ARGS="--photographs … --rounds …")
+	$(PY) -m benchmarks.images $(ARGS)
 
 bench-peers: $(VENV)/ready-serving  ## compare the service with other model servers (ARGS="--peers … --rounds … --seconds …")
 	$(PY) -m benchmarks.peers $(ARGS)

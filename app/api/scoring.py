@@ -19,6 +19,7 @@ from app.api.services import Services
 from app.api.telemetry.scored_requests import summarize
 from app.inference.decisions.conformal import OperatingPoint
 from app.inference.images.cost import decode_cost
+from app.inference.images.model_input import InputSpec
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import SMALL_BYTES, Content
 from app.inference.serving.scoring import Results, score
@@ -83,18 +84,18 @@ async def answer(
     engine, state, spec = services.engine, request_state(scope), model.bundle.spec
     client, values = state.claim.client, len(images) * math.prod(spec.shape)
     state.claim.take(values * (_RESULT_BYTES_PER_VALUE + bytes_per_value))
-    with engine.admit(model, len(images), client=client, seconds=sum(map(_decode_seconds, images))):
+    with engine.admit(model, len(images), client=client, seconds=sum(_decode_seconds(each, spec) for each in images)):
         with cancelled_on_disconnect(scope):
             results = await score(engine, model, images, point, client=client, encode=encode, diagnose=diagnose)
         state.scored = summarize(results)
         return await engine.render(len(images) * spec.height * spec.width, lambda: render(results))
 
 
-def _decode_seconds(image: Content) -> float:
+def _decode_seconds(image: Content, spec: InputSpec) -> float:
     """The time to decode an image, if that is not done with its batch in less than a millisecond."""
     if not isinstance(image, bytes) or (len(image) <= SMALL_BYTES and _SMALL_PNG.match(image)):
         return 0
-    return decode_cost(image).seconds
+    return decode_cost(image, spec).seconds
 
 
 async def operating_point(model: ServedModel, sensitivity: Sensitivity) -> OperatingPoint:

@@ -136,7 +136,7 @@ def test_fit_is_published_with_the_model(tmp_path: Path, capsys: pytest.CaptureF
     options = ["--size", "8x12", "--fit", "pad", "--recipe", "linear", "--false-alarm-rate", "0.2"]
     assert main(["--data", str(tmp_path / "parts"), "--data-dir", str(tmp_path / "data"), *store, *options]) == 0
     trained = ModelStore(tmp_path / "store").manifest("parts")
-    assert trained.input == InputSpec(mode="L", height=8, width=12, fit="pad", reduction="area")
+    assert trained.input == InputSpec(mode="L", height=8, width=12, fit="pad", reduction="area", jpeg="scaled")
     assert "grey, 8 × 12, fit pad" in capsys.readouterr().out
 
     words = ["--images", str(tmp_path / "parts" / "normal"), "--groups", "none"]

@@ -184,7 +184,7 @@ def _by_class(source: Source, train: _Labelled, test: _Labelled) -> Dataset:
     return Dataset(
         source=source.data,
         normal_label=",".join(map(str, sorted(normal))),
-        spec=InputSpec(mode="L", height=images.shape[1], width=images.shape[2], reduction="area"),
+        spec=InputSpec(mode="L", height=images.shape[1], width=images.shape[2], reduction="area", jpeg="scaled"),
         native_size=images.shape[1:],
         normal=Images(selected[:, None]),
         groups=tuple(map(str, range(len(selected)))),
@@ -216,6 +216,7 @@ def _files(source: Source, size: tuple[int, int]) -> Dataset:
         width=size[1],
         fit=source.fit,
         reduction="area",
+        jpeg="scaled",
         black=levels and levels.black,
         white=levels and levels.white,
         background=source.background,

@@ -9,7 +9,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,8 @@ from typing import Final, Literal
 import numpy as np
 from PIL import Image
 
-from app.inference.errors import InferenceError
-from app.inference.images.decoding import open_image
-from app.inference.images.model_input import SIDES, DecodedImage, InputSpec, Levels, Pixels, unit_values
-from app.inference.machine import usable_cores
+from app.inference.images.model_input import SIDES, InputSpec, Levels, Pixels, unit_values
+from training.data.decoding import decode_files
 from training.data.images import Images
 from training.data.remarks import Remark, counted
 from training.errors import TrainingError
@@ -31,7 +28,6 @@ Mode = Literal["auto", "L", "RGB"]
 
 NORMAL: Final = "normal"
 
-MAX_PIXELS: Final = 200_000_000  # against decompression bombs; higher than in serving, the files are the user's own
 _PIXELS_TO_GUESS_COLOUR: Final = 32
 _SAMPLE: Final = 50
 _NOTICEABLE_COLOUR: Final = 8 / 255
@@ -123,17 +119,16 @@ def _decode_all(files: Sequence[Path], spec: InputSpec) -> DecodedFiles:
     kept: list[int] = []
     unreadable: list[tuple[Path, str]] = []
     warnings: list[tuple[str, ...]] = []
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for index, outcome in enumerate(pool.map(lambda path: _decode(path, spec), files)):
-            if isinstance(outcome, str):
-                unreadable.append((files[index], outcome))
-                continue
-            image = outcome.pixels
-            if image.dtype == np.float32:  # one image of more than 8 bits makes all of them float32
-                pixels = unit_values(pixels)
-            pixels[len(kept)] = image if image.dtype == pixels.dtype else unit_values(image)
-            warnings.append(outcome.warnings)
-            kept.append(index)
+    for index, outcome in enumerate(decode_files(files, spec)):
+        if isinstance(outcome, str):
+            unreadable.append((files[index], outcome))
+            continue
+        image = outcome.pixels
+        if image.dtype == np.float32:  # one image of more than 8 bits makes all of them float32
+            pixels = unit_values(pixels)
+        pixels[len(kept)] = image if image.dtype == pixels.dtype else unit_values(image)
+        warnings.append(outcome.warnings)
+        kept.append(index)
     return DecodedFiles(Images(pixels[: len(kept)]), tuple(kept), tuple(unreadable), counted(warnings))
 
 
@@ -193,16 +188,6 @@ def replacing(file: Path) -> Iterator[Path]:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _decode(path: Path, spec: InputSpec) -> DecodedImage | str:
-    try:
-        decoded = open_image(path.read_bytes(), max_pixels=MAX_PIXELS).decode(spec)
-        # Rearranged here, in parallel: it takes as long as decoding, and images that wait for it take memory.
-        pixels: Pixels = np.ascontiguousarray(decoded.pixels)  # type: ignore[assignment]  # of the same type
-        return decoded._replace(pixels=pixels)
-    except (InferenceError, OSError) as error:
-        return " ".join(str(error).split())
 
 
 def cache_key(files: Sequence[Path], purpose: str) -> str:

@@ -16,7 +16,8 @@ from app.inference.images.decoding import ValueRange, open_image
 from app.inference.images.deep import DEPTHS
 from app.inference.images.model_input import Levels
 from app.inference.machine import usable_cores
-from training.data.folders import MAX_PIXELS, cache_key, replacing
+from training.data.decoding import MAX_PIXELS
+from training.data.folders import cache_key, replacing
 from training.errors import TrainingError
 
 LevelsRule: TypeAlias = Literal["auto", "full"] | Levels

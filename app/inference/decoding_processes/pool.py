@@ -45,7 +45,7 @@ class DecodePool:
             TooManyPixels: it has more than ``max_pixels``.
             DecodingUnavailable: no process can be started, or the pool is closed.
         """
-        limits = Limits.of(decode_cost(file), spec)
+        limits = Limits.of(decode_cost(file, spec), spec)
         with self._turns:
             process = self._take()
             try:

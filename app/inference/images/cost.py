@@ -10,7 +10,7 @@ and the processor time of a decode, per pixel. The estimate, in parentheses, is 
 ====================================  =================  ===============
 file                                  bytes per pixel    ns per pixel
 ====================================  =================  ===============
-PNG: grey, RGB, RGBA                  1, 5, 13 (15)      21, 53, 81 (70)
+PNG: grey, RGB, RGBA                  3, 9, 16 (17)      11, 38, 40 (70)
 PNG of 16 bits: grey, RGB, RGBA       11, 20, 24 (28)    47, 131, 174 (190)
 JPEG: grey, RGB, CMYK                 1, 5, 9 (14)       12, 22, 38 (20)
 JPEG, progressive: 4:2:0, 4:4:4       7, 10 (12)         37, 49 (47)
@@ -23,6 +23,7 @@ AVIF: 4:2:0, 4:4:4, RGBA              10, 13, 16 (20)    69, 62, 147 (146)
 JPEG 2000: grey, RGB, RGBA            6, 19, 27 (24)     129, 396, 571 (585)
 ====================================  =================  ===============
 
+JPEG files that are decoded at a fraction of their size take that fraction squared, and what their bytes take.
 Copies of the file come on top, of which a JPEG of noise has most: 4 bytes per pixel, three times.
 """
 
@@ -30,6 +31,9 @@ import re
 import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from app.inference.images.model_input import InputSpec
+from app.inference.images.resampling import jpeg_scale
 
 _FIXED_BYTES: Final = 2 * 2**20  # of any decode, whatever the image's size
 _FIXED_S: Final = 0.0005
@@ -44,7 +48,7 @@ _COLOUR_TYPES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PNG_PALETTE: Final = 3
 _PNG_HEAD: Final = 33
 
-# JPEG
+_JPEG: Final = b"\xff\xd8\xff"
 _MARKER: Final = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 _SCAN, _END = b"\xda", b"\xd9"
 _FRAMES: Final = {bytes([code]) for code in range(0xC0, 0xD0)} - {b"\xc4", b"\xc8", b"\xcc"}
@@ -85,22 +89,25 @@ class _Rate(NamedTuple):
 _NOTHING: Final = _Rate(0, 0, 0)
 
 
-def decode_cost(content: bytes) -> DecodeCost:
+def decode_cost(content: bytes, spec: InputSpec) -> DecodeCost:
     """The cost of decoding a file. Takes some microseconds and raises nothing.
 
     Args:
         content: the whole file, of any format or none. A file that is no image, or whose header is damaged, costs
             little: decoding it ends at once.
+        spec: the input that it becomes.
     """
     try:
-        rate = _rate(content)
+        rate = _rate(content, spec)
     except (struct.error, IndexError):  # the header ends early
         rate = _NOTHING
     memory = _FIXED_BYTES + rate.pixels * rate.pixel_bytes + len(content) * _FILE_COPIES
     return DecodeCost(round(memory), _FIXED_S + (rate.pixels * rate.pixel_ns + len(content) * rate.byte_ns) / 1e9)
 
 
-def _rate(content: bytes) -> _Rate:
+def _rate(content: bytes, spec: InputSpec) -> _Rate:
+    if content.startswith(_JPEG):
+        return _of_jpeg(content, spec)
     for signature, read in _READERS:
         if content.startswith(signature):
             return read(content)
@@ -114,11 +121,11 @@ def _of_png(content: bytes) -> _Rate:
         return _Rate(width * height, 8 + 5 * channels, 10 + 45 * channels)
     has_colour = channels >= _RGB or colour == _PNG_PALETTE
     if channels in {2, _RGBA} or content.find(b"tRNS", _PNG_HEAD, _SEARCHED_BYTES) > 0:
-        return _Rate(width * height, 15, 10 + 15 * channels)
-    return _Rate(width * height, 6 if has_colour else 2, 10 + 15 * channels)
+        return _Rate(width * height, 17, 10 + 15 * channels)
+    return _Rate(width * height, 11 if has_colour else 4, 10 + 15 * channels)  # interlaced ones take longest
 
 
-def _of_jpeg(content: bytes) -> _Rate:
+def _of_jpeg(content: bytes, spec: InputSpec) -> _Rate:
     at, frame, height, width, channels = 2, b"", 0, 0, 0
     for _ in range(_MAX_PARTS):
         marker = _MARKER.search(content, at)
@@ -132,11 +139,13 @@ def _of_jpeg(content: bytes) -> _Rate:
     else:
         return _NOTHING
     upright = 2 if channels == 1 else 9 if channels == _RGB else 14
+    # The orientation is not known here: one of both may need more pixels.
+    area = min(jpeg_scale(width, height, spec), jpeg_scale(height, width, spec)) ** 2
     # Without all channels in one scan, the coefficients are kept, of two bytes each.
     is_whole = marker is None or content[marker.end() + 2 : marker.end() + 3] == bytes([channels])
     if frame in _SEQUENTIAL and is_whole:
-        return _Rate(width * height, upright, 14, 8)
-    return _Rate(width * height, max(upright, 3 + 3 * channels), 25, 40)
+        return _Rate(width * height, upright / area, 10 / area, 15)
+    return _Rate(width * height, max(upright / area, 3 + 3 * channels), 12 + 13 / area, 40)
 
 
 def _of_webp(content: bytes) -> _Rate:
@@ -231,7 +240,6 @@ def _of_jpeg2000(content: bytes) -> _Rate:
 
 _READERS: Final = (
     (b"\x89PNG\r\n\x1a\n", _of_png),
-    (b"\xff\xd8\xff", _of_jpeg),
     (b"RIFF", _of_webp),
     (b"GIF8", _of_gif),
     (b"BM", _of_bmp),

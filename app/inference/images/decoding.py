@@ -17,11 +17,12 @@ from PIL.ExifTags import Base as ExifTag
 
 from app.files import formats
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images import avif, bmp, deep, jpeg, jpeg2000, metadata, unsupported
+from app.inference.images import avif, bmp, deep, jpeg, jpeg2000, metadata, png, resampling, unsupported
 from app.inference.images.deep import DeepImage
 from app.inference.images.jpeg import JpegFile
-from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Levels, Pixels, Reduction
+from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Levels, Pixels
 from app.inference.images.plain_png import read_plain_pngs
+from app.inference.images.resampling import Box
 
 # Pillow's own limit is global, independent of ours, and only warns. open_image() compares every header with its
 # caller's limit before a pixel is decoded.
@@ -49,6 +50,9 @@ _TRANSPOSITIONS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation → the transposition that makes the image upright."""
+_SIDEWAYS: Final = {5, 6, 7, 8}  # the orientations that exchange width and height
+_FROM_THE_RIGHT: Final = {2, 3, 6, 7}  # those whose first column was the file's last column or row
+_FROM_THE_BOTTOM: Final = {3, 4, 7, 8}  # those whose first row was
 
 # Pillow accepts a PNG without its end, and decodes missing rows as black.
 _PNG_END: Final = b"IEND\xaeB`\x82"
@@ -246,11 +250,13 @@ class _Conversion:
         deep.correct_order(image)
         layout = deep.Layout.of(image, data) if deep.is_deep(image) else None
         low = deep.low_bytes(image, data)
-        if image.format == "PNG":
-            image.load()  # the EXIF chunk may follow the pixels
+        if image.format == "PNG" and isinstance(image, PillowFile.ImageFile):
+            png.load(image, data)  # before its orientation is read: the EXIF chunk may follow the pixels
         orientation = _orientation(image) if image.info else _UPRIGHT
+        size, scale = _upright(image.size, orientation), resampling.FULL
         if structure is not None and isinstance(image, PillowFile.ImageFile):
-            self.warnings += structure.load(image)
+            scale = resampling.jpeg_scale(*size, self.spec)
+            self.warnings += structure.load(image, scale)
         else:
             image.load()
         if orientation in _TRANSPOSITIONS:
@@ -259,14 +265,21 @@ class _Conversion:
                 image = image.transpose(_TRANSPOSITIONS[orientation])
             self.warnings.append("turned upright according to the EXIF orientation")
         if layout is None:
-            return self.run_plain(self._flatten(image))
+            box = None if scale == resampling.FULL else _box(image, size, scale, orientation)
+            return self.run_plain(self._flatten(image), box, scale)
         values = deep.read(image, low, layout)
         del low
         return self._run_deep(values)
 
-    def run_plain(self, image: Image.Image) -> DecodedImage:
-        """Converts an upright, opaque image of mode L or RGB."""
-        return DecodedImage(self._pixels(self._resize(image)), tuple(self.warnings))
+    def run_plain(self, image: Image.Image, box: Box | None = None, scale: int = resampling.FULL) -> DecodedImage:
+        """Converts an upright, opaque image of mode L or RGB.
+
+        Args:
+            image: as decoded.
+            box: where the image is in what was decoded; None: it is all of it.
+            scale: the divisor of its size at which it was decoded.
+        """
+        return DecodedImage(self._pixels(self._resize(image, box, scale)), tuple(self.warnings))
 
     def _flatten(self, image: Image.Image) -> Image.Image:
         """Any Pillow mode of 8 bits or less → an opaque image of the same size: L or RGB."""
@@ -307,17 +320,15 @@ class _Conversion:
             pixels = np.tensordot(_LUMA, pixels, axes=1)[None]
         return DecodedImage(pixels, tuple(dict.fromkeys(self.warnings)))  # each channel was resized
 
-    def _resize(self, image: Image.Image) -> Image.Image:
-        size = (self.spec.width, self.spec.height)
-        if image.size == size:
+    def _resize(self, image: Image.Image, box: Box | None = None, scale: int = resampling.FULL) -> Image.Image:
+        to_width, to_height = size = (self.spec.width, self.spec.height)
+        if image.size == size and box is None:
             return image
-        (width, height), (to_width, to_height) = image.size, size
-        same_proportions = width * to_height == height * to_width
-        change = "" if same_proportions else _CHANGES[self.spec.fit]
+        left, top, right, bottom = box = box or resampling.whole(image)
+        width, height = round((right - left) * scale), round((bottom - top) * scale)
+        change = "" if width * to_height == height * to_width else _CHANGES[self.spec.fit]
         self.warnings.append(f"resized from {width}×{height} to {to_width}×{to_height}{change}")
-        if same_proportions or self.spec.fit == "stretch":
-            return _resample(image, size, self.spec.reduction)
-        return (_pad if self.spec.fit == "pad" else _crop)(image, size, self.spec.reduction)
+        return resampling.fitted(image, box, self.spec)
 
     def _pixels(self, image: Image.Image) -> Pixels:
         if image.mode == "RGB" and self.spec.mode == "L":
@@ -326,50 +337,6 @@ class _Conversion:
             image = image.convert("L")
         levels = np.asarray(image if image.mode == self.spec.mode else image.convert(self.spec.mode))
         return levels[None] if self.spec.mode == "L" else np.moveaxis(levels, -1, 0)
-
-
-def _resample(
-    image: Image.Image,
-    size: tuple[int, int],
-    reduction: Reduction,
-    box: tuple[float, float, float, float] | None = None,
-) -> Image.Image:
-    """Resamples a box of an image, by default the whole, to (width, height); its left and top are whole pixels.
-
-    An image whose pixels were repeated a whole number of times is reduced to the original, which no filter does that is
-    wider than a pixel of the result. For the rest, a bicubic filter blurs less than a bilinear one.
-    """
-    left, top, right, bottom = box or (0, 0, *image.size)
-    if reduction == "bilinear" or (right - left <= size[0] and bottom - top <= size[1]):
-        return image.resize(size, Image.Resampling.BILINEAR, box=box)
-    if box:  # whole factors are counted from the corner of the image
-        image, box = image.crop((left, top, math.ceil(right), math.ceil(bottom))), (0, 0, right - left, bottom - top)
-    return image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=1.0)
-
-
-def _pad(image: Image.Image, size: tuple[int, int], reduction: Reduction) -> Image.Image:
-    """Resamples the whole image to the largest (width, height) within ``size``, and fills the rest by reflection.
-
-    Black bars would be edges that no product has, and repeated edge pixels draw a speck at the edge out to a line. The
-    reflection continues the surface with nothing that the image does not show.
-    """
-    scale = min(to / side for to, side in zip(size, image.size, strict=True))
-    inner = tuple(max(1, min(to, round(side * scale))) for to, side in zip(size, image.size, strict=True))
-    width, height = ((to - side) for to, side in zip(size, inner, strict=True))
-    resampled = np.asarray(_resample(image, (inner[0], inner[1]), reduction))
-    border = [(height // 2, height - height // 2), (width // 2, width - width // 2), (0, 0)]
-    return Image.fromarray(np.pad(resampled, border[: resampled.ndim], mode="symmetric"))
-
-
-def _crop(image: Image.Image, size: tuple[int, int], reduction: Reduction) -> Image.Image:
-    """Resamples the largest window with the proportions of ``size``, in the middle of the image.
-
-    The window begins at a whole pixel, so that an image which needs no resampling is not blurred.
-    """
-    (width, height), (to_width, to_height) = image.size, size
-    window = (min(width, height * to_width / to_height), min(height, width * to_height / to_width))
-    left, top = (width - window[0]) // 2, (height - window[1]) // 2
-    return _resample(image, size, reduction, (left, top, left + window[0], top + window[1]))
 
 
 def _largest_channel_difference(rgb: NDArray[np.uint8]) -> int:
@@ -383,6 +350,21 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTag.Orientation, _UPRIGHT))
     except Exception:  # as in ImageFile.decode
         return _UPRIGHT
+
+
+def _upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return size[::-1] if orientation in _SIDEWAYS else size
+
+
+def _box(image: Image.Image, size: tuple[int, int], scale: int, orientation: int) -> Box:
+    """Where an upright image of a size is in what was decoded at a fraction of it.
+
+    libjpeg completes the last column and row of the file, which the transposition may have made the first.
+    """
+    width, height = (side / scale for side in size)
+    left = image.width - width if orientation in _FROM_THE_RIGHT else 0
+    top = image.height - height if orientation in _FROM_THE_BOTTOM else 0
+    return (left, top, left + width, top + height)
 
 
 def _reason(error: Exception) -> str:

@@ -53,8 +53,12 @@ class JpegFile:
     rows_come_at_once: bool = False
     lacks_scans: bool = False
 
-    def load(self, image: PillowFile.ImageFile) -> tuple[str, ...]:
+    def load(self, image: PillowFile.ImageFile, scale: int = 1) -> tuple[str, ...]:
         """Decodes the pixels of an image that Pillow opened, in place of its method ``load``.
+
+        Args:
+            image: its size changes to what is decoded.
+            scale: 1, 2, 4 or 8, not more than a side: the divisor of its width and height, which are rounded up.
 
         Returns:
             Warnings.
@@ -62,6 +66,8 @@ class JpegFile:
         Raises:
             UnreadableImage: the data are incomplete or damaged.
         """
+        if scale > 1:
+            image.draft(image.mode, (image.width // scale, image.height // scale))
         feed = _Feed(image)
         at = 0
         for end, restart in [] if self.is_arithmetic else self.scans:

@@ -21,6 +21,9 @@ Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 Reduction: TypeAlias = Literal["bilinear", "area"]
 """How a larger image is brought to the input's size; see :class:`InputSpec`."""
 
+JpegDecoding: TypeAlias = Literal["full", "scaled"]
+"""How a larger JPEG image is decoded; see :class:`InputSpec`."""
+
 Fit: TypeAlias = Literal["stretch", "pad", "crop"]
 """How an image of other proportions is brought to the input's size; see :class:`InputSpec`."""
 
@@ -60,7 +63,7 @@ class InputSpec(BaseModel):
 
     For grey models, colour images are converted to ITU-R 601 luma. Images of 8 bits are divided by 255; those of more
     bits are scaled from ``black`` and ``white`` to 0 and 1, and clipped. Images of another size are resampled to
-    height × width: ``reduction`` says how larger ones are, and ``fit`` how images of other proportions are.
+    height × width: ``reduction`` and ``jpeg`` say how larger ones are, and ``fit`` how images of other proportions are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +81,12 @@ class InputSpec(BaseModel):
         "bilinear",
         description="how a larger image is resampled. area: by the mean over whole factors, then with an antialiased "
         "bicubic filter; bilinear: with an antialiased bilinear filter, which blurs (models of older versions)",
+    )
+    jpeg: JpegDecoding = Field(
+        "full",
+        description="how a JPEG image is decoded before it is resampled. scaled: at a half, quarter or eighth of its "
+        "size, if that is not smaller than the input, several times as fast; full: always at its own size (models of "
+        "older versions)",
     )
     black: FiniteFloat | None = Field(
         None,
@@ -107,7 +116,7 @@ class InputSpec(BaseModel):
     @property
     def unused(self) -> set[str]:
         """The fields that have no effect, which older programs do not know."""
-        optional = {"fit", "reduction", "black", "white", "background"}
+        optional = {"fit", "reduction", "jpeg", "black", "white", "background"}
         return {name for name in optional if getattr(self, name) == type(self).model_fields[name].default}
 
     @property

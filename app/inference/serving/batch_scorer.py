@@ -213,7 +213,7 @@ class BatchScorer:
         """Decodes a small file; ``plain`` is the result of ``read_plain_pngs`` for it."""
         if plain is not None and plain.shape == self._shape:
             return DecodedImage(plain)
-        if plain is None and (only_plain or decode_cost(file).seconds > QUICK_S):
+        if plain is None and (only_plain or decode_cost(file, self.bundle.spec).seconds > QUICK_S):
             return Large(file)
         try:
             image = open_image(file, max_pixels=self._max_pixels) if plain is None else ImageFile.of_levels(plain)

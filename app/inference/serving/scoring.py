@@ -106,7 +106,7 @@ async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchO
 
     async def decode(file: bytes) -> DecodedImage | Rejected:
         try:
-            return await engine.decode(model, client, decode_cost(file), file)
+            return await engine.decode(model, client, decode_cost(file, model.bundle.spec), file)
         except TooMuchMemory as error:
             return await engine.in_turn(model, client, DecodeCost(len(file), 0), partial(refuse, file, error))
         except Overloaded:  # of the whole request

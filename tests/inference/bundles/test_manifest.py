@@ -22,9 +22,11 @@ def test_manifest_round_trip(raw: bytes) -> None:
     assert json.loads(raw)["calibration"]["scores"] == sorted(manifest.calibration.scores)
 
 
-@pytest.mark.parametrize("changed", [{}, {"fit": "pad"}, {"reduction": "area"}])
+@pytest.mark.parametrize("changed", [{}, {"fit": "pad"}, {"reduction": "area"}, {"jpeg": "scaled"}])
 def test_input_fields_are_written_only_if_they_differ(changed: dict[str, str]) -> None:
-    """Older programs stretch, reduce with a bilinear filter, and reject fields that they do not know."""
+    """Older programs stretch, reduce with a bilinear filter, decode JPEG images in full, and reject fields that they do
+    not know.
+    """
     manifest, _ = make_bundle("m", spec=SPEC.model_copy(update=changed))
     assert json.loads(manifest.to_bytes())["input"] == {"mode": "L", "height": 8, "width": 8, **changed}
     assert Manifest.from_bytes(manifest.to_bytes()).input == manifest.input

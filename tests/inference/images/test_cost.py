@@ -9,11 +9,14 @@ import pytest
 from PIL import Image
 
 from app.inference.images.cost import decode_cost
+from app.inference.images.model_input import InputSpec
 from tests import hostile, valid_images
 from tests.support import encode, gradient
 
 SIDE = 1200
 SMALL = 4 * 2**20
+SPEC = InputSpec(mode="RGB", height=64, width=64)
+SCALED = SPEC.model_copy(update={"jpeg": "scaled"})
 
 
 def large(mode: str, file_format: str, **options: object) -> bytes:
@@ -57,7 +60,7 @@ from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from tests import process_memory
 from pathlib import Path
-data, spec = Path(sys.argv[1]).read_bytes(), InputSpec(mode="RGB", height=64, width=64)
+data, spec = Path(sys.argv[1]).read_bytes(), InputSpec.model_validate_json(sys.argv[3])
 small = Path(sys.argv[2]).read_bytes()
 open_image(small, max_pixels=10**8).decode(spec)  # loads what the first image loads
 process_memory.forget_peak("self")
@@ -69,37 +72,57 @@ print(process_memory.peak_bytes("self") - before)
 
 @pytest.mark.parametrize("name", LARGE)
 def test_every_format_is_estimated_by_its_header(name: str) -> None:
-    cost = decode_cost(LARGE[name])
+    cost = decode_cost(LARGE[name], SPEC)
     assert cost.memory >= 2 * SIDE * SIDE
     assert cost.seconds >= 10e-9 * SIDE * SIDE
 
 
-@pytest.mark.parametrize("name", ["png-transparent", "jpeg-progressive", "webp", "gif", "tiff-float", "jpeg2000"])
-def test_decoding_takes_no_more_memory_than_estimated(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        *((name, SPEC) for name in ("png-colour", "png-transparent", "webp", "gif", "tiff-float", "jpeg2000")),
+        ("jpeg-progressive", SPEC),
+        ("jpeg-progressive", SCALED),
+        ("jpeg", SCALED),
+    ],
+)
+def test_decoding_takes_no_more_memory_than_estimated(name: str, spec: InputSpec, tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(LARGE[name])
     with Image.open(tmp_path / "image") as image:
         (tmp_path / "small").write_bytes(encode(gradient(), image.format or ""))
-    command = [sys.executable, "-c", _MEASURE, str(tmp_path / "image"), str(tmp_path / "small")]
+    command = [
+        sys.executable, "-c", _MEASURE, str(tmp_path / "image"), str(tmp_path / "small"), spec.model_dump_json(),
+    ]  # fmt: skip
     used = int(subprocess.run(command, check=True, capture_output=True).stdout)
-    assert SIDE * SIDE < used <= decode_cost(LARGE[name]).memory
+    estimated = decode_cost(LARGE[name], spec).memory
+    assert estimated / 50 < used <= estimated
+
+
+@pytest.mark.parametrize("name", ["jpeg", "jpeg-grey", "jpeg-cmyk", "jpeg-progressive"])
+def test_jpeg_image_at_a_fraction_of_its_size_costs_less(name: str) -> None:
+    full, scaled = decode_cost(LARGE[name], SPEC), decode_cost(LARGE[name], SCALED)
+    assert scaled.seconds < full.seconds
+    assert scaled.memory <= full.memory  # of a progressive image, the coefficients take most
+    wide = SCALED.model_copy(update={"width": 1000})  # too large, if the image has to be turned
+    assert decode_cost(LARGE[name], wide) == full
 
 
 def test_small_webp_file_of_a_large_image_is_expensive() -> None:
     """A kilobyte that takes half a gigabyte."""
     file = encode(Image.new("RGB", (5000, 5000)), "WEBP", lossless=True, method=0)
     assert len(file) < 2000
-    assert decode_cost(file).memory > 500e6
+    assert decode_cost(file, SPEC).memory > 500e6
 
 
 def test_progressive_jpeg_is_more_expensive() -> None:
-    one, other = decode_cost(LARGE["jpeg"]), decode_cost(LARGE["jpeg-progressive"])
+    one, other = decode_cost(LARGE["jpeg"], SPEC), decode_cost(LARGE["jpeg-progressive"], SPEC)
     assert other.memory > one.memory
     assert other.seconds > one.seconds
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", bytes(100_000), b"\xff" * 100_000, b"RIFF", b"MM\0*", b"II*\0"])
 def test_what_is_no_image_costs_little(content: bytes) -> None:
-    cost = decode_cost(content)
+    cost = decode_cost(content, SPEC)
     assert cost.memory <= SMALL
     assert 0 < cost.seconds < 0.01
 
@@ -108,7 +131,7 @@ def test_damaged_and_hostile_headers_are_estimated_at_once() -> None:
     files = [*hostile.corpus().values(), *(file[:cut] for file in valid_images.seeds().values() for cut in range(80))]
     began = time.perf_counter()
     for file in files:
-        cost = decode_cost(file)
+        cost = decode_cost(file, SPEC)
         assert cost.memory >= 0
         assert cost.seconds >= 0
     assert (time.perf_counter() - began) / len(files) < 0.002
@@ -117,5 +140,5 @@ def test_damaged_and_hostile_headers_are_estimated_at_once() -> None:
 def test_estimate_takes_microseconds() -> None:
     began = time.perf_counter()
     for file in LARGE.values():
-        decode_cost(file)
+        decode_cost(file, SPEC)
     assert (time.perf_counter() - began) / len(LARGE) < 0.001

@@ -271,8 +271,9 @@ class TestSpec:
 
     def test_fields_without_effect_are_known(self) -> None:
         plain = InputSpec(mode="L", height=8, width=8)
-        assert plain.unused == {"fit", "reduction", "black", "white", "background"}
+        assert plain.unused == {"fit", "reduction", "jpeg", "black", "white", "background"}
         assert InputSpec(mode="L", height=8, width=8, black=0, white=4095, background="White").unused == {
             "fit",
             "reduction",
+            "jpeg",
         }

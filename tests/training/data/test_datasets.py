@@ -123,7 +123,7 @@ class TestFolder:
     ) -> None:
         for each in (fit, "stretch"):  # the cache keeps them apart
             data = read(folder, size=(16, 24), fit=each, data_dir=tmp_path / "cache")
-            assert data.spec == InputSpec(mode="L", height=16, width=24, fit=each, reduction="area")
+            assert data.spec == InputSpec(mode="L", height=16, width=24, fit=each, reduction="area", jpeg="scaled")
             png = (folder / "normal" / "0.png").read_bytes()
             assert torch.equal(data.normal[0], open_image(png, max_pixels=10**6).decode(data.spec).tensor)
 
@@ -220,7 +220,7 @@ class TestFolder:
         (folder / "normal" / "broken.png").write_bytes(b"nothing")
         first = read(folder, data_dir=tmp_path / "cache", mode="L")
         with monkeypatch.context() as patched:
-            patched.setattr(folders, "open_image", lambda *_, **__: pytest.fail("decoded again"))
+            patched.setattr(folders, "decode_files", lambda *_, **__: pytest.fail("decoded again"))
             again = read(folder, data_dir=tmp_path / "cache", mode="L")
         assert torch.equal(first.normal[:], again.normal[:])
         assert first.unreadable == again.unreadable

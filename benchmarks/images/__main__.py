@@ -1,0 +1,43 @@
+"""Measures decoding and serving of large images as ratios: ``make bench-images``.
+
+Everything that is compared runs on one core, wrk on another. The two sides of a comparison run in turn, and the result
+is the median of the ratios of all rounds.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.images import decoding, service
+from benchmarks.load.server_process import SERVER_CORE
+from benchmarks.load.wrk import LOAD_CORE, require_tools
+from benchmarks.table import save, table
+
+
+def main() -> int:
+    """Measures, prints the table and writes the figures to a file; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.images", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds; each runs both sides")
+    parser.add_argument("--seconds", type=int, default=4, help="duration of a run of the service")
+    parser.add_argument("--photographs", type=Path, metavar="FOLDER", help="images instead of a computed one")
+    options = parser.parse_args()
+    try:
+        require_tools()
+        os.sched_setaffinity(0, {SERVER_CORE})
+        lines = decoding.measure(options.rounds, options.photographs)
+        os.sched_setaffinity(0, {LOAD_CORE})  # this process must not use the server's core
+        lines += service.measure(options.rounds, options.seconds, options.photographs)
+    except BenchmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(table(lines))
+    save("images", {"rounds": options.rounds, "seconds": options.seconds}, lines)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
