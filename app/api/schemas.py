@@ -27,6 +27,7 @@ from app.inference.decisions.drift_test import (
     critical_value,
     p_value,
 )
+from app.inference.decisions.regions import MOST
 from app.inference.images.model_input import InputSpec
 
 _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
@@ -72,6 +73,17 @@ class ModelVersion(BaseModel):
     version: str
 
 
+class ImageRegion(BaseModel):
+    """A connected area above the threshold, in pixels of the uploaded image as a viewer shows it."""
+
+    box: tuple[int, int, int, int] = Field(description="x and y of its left upper corner, width, height")
+    area: float = Field(gt=0, le=1, description="share of the image")
+    peak: float = Field(description="the largest value of the map in it, in score units")
+    polygon: list[tuple[float, float]] = Field(
+        description="the corners (x, y) of its outer boundary, clockwise; holes are filled"
+    )
+
+
 class ScoredImage(BaseModel):
     """An image that was scored."""
 
@@ -86,10 +98,21 @@ class ScoredImage(BaseModel):
         "(1 + weight of calibration scores ≥ score) / (number of groups + 1); the weights of a group sum to 1"
     )
     warnings: list[str] = Field(description="conversions of the image, and signs that it does not suit the model")
+    regions: list[ImageRegion] | None = Field(
+        None,
+        max_length=MOST,
+        description="where the image is anomalous, the strongest first; empty exactly if it is not an anomaly. "
+        "Only models with an error map of their own have it",
+    )
     id: str | None = Field(None, description="answer id for `POST /feedback`; only if labels are kept")
     input: str | None = Field(None, description="the image as the model receives it, a PNG data URI; only if included")
     reconstruction: str | None = Field(None, description="a PNG data URI; only if included")
     error_map: str | None = Field(None, description="squared error per pixel, a PNG data URI; only if included")
+    mask: str | None = Field(
+        None,
+        description="all regions, white on black, in the image's own proportions, at most 1024 pixels on the longer "
+        "side; a PNG data URI; only if included, and only for models with an error map of their own",
+    )
 
 
 class RejectedImage(BaseModel):

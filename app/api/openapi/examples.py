@@ -29,6 +29,13 @@ LIVE: Final = {"status": "alive"}
 READY: Final = {"status": "ready"}
 NOT_READY: Final = {"status": "starting", "reason": "the model is being loaded"}
 
+REGION: Final[dict[str, Any]] = {
+    "box": [14, 8, 6, 4],
+    "area": 0.0051,
+    "peak": 0.0912,
+    "polygon": [[14, 8], [20, 8], [20, 10], [16, 10], [16, 12], [14, 12]],
+}
+
 CARD: Final[dict[str, Any]] = {
     **MODEL,
     "created_at": "2026-11-25T04:07:06Z",

@@ -39,6 +39,7 @@ if formats.HAS_HEIC:
     import_module(formats.HEIC_PACKAGE).register_heif_opener()
 
 _UPRIGHT: Final = 1
+_LYING: Final = range(5, 9)  # EXIF orientations that exchange width and height
 _TRANSPOSITIONS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -238,6 +239,7 @@ class _Conversion:
     def __init__(self, spec: InputSpec) -> None:
         self.spec = spec
         self.warnings: list[str] = []
+        self._size: tuple[int, int] | None = None
 
     def run(self, image: Image.Image, data: bytes, structure: JpegFile | None) -> DecodedImage:
         if structure is None and getattr(image, "is_animated", False):
@@ -249,6 +251,7 @@ class _Conversion:
         if image.format == "PNG":
             image.load()  # the EXIF chunk may follow the pixels
         orientation = _orientation(image) if image.info else _UPRIGHT
+        self._size = image.size[::-1] if orientation in _LYING and image.format != "TIFF" else image.size
         if structure is not None and isinstance(image, PillowFile.ImageFile):
             self.warnings += structure.load(image)
         else:
@@ -266,7 +269,8 @@ class _Conversion:
 
     def run_plain(self, image: Image.Image) -> DecodedImage:
         """Converts an upright, opaque image of mode L or RGB."""
-        return DecodedImage(self._pixels(self._resize(image)), tuple(self.warnings))
+        size = self._size or image.size
+        return DecodedImage(self._pixels(self._resize(image)), tuple(self.warnings), size)
 
     def _flatten(self, image: Image.Image) -> Image.Image:
         """Any Pillow mode of 8 bits or less → an opaque image of the same size: L or RGB."""
@@ -305,7 +309,7 @@ class _Conversion:
             if np.ptp(pixels, axis=0).max() > _NOTICEABLE_COLOUR / 255:
                 self.warnings.append(_COLOUR_TO_GREY)
             pixels = np.tensordot(_LUMA, pixels, axes=1)[None]
-        return DecodedImage(pixels, tuple(dict.fromkeys(self.warnings)))  # each channel was resized
+        return DecodedImage(pixels, tuple(dict.fromkeys(self.warnings)), self._size)  # each channel was resized
 
     def _resize(self, image: Image.Image) -> Image.Image:
         size = (self.spec.width, self.spec.height)
