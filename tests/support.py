@@ -40,7 +40,7 @@ from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from app.inference.images.rendering import png, to_pixels
 from tests import warm
-from training.evaluation import score_all
+from training.evaluation.scores import score_all
 from training.model.autoencoders import DenseAutoencoder, parameter_count
 from training.model.scoring_rules import Mse, ScoredAutoencoder
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, Field
 
 from app.api.telemetry.drift_state import DriftState
+from app.inference.bundles.fitness import fitness
 from app.inference.bundles.labels import Label
 from app.inference.bundles.manifest import (
     BackboneRecord,
@@ -14,6 +15,7 @@ from app.inference.bundles.manifest import (
     ErrorMap,
     Evaluation,
     FileRecord,
+    InterestRecord,
     Loss,
     Manifest,
     Recalibration,
@@ -222,12 +224,19 @@ class ModelCard(BaseModel):
     input: InputSpec
     scoring: Scoring
     error_map: ErrorMap | None = Field(None, description="grid of the model's error map; null for schema version 1")
+    region_of_interest: InterestRecord | None = Field(
+        None, description="the part of the input that counts, as a mask; null if all of it does"
+    )
     threshold: float
     false_alarm_rate: float
     guarantee: Guarantee
     promise: str
     calibration: CalibrationSummary
     evaluation: Evaluation | None
+    fitness: str = Field(
+        description="whether the model is fit for use, in plain words: what it finds of its test anomalies at its "
+        "threshold, what it misses, what would help and what it cannot know"
+    )
     training: TrainingSummary
     data: Data
     recalibration: Recalibration | None = Field(
@@ -253,6 +262,7 @@ class ModelCard(BaseModel):
             input=manifest.input,
             scoring=manifest.scoring,
             error_map=manifest.error_map,
+            region_of_interest=manifest.region_of_interest,
             threshold=manifest.threshold,
             false_alarm_rate=manifest.false_alarm_rate,
             guarantee=manifest.guarantee,
@@ -264,6 +274,7 @@ class ModelCard(BaseModel):
                 error_quantiles={f"{level:g}": scores[round(level * (len(scores) - 1))] for level in _QUANTILES},
             ),
             evaluation=manifest.evaluation,
+            fitness=fitness(manifest),
             training=TrainingSummary(
                 recipe=training.recipe,
                 parameters=training.parameters,

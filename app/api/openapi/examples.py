@@ -66,6 +66,7 @@ CARD: Final[dict[str, Any]] = {
             "normal": {"count": 892, "flagged": 0.0112, "median_score": 0.0598},
         },
     },
+    "fitness": "Fit for use with care: it finds 78% of the 9,108 test anomalies and calls 1.1% of the 892 normal …",
     "training": {
         "recipe": {"name": "default", "network": "dense", "hidden": [512], "kept_share": 0.5, "epochs": 60},
         "parameters": 419_120,

@@ -58,8 +58,27 @@ class Region(NamedTuple):
             cells, size = _halved(cells), size * 2
         height, width = self.cells.shape
         return [
-            (self.left + min(x * size, width), self.top + min(y * size, height)) for x, y in _corners(np.pad(cells, 1))
+            (self.left + min(x * size, width), self.top + min(y * size, height)) for x, y in _corners(_bordered(cells))
         ]
+
+
+def in_score_units(error_map: NDArray[np.float32], score: float, *, is_maximum: bool) -> NDArray[np.float64]:
+    """A map whose maximum is the score, so that a place lies above a threshold exactly if the score does.
+
+    Args:
+        error_map: (h, w) finite errors of one image.
+        score: of the image.
+        is_maximum: whether the score is the map's maximum. Else a scoring rule computes it, and the map is scaled.
+
+    Returns:
+        float64, because a threshold may lie between two float32 values.
+    """
+    values = error_map.astype(np.float64)
+    if is_maximum:
+        return values
+    largest = values.max()
+    # Divided first: the largest value is then exactly the score.
+    return values / largest * score if largest > 0 else np.full_like(values, score)
 
 
 def above(values: NDArray[np.float64], threshold: float) -> Cells:
@@ -67,12 +86,13 @@ def above(values: NDArray[np.float64], threshold: float) -> Cells:
     return values > threshold
 
 
-def find_regions(values: NDArray[np.float64], threshold: float) -> list[Region]:
-    """The regions of a map (h, w), the highest peak first, at most 32.
+def find_regions(values: NDArray[np.float64], threshold: float, *, most: int | None = MOST) -> list[Region]:
+    """The regions of a map (h, w), the highest peak first.
 
     Args:
-        values: finite; float64, because a threshold may lie between two float32 values.
-        threshold: in their unit.
+        values: in some unit, such as those of :func:`in_score_units`.
+        threshold: in the same unit.
+        most: number of regions, of which the weaker ones are left out; None: all.
     """
     cells = above(values, threshold)
     if not cells.any():
@@ -83,7 +103,7 @@ def find_regions(values: NDArray[np.float64], threshold: float) -> list[Region]:
     begun = np.cumsum(ends - begins) - (ends - begins)
     np.maximum.at(peaks, labels, np.maximum.reduceat(values[cells], begun))
     names = np.unique(labels)
-    strongest = names[np.argsort(-peaks[names], kind="stable")][:MOST]
+    strongest = names[np.argsort(-peaks[names], kind="stable")][:most]
     members = [(name, np.flatnonzero(labels == name)) for name in strongest]
     return [_region(rows[runs], begins[runs], ends[runs], float(peaks[name])) for name, runs in members]
 
@@ -93,7 +113,7 @@ _Numbers = NDArray[np.intp]
 
 def _runs(cells: Cells) -> tuple[_Numbers, _Numbers, _Numbers]:
     """The row, the begin and the end of each run of cells, row by row."""
-    changes = np.diff(np.pad(cells, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    changes = np.diff(_bordered(cells)[1:-1].view(np.int8), axis=1)
     rows, begins = np.nonzero(changes == 1)
     return rows, begins, np.nonzero(changes == -1)[1]
 
@@ -125,9 +145,16 @@ def _region(rows: _Numbers, begins: _Numbers, ends: _Numbers, peak: float) -> Re
     return Region(left, top, steps.cumsum(axis=1)[:, :-1].astype(np.bool_), peak)
 
 
+def _bordered(cells: Cells) -> Cells:
+    """Cells in a border of one false cell. A tenth of the time of NumPy's function."""
+    bordered = np.zeros((cells.shape[0] + 2, cells.shape[1] + 2), np.bool_)
+    bordered[1:-1, 1:-1] = cells
+    return bordered
+
+
 def _boundary_length(cells: Cells) -> int:
-    padded = np.pad(cells, 1)
-    return int((padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum())
+    padded = _bordered(cells)
+    return int(np.count_nonzero(padded[1:] ^ padded[:-1]) + np.count_nonzero(padded[:, 1:] ^ padded[:, :-1]))
 
 
 def _halved(cells: Cells) -> Cells:

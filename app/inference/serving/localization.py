@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.inference.bundles.manifest import Manifest
-from app.inference.decisions.regions import Region, above, find_regions
+from app.inference.decisions.regions import Region, above, find_regions, in_score_units
 from app.inference.images.model_input import SIDES, InputSpec
 from app.inference.images.placement import Box, Placement, Size, smallest_box, within
 from app.inference.images.rendering import outlined, overlaid
@@ -118,12 +118,11 @@ class Localization:
         height, width, _ = picture.shape
         finite = np.where(np.isfinite(self.values), self.values, typical)
         values = self.placement.interpolate(finite, (width, height))
-        # A request can choose a threshold below the typical score; the scale then begins at 0.
-        begin = typical if typical < self.threshold else 0.0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            scaled = np.nan_to_num((values - begin) / (self.threshold - begin))
         xs, ys = self._edges((width, height))
-        return outlined(overlaid(picture, scaled), [_box(region, xs, ys) for region in self._regions])
+        return outlined(
+            overlaid(picture, _scaled(values, typical, self.threshold)),
+            [_box(region, xs, ys) for region in self._regions],
+        )
 
     def _edges(self, size: Size) -> tuple[_Edges, _Edges]:
         """The edges of the map's columns and of its rows in the image at some size."""
@@ -132,18 +131,28 @@ class Localization:
         return across.edges(columns) * (size[0] / across.image), down.edges(rows) * (size[1] / down.image)
 
 
+def _scaled(values: NDArray[np.float64], typical: float, threshold: float) -> NDArray[np.float64]:
+    """Values on the scale of the normal images: 0 at the typical score, 1 at the threshold.
+
+    Above, the scale is logarithmic, up to 2 at the image's own peak or at twice the threshold, if that is higher: peaks
+    of 10,000 thresholds occur, and the place of a peak would be lost in them.
+    """
+    # A request can choose a threshold below the typical score; the scale then begins at 0.
+    begin = typical if typical < threshold else 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = np.nan_to_num((values - begin) / (threshold - begin))
+    top = max(2.0, float(scaled.max()))
+    return np.where(scaled > 1, 1 + np.log(np.maximum(scaled, 1)) / math.log(top), scaled)
+
+
 def _box(region: Region, xs: _Edges, ys: _Edges) -> Box:
     return smallest_box((xs[region.left], xs[region.right]), (ys[region.top], ys[region.bottom]))
 
 
 def _score_values(scored: Scored, manifest: Manifest) -> NDArray[np.float64]:
-    """The map (h, w) in score units. float64, because a threshold may lie between two float32 values."""
-    if scored.error_maps is None:  # schema version 1
-        values = (scored.original - scored.reconstruction).square().mean(0).numpy().astype(np.float64)
-    else:
-        values = scored.error_maps[scored.row, 0].numpy().astype(np.float64)
-    if manifest.error_map is not None and manifest.error_map.score == "maximum":
-        return values
-    largest = values.max()
-    # Divided first: the largest value is then exactly the score.
-    return values / largest * scored.score if largest > 0 else np.full_like(values, scored.score)
+    """The map (h, w) in score units; of models of schema version 1, from the reconstruction."""
+    if scored.error_maps is None or manifest.error_map is None:
+        squared_error = (scored.original - scored.reconstruction).square().mean(0).numpy()
+        return in_score_units(squared_error, scored.score, is_maximum=False)
+    error_map = scored.error_maps[scored.row, 0].numpy()
+    return in_score_units(error_map, scored.score, is_maximum=manifest.error_map.score == "maximum")
