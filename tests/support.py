@@ -40,7 +40,7 @@ from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from app.inference.images.rendering import png, to_pixels
 from tests import warm
-from training.evaluation import score_all
+from training.evaluation.scores import score_all
 from training.model.autoencoders import DenseAutoencoder, parameter_count
 from training.model.scoring_rules import Mse, ScoredAutoencoder
 
@@ -65,6 +65,20 @@ class SlowAutoencoder(DenseAutoencoder):
         return rebuilt
 
 
+class BrightestCell(torch.nn.Module):
+    """A model whose score is the maximum of a coarse map of brightness."""
+
+    def __init__(self, cells: tuple[int, int]) -> None:
+        super().__init__()
+        self.rows, self.columns = cells
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        error_map = torch.nn.functional.adaptive_avg_pool2d(images.mean(1, keepdim=True), (self.rows, self.columns))
+        rebuilt = images * self.weight
+        return rebuilt, (images - rebuilt).square().flatten(1).mean(1), error_map.flatten(1).amax(1), error_map
+
+
 def make_bundle(
     name: str,
     *,
@@ -72,9 +86,17 @@ def make_bundle(
     version: str | None = None,
     spec: InputSpec = SPEC,
     network: torch.nn.Module | None = None,
+    cells: tuple[int, int] | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """A real bundle of an untrained network: (manifest, files), ready to publish."""
-    manifest, files = _untrained(seed, spec) if network is None else _bundle(seed, spec, network)
+    """A real bundle of an untrained network: (manifest, files), ready to publish.
+
+    With ``cells``, that of a model whose error map has so many rows and columns, each cell with the mean brightness of
+    its part of the image; its score is the maximum of the map.
+    """
+    if network is None and cells is None:
+        manifest, files = _untrained(seed, spec)
+    else:
+        manifest, files = _bundle(seed, spec, network, cells)
     identity = {"name": name, "version": version or new_version(), "created_at": datetime.now(UTC)}
     return manifest.model_copy(update=identity), dict(files)
 
@@ -84,10 +106,12 @@ def _untrained(seed: int, spec: InputSpec) -> tuple[Manifest, dict[str, bytes]]:
     return _bundle(seed, spec, None)
 
 
-def _bundle(seed: int, spec: InputSpec, network: torch.nn.Module | None) -> tuple[Manifest, dict[str, bytes]]:
+def _bundle(
+    seed: int, spec: InputSpec, network: torch.nn.Module | None, cells: tuple[int, int] | None = None
+) -> tuple[Manifest, dict[str, bytes]]:
     torch.manual_seed(seed)
     network = network or DenseAutoencoder(spec.shape, (16,), 4, linear_code=True)
-    archive = torchscript.dump(ScoredAutoencoder(network, Mse()))
+    archive = torchscript.dump(BrightestCell(cells) if cells else ScoredAutoencoder(network, Mse()))
     model = torchscript.load(archive)
     images = (torch.rand(120, *spec.shape) * 255).round() / 255
     golden = png(to_pixels(images[0]))
@@ -100,7 +124,9 @@ def _bundle(seed: int, spec: InputSpec, network: torch.nn.Module | None) -> tupl
         version=new_version(),
         created_at=datetime.now(UTC),
         input=spec,
-        error_map=ErrorMap(height=spec.height, width=spec.width, score="rule"),
+        error_map=ErrorMap(height=cells[0], width=cells[1], score="maximum")
+        if cells
+        else ErrorMap(height=spec.height, width=spec.width, score="rule"),
         scoring=Scoring(rule="mse", formula="mean((x - x̂)²)"),
         threshold=calibration.threshold_for(0.05),
         false_alarm_rate=0.05,

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from app.inference.decisions.regions import Cells
 from app.inference.images.model_input import InputSpec
 from training.model.fitting import pick_device
+from training.model.interest import as_tensor
 from training.model.method import Method
 from training.model.pixels import PixelMethod
 from training.model.recipes import Recipe
@@ -20,6 +22,7 @@ def method_of(
     device: str = "auto",
     threads: int = 1,
     weights: Path | None = None,
+    inside: Cells | None = None,
 ) -> Method[Any]:
     """The method of a recipe.
 
@@ -31,12 +34,15 @@ def method_of(
         device: where pixel recipes are fitted: ``auto``, ``cpu``, ``cuda``, …
         threads: number of images that a pretrained network works on at the same time.
         weights: file of the pretrained network's weights; None: its own.
+        inside: (H, W) region of interest, at any size; None: all of the images counts.
 
     Raises:
         TrainingError: the weights of the pretrained network cannot be had.
     """
+    size = spec.height, spec.width
+    region = None if inside is None else as_tensor(inside, size)
     if recipe.backbone:
         from training.features.method import FeatureMethod  # noqa: PLC0415  timm takes seconds to import
 
-        return FeatureMethod(recipe, size=(spec.height, spec.width), seed=seed, threads=threads, weights=weights)
-    return PixelMethod(recipe, rule, seed, pick_device(device))
+        return FeatureMethod(recipe, size=size, seed=seed, threads=threads, weights=weights, inside=region)
+    return PixelMethod(recipe, rule, seed, pick_device(device), region)

@@ -10,6 +10,7 @@ from importlib.metadata import version as library_version
 from typing import Any
 
 import torch
+from torch import nn
 
 from app import __version__
 from app.inference.bundles import torchscript
@@ -19,6 +20,7 @@ from app.inference.bundles.manifest import (
     Data,
     ErrorMap,
     Golden,
+    InterestRecord,
     Loss,
     Manifest,
     Scoring,
@@ -31,14 +33,18 @@ from app.inference.decisions.conformal import calibrate
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from app.inference.images.rendering import png, to_pixels
-from training import report
+from training.data.datasets import Dataset
 from training.data.images import Images
-from training.evaluation import evaluate, score_all
+from training.evaluation.figures import evaluate
+from training.evaluation.masks import MaskEvaluation
+from training.evaluation.scores import score_all
 from training.model.autoencoders import parameter_count
 from training.model.fitting import Epoch
+from training.model.interest import RegionOfInterest, as_tensor
 from training.model.method import Fitted, Method, Progress, R
 from training.preparation import method_for, prepare
-from training.report import ReportData
+from training.reporting import page
+from training.reporting.data import ReportData
 from training.run import CALIBRATING, DRAWING, FITTING, PUBLISHING, Observer, Prepared, Published, Run
 from training.selection.choice import Trial
 from training.suspects import most_suspicious
@@ -58,14 +64,15 @@ def train(run: Run, observer: Observer | None = None) -> Published:
     ModelStore(run.store).prepare(run.name)
 
     began = time.perf_counter()
-    method = method_for(run, data.spec)
+    method = method_for(run, data.spec, data.inside)
     observer.stage(FITTING, method.steps(len(parts.fit), len(parts.folds)))
     fitted, held_out = _fit(method, prepared, Progress(observer.step, observer.epoch))
+    network = _within_interest(fitted.network, method, data)
     seconds = time.perf_counter() - began
 
     observer.stage(CALIBRATING)
     # Scores are computed with the archive that is published, so they match those of the service.
-    archive = torchscript.dump(fitted.network)
+    archive = torchscript.dump(network)
     model = torchscript.load(archive)
     calibration_images = data.normal.select(parts.calibrating)
     scores = score_all(model, calibration_images, run.threads).score if held_out is None else held_out
@@ -79,19 +86,21 @@ def train(run: Run, observer: Observer | None = None) -> Published:
     folds = len(parts.folds) or None
     suspects = most_suspicious(calibration_images, [data.normal_name(index) for index in parts.calibrating], scores)
     observer.suspects(suspects)
-    test_scores = score_all(model, data.test, run.threads)
+    masks = MaskEvaluation(data.test_masks, threshold, score_is_maximum=method.score == "maximum")
+    test_scores = score_all(model, data.test, run.threads, masks.add)
     draft = Manifest(
         name=run.name,
         version=new_version(),
         created_at=datetime.now(UTC).replace(microsecond=0),
         input=data.spec,
         scoring=Scoring(rule=run.rule.name, formula=run.rule.formula),
+        region_of_interest=None if data.inside is None else InterestRecord.of(data.inside),
         error_map=_error_map_record(model, method, calibration_images[:1]),
         threshold=threshold,
         false_alarm_rate=run.false_alarm_rate,
         guarantee=run.guarantee,
         promise=calibration.promise(run.false_alarm_rate, run.guarantee, folds),
-        evaluation=evaluate(test_scores.score, data.test_kinds, threshold),
+        evaluation=evaluate(test_scores.score, data.test_kinds, threshold, masks.figures()),
         training=Training(
             recipe=dataclasses.asdict(run.recipe),
             parameters=parameter_count(fitted.network),
@@ -123,10 +132,11 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         test=data.test,
         test_kinds=data.test_kinds,
         test_scores=test_scores,
+        test_masks=data.test_masks,
         score_is_maximum=method.score == "maximum",
         suspects=suspects,
     )
-    files = {MODEL_FILE: archive, **report.write(draft, charts)}
+    files = {MODEL_FILE: archive, **page.write(draft, charts)}
     manifest = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
 
     observer.stage(PUBLISHING)
@@ -144,6 +154,14 @@ def _fit(method: Method[R], prepared: Prepared, progress: Progress) -> tuple[Fit
     groups = [data.groups[index] for index in parts.fit]
     validation = method.represent(data.normal, parts.validation, progress) if parts.validation else images[[]]
     return method.fit(images, groups, validation, progress), None
+
+
+def _within_interest(network: nn.Module, method: Method[Any], data: Dataset) -> nn.Module:
+    if data.inside is None:
+        return network
+    *_, error_map = network(data.normal[[0]])
+    grid = (error_map.shape[2], error_map.shape[3])
+    return RegionOfInterest(network, as_tensor(data.inside), grid, score_is_maximum=method.score == "maximum")
 
 
 def _error_map_record(model: torchscript.ScoringModel, method: Method[Any], image: torch.Tensor) -> ErrorMap:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from app.inference.decisions.regions import Cells
 from app.inference.images.model_input import InputSpec
 from training.data.datasets import Dataset, load
 from training.data.duplicates import hashes, near_duplicates
@@ -55,10 +56,17 @@ def prepare(run: Run, observer: Observer) -> tuple[Run, Prepared, Sequence[Trial
     return run, prepared, trials
 
 
-def method_for(run: Run, spec: InputSpec) -> Method[Any]:
-    """The method of a run whose recipe is known, for images of this size and mode."""
+def method_for(run: Run, spec: InputSpec, inside: Cells | None) -> Method[Any]:
+    """The method of a run whose recipe is known, for images of this size and mode with this region of interest."""
     return method_of(
-        run.recipe, run.rule, spec, seed=run.seed, device=run.device, threads=run.threads, weights=run.weights
+        run.recipe,
+        run.rule,
+        spec,
+        seed=run.seed,
+        device=run.device,
+        threads=run.threads,
+        weights=run.weights,
+        inside=inside,
     )
 
 
@@ -89,7 +97,8 @@ def _try(tried: Sequence[Candidate], run: Run, data: Dataset, parts: Partition) 
 
     def method(candidate: Candidate) -> Method[Any]:
         height, width = candidate.size
-        return method_for(_with(candidate, run), data.spec.model_copy(update={"height": height, "width": width}))
+        spec = data.spec.model_copy(update={"height": height, "width": width})
+        return method_for(_with(candidate, run), spec, data.inside)
 
     return try_all(
         data.normal[chosen],
@@ -97,6 +106,7 @@ def _try(tried: Sequence[Candidate], run: Run, data: Dataset, parts: Partition) 
         tried,
         method,
         local=not is_small(data.native_size),
+        inside=data.inside,
         seed=run.seed,
     )
 

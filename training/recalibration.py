@@ -19,14 +19,14 @@ from app.inference.bundles.signing import SigningKey
 from app.inference.bundles.store import ModelStore, new_version
 from app.inference.decisions.conformal import Guarantee, anomaly_rate, calibrate
 from app.inference.errors import InferenceError, UnsupportedFalseAlarmRate
-from training import report
 from training.data import folders, layouts
 from training.data.datasets import fingerprint
 from training.data.duplicates import hashes, near_duplicates
 from training.data.folders import NORMAL
 from training.data.suitability import accepted, doubts
 from training.errors import TrainingError
-from training.evaluation import score_all
+from training.evaluation.scores import score_all
+from training.reporting import page
 from training.suspects import Suspect, most_suspicious
 
 _WITHIN: Final = "within calibration"
@@ -235,9 +235,9 @@ def recalibrate(
             "warnings": (*before.warnings, *new.warnings),
         }
     )
-    kept = _files_of(store, before, [MODEL_FILE, *(f"report/{name}.png" for name in report.WITHOUT_THRESHOLD)])
+    kept = _files_of(store, before, [MODEL_FILE, *(f"report/{name}.png" for name in page.WITHOUT_THRESHOLD)])
     charts = {PurePath(name).stem: content for name, content in kept.items() if name != MODEL_FILE}
-    files = {MODEL_FILE: kept[MODEL_FILE], **report.write_recalibrated(before, draft, charts, new.suspects)}
+    files = {MODEL_FILE: kept[MODEL_FILE], **page.write_recalibrated(before, draft, charts, new.suspects)}
     after = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
     return Recalibrated(before, after, store.publish(after, files, key))
 

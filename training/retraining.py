@@ -4,6 +4,7 @@ Labelled normal images join the training, except for a quarter that is held out.
 on. The held-out images and the test images of the data set are new to both versions, so both are compared on them.
 """
 
+import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -21,7 +22,7 @@ from training.data.datasets import BUILT_IN, Source, files_of
 from training.data.folders import NORMAL
 from training.data.labelled_files import LabelledFile
 from training.errors import TrainingError
-from training.evaluation import score_all
+from training.evaluation.scores import score_all
 from training.model.recipes import Recipe
 from training.model.scoring_rules import FEATURE_RULE, SCORING_RULES
 from training.run import Run
@@ -115,7 +116,7 @@ def run_like(manifest: Manifest, source: Source, images: LabelledImages, store: 
 
     Args:
         manifest: says how the model was trained.
-        source: the data set that it was trained on; size, mode, fit, levels and background become the manifest's.
+        source: the data set that it was trained on; its size and all below follow from the manifest.
         images: to add.
         store: of the model.
 
@@ -124,7 +125,7 @@ def run_like(manifest: Manifest, source: Source, images: LabelledImages, store: 
     """
     if source.data in BUILT_IN:
         raise TrainingError(f"labelled images can be added to a folder or list of images, not to {source.data}")
-    spec = manifest.input
+    spec, interest = manifest.input, manifest.region_of_interest
     try:
         recipe = Recipe(**manifest.training.recipe)  # type: ignore[arg-type]  # checked by its constructor
         rule = FEATURE_RULE if recipe.backbone else SCORING_RULES[manifest.scoring.rule]
@@ -140,6 +141,7 @@ def run_like(manifest: Manifest, source: Source, images: LabelledImages, store: 
             fit=spec.fit,
             levels=spec.levels or "full",
             background=spec.background,
+            mask=None if interest is None else base64.b64decode(interest.mask),
             added=images.normal,
             added_test=images.held_out,
         ),

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from app.api.errors import InvalidParameter, validation_reasons
 
-Extra = Literal["input", "reconstruction", "error_map"]
+Extra = Literal["input", "reconstruction", "error_map", "mask"]
+
+View = Literal["overlay", "strip"]
 
 EXTRAS: Final[tuple[Extra, ...]] = get_args(Extra)
 
@@ -49,7 +51,15 @@ class ScoreQuery(Sensitivity):
     include: tuple[Extra, ...] = Field(
         ("reconstruction",),
         description="comma-separated images to return for each upload, each as a PNG data URI: `input` (the image as "
-        "the model receives it), `reconstruction`, `error_map`; empty: numbers only",
+        "the model receives it), `reconstruction`, `error_map`, `mask` (the regions, in the uploaded image's own "
+        "proportions); empty: numbers only",
+    )
+
+    view: View = Field(
+        "overlay",
+        description="what `Accept: image/png` shows. `overlay`: the uploaded image in its own proportions with the "
+        "error map over it and boxes around the regions; `strip`: the model's input, the reconstruction and the error "
+        "map, side by side",
     )
 
     @field_validator("include", mode="before")

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, Field
 
 from app.api.telemetry.drift_state import DriftState
+from app.inference.bundles.fitness import fitness
 from app.inference.bundles.labels import Label
 from app.inference.bundles.manifest import (
     BackboneRecord,
@@ -14,6 +15,7 @@ from app.inference.bundles.manifest import (
     ErrorMap,
     Evaluation,
     FileRecord,
+    InterestRecord,
     Loss,
     Manifest,
     Recalibration,
@@ -27,6 +29,7 @@ from app.inference.decisions.drift_test import (
     critical_value,
     p_value,
 )
+from app.inference.decisions.regions import MOST
 from app.inference.images.model_input import InputSpec
 
 _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
@@ -72,6 +75,17 @@ class ModelVersion(BaseModel):
     version: str
 
 
+class ImageRegion(BaseModel):
+    """A connected area above the threshold, in pixels of the uploaded image as a viewer shows it."""
+
+    box: tuple[int, int, int, int] = Field(description="x and y of its left upper corner, width, height")
+    area: float = Field(gt=0, le=1, description="share of the image")
+    peak: float = Field(description="the largest value of the map in it, in score units")
+    polygon: list[tuple[float, float]] = Field(
+        description="the corners (x, y) of its outer boundary, clockwise; holes are filled"
+    )
+
+
 class ScoredImage(BaseModel):
     """An image that was scored."""
 
@@ -86,10 +100,21 @@ class ScoredImage(BaseModel):
         "(1 + weight of calibration scores ≥ score) / (number of groups + 1); the weights of a group sum to 1"
     )
     warnings: list[str] = Field(description="conversions of the image, and signs that it does not suit the model")
+    regions: list[ImageRegion] | None = Field(
+        None,
+        max_length=MOST,
+        description="where the image is anomalous, the strongest first; empty exactly if it is not an anomaly. "
+        "Only models with an error map of their own have it",
+    )
     id: str | None = Field(None, description="answer id for `POST /feedback`; only if labels are kept")
     input: str | None = Field(None, description="the image as the model receives it, a PNG data URI; only if included")
     reconstruction: str | None = Field(None, description="a PNG data URI; only if included")
     error_map: str | None = Field(None, description="squared error per pixel, a PNG data URI; only if included")
+    mask: str | None = Field(
+        None,
+        description="all regions, white on black, in the image's own proportions, at most 1024 pixels on the longer "
+        "side; a PNG data URI; only if included, and only for models with an error map of their own",
+    )
 
 
 class RejectedImage(BaseModel):
@@ -199,12 +224,19 @@ class ModelCard(BaseModel):
     input: InputSpec
     scoring: Scoring
     error_map: ErrorMap | None = Field(None, description="grid of the model's error map; null for schema version 1")
+    region_of_interest: InterestRecord | None = Field(
+        None, description="the part of the input that counts, as a mask; null if all of it does"
+    )
     threshold: float
     false_alarm_rate: float
     guarantee: Guarantee
     promise: str
     calibration: CalibrationSummary
     evaluation: Evaluation | None
+    fitness: str = Field(
+        description="whether the model is fit for use, in plain words: what it finds of its test anomalies at its "
+        "threshold, what it misses, what would help and what it cannot know"
+    )
     training: TrainingSummary
     data: Data
     recalibration: Recalibration | None = Field(
@@ -230,6 +262,7 @@ class ModelCard(BaseModel):
             input=manifest.input,
             scoring=manifest.scoring,
             error_map=manifest.error_map,
+            region_of_interest=manifest.region_of_interest,
             threshold=manifest.threshold,
             false_alarm_rate=manifest.false_alarm_rate,
             guarantee=manifest.guarantee,
@@ -241,6 +274,7 @@ class ModelCard(BaseModel):
                 error_quantiles={f"{level:g}": scores[round(level * (len(scores) - 1))] for level in _QUANTILES},
             ),
             evaluation=manifest.evaluation,
+            fitness=fitness(manifest),
             training=TrainingSummary(
                 recipe=training.recipe,
                 parameters=training.parameters,

@@ -23,8 +23,10 @@ from app.inference.images.model_input import InputSpec
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import SMALL_BYTES, Content
 from app.inference.serving.scoring import Results, score
+from app.inference.serving.scoring import overlay as draw_overlay
 
 _RESULT_BYTES_PER_VALUE: Final = 12  # input and reconstruction as float32, and an image of the answer
+_PICTURE_BYTES_PER_PIXEL: Final = 64  # of the picture and the map, in colour and as floats
 _STALLED: Final = 0.5  # of a request's time without any progress
 _SMALL_PNG: Final = re.compile(rb"\x89PNG.{12}\0\0\0.\0\0\0.", re.DOTALL)  # at most 255 pixels wide and high
 
@@ -60,6 +62,7 @@ async def answer(
     render: Callable[[Results], _T],
     *,
     bytes_per_value: int = 0,
+    picture_pixels: int = 0,
     encode: bool = False,
     diagnose: bool = True,
 ) -> _T:
@@ -73,6 +76,7 @@ async def answer(
         point: decides the verdicts.
         render: results → response. Runs in a thread if there are many pixels.
         bytes_per_value: memory of the response for each value of a model input.
+        picture_pixels: most pixels, of one byte, of a further image in the response for each image.
         encode: as in :func:`app.inference.serving.scoring.score`.
         diagnose: likewise.
 
@@ -83,12 +87,26 @@ async def answer(
     """
     engine, state, spec = services.engine, request_state(scope), model.bundle.spec
     client, values = state.claim.client, len(images) * math.prod(spec.shape)
-    state.claim.take(values * (_RESULT_BYTES_PER_VALUE + bytes_per_value))
+    state.claim.take(values * (_RESULT_BYTES_PER_VALUE + bytes_per_value) + len(images) * picture_pixels)
     with engine.admit(model, len(images), client=client, seconds=sum(_decode_seconds(each, spec) for each in images)):
         with cancelled_on_disconnect(scope):
             results = await score(engine, model, images, point, client=client, encode=encode, diagnose=diagnose)
         state.scored = summarize(results)
-        return await engine.render(len(images) * spec.height * spec.width, lambda: render(results))
+        pixels = len(images) * (spec.height * spec.width + picture_pixels)
+        return await engine.render(pixels, lambda: render(results))
+
+
+async def overlay(services: Services, scope: Scope, model: ServedModel, file: bytes, results: Results) -> bytes:
+    """The picture of a scored image, as :func:`app.inference.serving.scoring.overlay`.
+
+    Raises:
+        Overloaded, TooMuchMemory, ClientDisconnect: as :func:`answer`.
+    """
+    claim = request_state(scope).claim
+    (scored,) = results.scored
+    claim.take(math.prod(results.localize(scored).picture_size) * _PICTURE_BYTES_PER_PIXEL)
+    with cancelled_on_disconnect(scope):
+        return await draw_overlay(services.engine, model, file, results, client=claim.client)
 
 
 def _decode_seconds(image: Content, spec: InputSpec) -> float:

@@ -11,7 +11,7 @@ import httpx
 
 from app.client.errors import ClientError, ServiceUnreachable, UnexpectedAnswer, parse_problem, problem_class
 from app.client.images import Upload
-from app.client.responses import Health, ModelCard, Models, ScoreAnswer, SideBySide
+from app.client.responses import Health, ModelCard, Models, Overlay, ScoreAnswer, SideBySide
 
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
@@ -21,6 +21,7 @@ _PAGE_SIZE: Final = 200  # models
 _EXCERPT_LENGTH: Final = 200  # characters of a response that is not the service's
 
 _T = TypeVar("_T")
+_Shown = TypeVar("_Shown", bound=SideBySide)
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,13 @@ def score(uploads: tuple[Upload, ...], options: ScoringOptions, *, include: Iter
 
 
 def side_by_side(upload: Upload, options: ScoringOptions) -> ApiRequest[SideBySide]:
-    """POST /score with a PNG response."""
-    query = _scoring_query(options)
-    return ApiRequest("POST", "/score", _parse_side_by_side, accept=_PNG, query=query, uploads=(upload,))
+    """POST /score with a PNG response: input, reconstruction and error map."""
+    return _picture(SideBySide, "strip", upload, options)
+
+
+def overlay(upload: Upload, options: ScoringOptions) -> ApiRequest[Overlay]:
+    """POST /score with a PNG response: the image with the error map over it."""
+    return _picture(Overlay, "overlay", upload, options)
 
 
 def label(answer_id: str, verdict: Literal["normal", "anomaly"], comment: str | None) -> ApiRequest[None]:
@@ -154,10 +159,14 @@ def _scoring_query(options: ScoringOptions) -> dict[str, str]:
     return {name: str(value) for name, value in asdict(options).items() if value is not None}
 
 
-def _parse_side_by_side(response: httpx.Response) -> SideBySide:
-    if _media_type(response) != _PNG:
-        raise ValueError("the response is not a PNG image")
-    return SideBySide.parse(response.content, response.headers)
+def _picture(kind: type[_Shown], view: str, upload: Upload, options: ScoringOptions) -> ApiRequest[_Shown]:
+    def parse(response: httpx.Response) -> _Shown:
+        if _media_type(response) != _PNG:
+            raise ValueError("the response is not a PNG image")
+        return kind.parse(response.content, response.headers)
+
+    query = {**_scoring_query(options), "view": view}
+    return ApiRequest("POST", "/score", parse, accept=_PNG, query=query, uploads=(upload,))
 
 
 def _media_type(response: httpx.Response) -> str:

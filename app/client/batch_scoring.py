@@ -11,6 +11,7 @@ from typing import Final
 
 from app.client.api_requests import ScoringOptions
 from app.client.clients import AsyncAnomalyClient
+from app.client.drawing import NotDrawable, draw_boxes
 from app.client.errors import AllRejected, Problem, TooLarge
 from app.client.file_search import path_key
 from app.client.responses import RejectedImage, ScoreAnswer, ScoredImage
@@ -30,7 +31,13 @@ OnRows = Callable[[Sequence[Row]], None]
 
 
 async def score_files(
-    service: AsyncAnomalyClient, paths: Iterator[Path], options: ScoringOptions, *, concurrency: int, on_rows: OnRows
+    service: AsyncAnomalyClient,
+    paths: Iterator[Path],
+    options: ScoringOptions,
+    *,
+    concurrency: int,
+    on_rows: OnRows,
+    save_to: Path | None = None,
 ) -> None:
     """Scores files in batches.
 
@@ -40,65 +47,34 @@ async def score_files(
         options: model, and false-alarm rate or threshold.
         concurrency: number of concurrent requests.
         on_rows: called with the rows of each batch when its response arrives, so batches may be out of order.
+        save_to: folder for a picture of each image that was scored, in ``normal/`` and ``anomaly/``; None: none.
 
     Raises:
         ClientError: a request failed for good; rows already passed to ``on_rows`` stay valid.
+        OSError: a picture cannot be written.
     """
 
     async def score(files: Sequence[LoadedFile]) -> list[Row]:
         answer = await service.score([data for _, data in files], **asdict(options))
+        for (path, data), result in zip(files, answer.results, strict=True):
+            if save_to and isinstance(result, ScoredImage):
+                await _save_picture(service, picture_path(save_to, result.verdict, path), data, result, options)
         return [_row(path, result, answer) for (path, _), result in zip(files, answer.results, strict=True)]
 
     await _score_batches(Batches(paths, max_files=_BATCH_FILES, max_bytes=_BATCH_BYTES), score, concurrency, on_rows)
 
 
-async def score_and_save_images(
-    service: AsyncAnomalyClient,
-    paths: Iterator[Path],
-    options: ScoringOptions,
-    *,
-    false_alarm_rate: float | None,
-    folder: Path,
-    concurrency: int,
-    on_rows: OnRows,
+async def _save_picture(
+    service: AsyncAnomalyClient, path: Path, image: bytes, result: ScoredImage, options: ScoringOptions
 ) -> None:
-    """Scores one file per request, and saves the strip of input, reconstruction and error map of each.
-
-    Args:
-        service: the client of the service.
-        paths: the files, each once.
-        options: model, and false-alarm rate or threshold.
-        false_alarm_rate: the rate to write into the rows, because PNG responses do not contain it; ``None`` with a
-            threshold.
-        folder: where the strips are saved, in ``normal/`` and ``anomaly/``.
-        concurrency: number of concurrent requests.
-        on_rows: called with each row after its strip was saved.
-
-    Raises:
-        ClientError: a request failed for good.
-        OSError: a strip cannot be written.
-    """
-
-    async def score(files: Sequence[LoadedFile]) -> list[Row]:
-        ((path, data),) = files
-        strip = await service.side_by_side(data, **asdict(options))
-        await asyncio.to_thread(_save, strip_path(folder, strip.verdict, path), strip.png)
-        return [
-            Row(
-                path=str(path),
-                status="scored",
-                verdict=strip.verdict,
-                score=strip.score,
-                threshold=strip.threshold,
-                p_value=strip.p_value,
-                mse=strip.mse,
-                false_alarm_rate=false_alarm_rate,
-                model=strip.model.name,
-                version=strip.model.version,
-            )
-        ]
-
-    await _score_batches(Batches(paths, max_files=1, max_bytes=_BATCH_BYTES), score, concurrency, on_rows)
+    """Saves the image at its own size with the boxes of its regions; else the picture that the service draws."""
+    try:
+        if result.regions is None:
+            raise NotDrawable("the model has no map")
+        png = await asyncio.to_thread(draw_boxes, image, [region.box for region in result.regions])
+    except NotDrawable:
+        png = (await service.overlay(image, **asdict(options))).png
+    await asyncio.to_thread(_save, path, png)
 
 
 class Batches:
@@ -136,8 +112,8 @@ class Batches:
             self._max_bytes = min(self._max_bytes, sum(map(_size, batch)) // 2)
 
 
-def strip_path(folder: Path, verdict: str, path: Path) -> Path:
-    """Where to save the strip of an image: its relative path under ``folder/verdict``, so that names never collide."""
+def picture_path(folder: Path, verdict: str, path: Path) -> Path:
+    """Where to save the picture of an image: its own relative path under ``folder/verdict``, so that none collide."""
     absolute = Path(path_key(path))
     relative = absolute.relative_to(Path.cwd() if absolute.is_relative_to(Path.cwd()) else absolute.anchor)
     return folder / verdict / relative.with_name(relative.name + ".png")
@@ -218,6 +194,7 @@ def _row(path: Path, result: ScoredImage | RejectedImage, answer: ScoreAnswer) -
         model=answer.model.name,
         version=answer.model.version,
         warnings=result.warnings,
+        boxes=None if result.regions is None else tuple(region.box for region in result.regions),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from app.client.batch_scoring import OnRows, score_and_save_images, score_files
+from app.client.batch_scoring import score_files
 from app.client.clients import API_KEY_VARIABLE, AsyncAnomalyClient
 from app.client.errors import ClientError, ServiceUnreachable, Unauthorized
 from app.client.file_search import NothingFound, find_images, path_key
@@ -95,29 +95,14 @@ async def _run(options: Options, tally: Tally) -> None:
                 tally.outcomes.update(row.outcome for row in rows)
                 bar.update(task, completed=tally.done, anomalies=tally.all["anomaly"])
 
-            await _score(service, paths, options, false_alarm_rate=rate, on_rows=on_rows)
-
-
-async def _score(
-    service: AsyncAnomalyClient,
-    paths: Iterator[Path],
-    options: Options,
-    *,
-    false_alarm_rate: float | None,
-    on_rows: OnRows,
-) -> None:
-    if options.save_images:
-        await score_and_save_images(
-            service,
-            paths,
-            options.scoring,
-            false_alarm_rate=false_alarm_rate,
-            folder=options.save_images,
-            concurrency=options.concurrency,
-            on_rows=on_rows,
-        )
-    else:
-        await score_files(service, paths, options.scoring, concurrency=options.concurrency, on_rows=on_rows)
+            await score_files(
+                service,
+                paths,
+                options.scoring,
+                concurrency=options.concurrency,
+                on_rows=on_rows,
+                save_to=options.save_images,
+            )
 
 
 def _image_paths(options: Options) -> Iterator[Path]:

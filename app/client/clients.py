@@ -12,7 +12,7 @@ from app import __version__
 from app.client import api_requests
 from app.client.api_requests import ApiRequest, ScoringOptions
 from app.client.images import ImageInput, read_images
-from app.client.responses import Health, ModelCard, Models, ScoreAnswer, SideBySide
+from app.client.responses import Health, ModelCard, Models, Overlay, ScoreAnswer, SideBySide
 from app.client.retry import Attempts, Retry
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
@@ -108,6 +108,21 @@ class AnomalyClient:
         """
         (upload,) = read_images(image)
         return self._execute(api_requests.side_by_side(upload, ScoringOptions(model, false_alarm_rate, threshold)))
+
+    def overlay(
+        self,
+        image: ImageInput,
+        *,
+        model: str | None = None,
+        false_alarm_rate: float | None = None,
+        threshold: float | None = None,
+    ) -> Overlay:
+        """Scores one image and returns a PNG of it in its own proportions, with the error map and boxes over it.
+
+        Args and errors are those of ``side_by_side``.
+        """
+        (upload,) = read_images(image)
+        return self._execute(api_requests.overlay(upload, ScoringOptions(model, false_alarm_rate, threshold)))
 
     def label(self, id: str, verdict: Literal["normal", "anomaly"], *, comment: str | None = None) -> None:  # noqa: A002
         """Labels a scored image with its true class, if the service stores labels.
@@ -222,6 +237,18 @@ class AsyncAnomalyClient:
         return await self._execute(
             api_requests.side_by_side(upload, ScoringOptions(model, false_alarm_rate, threshold))
         )
+
+    async def overlay(
+        self,
+        image: ImageInput,
+        *,
+        model: str | None = None,
+        false_alarm_rate: float | None = None,
+        threshold: float | None = None,
+    ) -> Overlay:
+        """As ``AnomalyClient.overlay``."""
+        (upload,) = await asyncio.to_thread(read_images, image)
+        return await self._execute(api_requests.overlay(upload, ScoringOptions(model, false_alarm_rate, threshold)))
 
     async def label(self, id: str, verdict: Literal["normal", "anomaly"], *, comment: str | None = None) -> None:  # noqa: A002
         """As ``AnomalyClient.label``."""

@@ -145,9 +145,9 @@ def _parser() -> Parser:
         "--save-pictures",
         type=Path,
         metavar="DIR",
-        help="save the model's input, the reconstruction and the error map of every image that this run scores, side "
-        "by side in one PNG file, in DIR/normal and DIR/anomaly; sends one request per image, and the rows have no "
-        "warnings",
+        help="save every image that this run scores as a PNG file, at its own size and with boxes around its regions, "
+        "in DIR/normal and DIR/anomaly; if the model has no map or the image cannot be read here, a picture that the "
+        "service draws",
     )
     output.add_argument("--fail-on-anomaly", action="store_true", help="exit with status 1 if there is an anomaly")
     output.add_argument(

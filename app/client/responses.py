@@ -38,6 +38,34 @@ class Refusal:
         return cls(document["type"], document["title"], int(document["status"]), document["detail"])
 
 
+Box = tuple[int, int, int, int]
+"""x and y of the left upper corner, width and height, in pixels of an image as a viewer shows it."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected area above the threshold.
+
+    Attributes:
+        box: the smallest box of whole pixels that holds it.
+        area: its share of the image.
+        peak: the largest value of the model's map in it, in score units.
+        polygon: the corners (x, y) of its outer boundary, clockwise.
+    """
+
+    box: Box
+    area: float
+    peak: float
+    polygon: tuple[tuple[float, float], ...] = field(repr=False)
+
+    @classmethod
+    def parse(cls, document: Document) -> Self:
+        """Parses an entry of ``regions``."""
+        left, top, width, height = map(int, document["box"])
+        polygon = tuple((float(x), float(y)) for x, y in document["polygon"])
+        return cls((left, top, width, height), float(document["area"]), float(document["peak"]), polygon)
+
+
 @dataclass(frozen=True)
 class ScoredImage:
     """One image with its verdict.
@@ -53,6 +81,8 @@ class ScoredImage:
         input: the model's input as a PNG file, if requested.
         reconstruction: a PNG file, if requested.
         error_map: a PNG file, if requested.
+        mask: a PNG file of the regions, white on black, if requested and the model has a map.
+        regions: where the image is anomalous, the strongest first; ``None`` if the model has no map.
         id: the id for ``AnomalyClient.label``; ``None`` if the service does not store labels.
     """
 
@@ -66,6 +96,8 @@ class ScoredImage:
     input: bytes | None = field(default=None, repr=False)
     reconstruction: bytes | None = field(default=None, repr=False)
     error_map: bytes | None = field(default=None, repr=False)
+    mask: bytes | None = field(default=None, repr=False)
+    regions: tuple[Region, ...] | None = None
     id: str | None = field(default=None, repr=False)
     status: Literal["scored"] = field(default="scored", init=False)
 
@@ -83,6 +115,8 @@ class ScoredImage:
             input=_png(document.get("input")),
             reconstruction=_png(document.get("reconstruction")),
             error_map=_png(document.get("error_map")),
+            mask=_png(document.get("mask")),
+            regions=None if (found := document.get("regions")) is None else tuple(map(Region.parse, found)),
             id=document.get("id"),
         )
 
@@ -170,6 +204,15 @@ class SideBySide:
             verdict="anomaly" if verdict == "anomaly" else "normal",
             p_value=float(headers["X-Anomaly-P-Value"]),
         )
+
+
+@dataclass(frozen=True)
+class Overlay(SideBySide):
+    """One scored image as a picture.
+
+    Attributes:
+        png: a PNG file of the image in its own proportions, with the error map over it and boxes around its regions.
+    """
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, Protocol
 
+from app.client.responses import Box
+
 
 @dataclass(frozen=True)
 class Row:
@@ -15,7 +17,7 @@ class Row:
 
     Attributes:
         path: as found from the command line's arguments, not made absolute.
-        warnings: ``None`` if they were not requested.
+        boxes: of the regions, in pixels of the image as a viewer shows it; ``None`` if the model has no map.
         error: the reason of a rejection.
     """
 
@@ -30,6 +32,7 @@ class Row:
     model: str | None = None
     version: str | None = None
     warnings: tuple[str, ...] | None = None
+    boxes: tuple[Box, ...] | None = None
     error: str | None = None
 
     @property
@@ -80,7 +83,7 @@ class RowFormat(Protocol):
 
 
 class Csv:
-    """CSV with a header line; a missing value is an empty field; warnings are joined with semicolons.
+    """CSV with a header line; a missing value is an empty field; warnings and boxes are joined with semicolons.
 
     An apostrophe precedes texts that a spreadsheet would evaluate as a formula, as in the page's CSV file.
     """
@@ -89,7 +92,8 @@ class Csv:
 
     def encode(self, row: Row) -> bytes:
         """Returns the record of a row; paths that are not valid UTF-8 keep their bytes."""
-        values = {**asdict(row), "warnings": "; ".join(row.warnings or ())}
+        boxes = "; ".join(" ".join(map(str, box)) for box in row.boxes or ())
+        values = {**asdict(row), "warnings": "; ".join(row.warnings or ()), "boxes": boxes}
         record = io.StringIO()
         # The writer quotes fields that contain a character of its line end, so CR and LF both have to be in it.
         csv.writer(record, lineterminator="\r\n").writerow(map(_escape_formula, values.values()))

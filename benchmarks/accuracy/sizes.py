@@ -17,7 +17,7 @@ from app.inference.images.decoding import ImageFile
 from app.inference.images.model_input import InputSpec, Reduction, stack
 from training.data.datasets import Dataset, Source, load
 from training.data.folders import NORMAL
-from training.evaluation import score_all
+from training.evaluation.scores import score_all
 
 FACTORS: Final = (1, 1.5, 2, 2.5, 4, 10)
 

@@ -40,9 +40,9 @@ Scores stored images with Ray: each image once, with the decoding, the model and
 
 _EPILOG: Final = """\
 The output is a folder of Parquet files with one row per image: path, status (scored, rejected), verdict (normal,
-anomaly), score, threshold, p_value, mse, false_alarm_rate, model, version, warnings, error. The row of an image that
-cannot be read contains the reason. The same command resumes an interrupted run. Start only one run at a time per
-output. Credentials and endpoints of buckets come from the environment (AWS_ENDPOINT_URL, …).
+anomaly), score, threshold, p_value, mse, false_alarm_rate, model, version, warnings, boxes (of the regions), error. The
+row of an image that cannot be read contains the reason. The same command resumes an interrupted run. Start only one run
+at a time per output. Credentials and endpoints of buckets come from the environment (AWS_ENDPOINT_URL, …).
 
 exit status: 0 completed, 1 the cluster or the output failed, 2 the job could not start, 130 Ctrl-C
 """

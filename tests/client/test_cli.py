@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -38,6 +39,9 @@ class TestOutput:
         rows = [json.loads(line) for line in command(few, "--format", "jsonl").out.splitlines()]
         assert {row["path"]: row["verdict"] for row in rows}["few/sub/zero.png"] == "anomaly"
         assert all(isinstance(row["score"], float) and isinstance(row["warnings"], list) for row in rows)
+        for row in rows:
+            assert bool(row["boxes"]) is (row["verdict"] == "anomaly")
+            assert all(len(box) == 4 for box in row["boxes"])
 
     def test_table(self, command: Command, few: Path) -> None:
         (few / "text.png").write_bytes(b"text")
@@ -80,9 +84,14 @@ class TestOutput:
         scored = {row["path"]: row for row in done.rows if row["status"] == "scored"}
         assert len(scored) == 3
         for path, row in scored.items():
-            sheet = Image.open(few / "saved" / row["verdict"] / f"{path}.png")
-            assert sheet.size == (24, 8)
-            assert list(sheet.crop((0, 0, 8, 8)).convert("L").tobytes()) == list(Image.open(path).tobytes())
+            saved = Image.open(few / "saved" / row["verdict"] / f"{path}.png").convert("RGB")
+            boxes = [tuple(map(int, box.split())) for box in row["boxes"].split("; ") if box]
+            assert bool(boxes) is (row["verdict"] == "anomaly")
+            expected = np.asarray(Image.open(path).convert("RGB")).copy()
+            for left, top, width, height in boxes:
+                expected[[top, top + height - 1], left : left + width] = (0, 229, 255)
+                expected[top : top + height, [left, left + width - 1]] = (0, 229, 255)
+            assert (np.asarray(saved) == expected).all()
             assert float(row["false_alarm_rate"]) == 0.05
         assert len(list((few / "saved").rglob("*.png"))) == 3
         again = command(few, "--save-images", few / "saved")

@@ -143,6 +143,21 @@ class TestResponses:
             answer.model, answer.threshold, result.is_anomaly, result.verdict,
         )  # fmt: skip
 
+    def test_regions_and_overlay(self, service: AnomalyClient, digit_files: Digits) -> None:
+        (result,) = service.score(digit_files[0][0], threshold=1e-6, include=["mask"]).scored
+        assert result.regions
+        assert result.regions[0].peak == result.score
+        left, top, width, height = result.regions[0].box
+        assert (left + width <= 8, top + height <= 8) == (True, True)
+        assert result.mask is not None
+        mask = Image.open(io.BytesIO(result.mask))
+        assert (mask.mode, mask.size, mask.getpixel((left, top))) in {("L", (8, 8), 0), ("L", (8, 8), 255)}
+        assert service.score(digit_files[0][0], threshold=1e6).scored[0].regions == ()
+        overlay = service.overlay(digit_files[0][0], threshold=1e-6)
+        assert Image.open(io.BytesIO(overlay.png)).size == (8, 8)
+        assert overlay.verdict == "anomaly"
+        assert overlay.score == pytest.approx(result.score)
+
     def test_health_and_models(self, service: AnomalyClient, trained: Published) -> None:
         health = service.health()
         assert health.ok
@@ -289,7 +304,7 @@ class TestUnexpectedResponses:
                 ],
             },
         ).scored  # fmt: skip
-        assert (result.filename, result.input) == ("a.png", b"hi")
+        assert (result.filename, result.input, result.regions) == ("a.png", b"hi", None)
 
 
 def test_api_keys(connect: Connect, closed_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from tests.full_disk import file_size_limit
 SCORED = Row(
     path="a.png", status="scored", verdict="anomaly", score=0.25, threshold=0.1, p_value=1 / 3, mse=1e-9,
     false_alarm_rate=0.01, model="m", version="v1", warnings=("resized from 30×20 to 8×8", "looks; inverted"),
+    boxes=((1, 2, 30, 40), (50, 60, 7, 8)),
 )  # fmt: skip
 REJECTED = Row("b.png", "rejected", error='not a "readable" image, sorry')
 ODD_NAMES = [
@@ -54,6 +55,7 @@ def test_csv_is_readable_by_the_csv_module(tmp_path: Path) -> None:
     assert tuple(scored) == COLUMNS
     assert (scored["path"], scored["verdict"], float(scored["p_value"])) == ("a.png", "anomaly", 1 / 3)
     assert scored["warnings"] == "resized from 30×20 to 8×8; looks; inverted"
+    assert (scored["boxes"], rejected["boxes"]) == ("1 2 30 40; 50 60 7 8", "")
     assert (rejected["score"], rejected["error"]) == ("", REJECTED.error)
 
 
@@ -75,6 +77,7 @@ def test_json_lines_are_readable_by_the_json_module(tmp_path: Path) -> None:
     scored, rejected = map(json.loads, (tmp_path / "r.jsonl").read_text().splitlines())
     assert tuple(scored) == COLUMNS
     assert (scored["p_value"], scored["warnings"]) == (1 / 3, list(SCORED.warnings or ()))
+    assert (scored["boxes"], rejected["boxes"]) == ([[1, 2, 30, 40], [50, 60, 7, 8]], None)
     assert (rejected["score"], rejected["warnings"], rejected["error"]) == (None, None, REJECTED.error)
 
 

@@ -176,6 +176,7 @@ def test_actor_returns_exactly_the_numbers_of_the_service(
     for row, answer in zip(rows, score_with(server, files), strict=True):
         for name in ("mse", "score", "p_value", "verdict", "warnings", "status"):
             assert row[name] == answer[name]
+        assert row["boxes"] == [region["box"] for region in answer["regions"]]
 
 
 def test_rows_of_rejected_images_contain_the_reason(snapshot: ModelSnapshot, tmp_path: Path) -> None:

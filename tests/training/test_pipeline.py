@@ -19,7 +19,8 @@ from tests.support import ROOT, WITHOUT_COVERAGE, encode, gradient
 from training.__main__ import main
 from training.data.datasets import Source, load
 from training.data.splitting import split
-from training.evaluation import evaluate, score_all
+from training.evaluation.figures import evaluate
+from training.evaluation.scores import score_all
 from training.model.recipes import CONV, DEFAULT, LINEAR, TUTORIAL, Recipe
 from training.model.scoring_rules import SCORING_RULES
 from training.pipeline import train

@@ -16,7 +16,7 @@ from app.inference.images.decoding import open_image
 from tests.deep_images import png
 from tests.support import SPEC, make_bundle, running_server
 from training.__main__ import main
-from training.evaluation import score_all
+from training.evaluation.scores import score_all
 from training.recalibration import from_images
 from training.run import Published
 

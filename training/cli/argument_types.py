@@ -8,6 +8,7 @@ import torch
 
 from app.inference.bundles.manifest import NAME_PATTERN
 from app.inference.images.model_input import SIDES, Levels, known_colour
+from training.data.interest import Rectangle
 from training.data.levels import LevelsRule
 
 
@@ -59,6 +60,15 @@ def groups_rule(text: str) -> str:
             f"{text!r} is neither folder, none nor a regular expression: {error}"
         ) from error
     return text
+
+
+def rectangle(text: str) -> Rectangle:
+    """An argparse type: left, top, width and height, all in pixels or all in percent."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)" + r",(\d+(?:\.\d+)?)(\2)" * 3, text.replace(" ", ""))
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form X,Y,W,H or X%,Y%,W%,H%")
+    left, top, width, height = map(float, match.groups()[::2])
+    return Rectangle(left, top, width, height, in_percent=bool(match[2]))
 
 
 def name(text: str) -> str:

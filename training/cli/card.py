@@ -6,9 +6,10 @@ from typing import Final
 from rich.markup import escape
 from rich.table import Table
 
+from app.inference.bundles.fitness import fitness
 from app.inference.bundles.manifest import Data, Evaluation, Manifest
 from app.inference.images.model_input import InputSpec
-from training.evaluation import Row, evaluation_rows
+from training.evaluation.figures import Row, evaluation_rows
 
 _NORMAL: Final = "normal"
 _MAX_KINDS: Final = 3
@@ -24,6 +25,7 @@ def outcome_rows(manifest: Manifest) -> list[Row]:
         ("guaranteed false-alarm rate", f"≤ {manifest.false_alarm_rate:.4g}  ({manifest.guarantee})"),
         *(evaluation_rows(evaluation) if evaluation else [("evaluation", "none: there are no test images")]),
         *(_weakest_kinds(evaluation) if evaluation else []),
+        ("fit for use?", fitness(manifest)),
     ]
 
 

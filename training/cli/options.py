@@ -73,6 +73,8 @@ def run_of(options: argparse.Namespace) -> "Run":
             exclude=options.exclude,
             levels=options.levels,
             background=options.background,
+            mask=options.mask,
+            roi=options.roi,
         ),
         name=options.name or _default_name(options.data, options.normal),
         recipe=recipe,
@@ -168,6 +170,21 @@ def training_parser(run: Callable[[argparse.Namespace], None]) -> Parser:
         default="folder",
         help="which images show the same object, so that no split separates them and the guarantee counts objects: "
         "those of one sub-folder (folder), those with the same match of a regular expression in their path, or none",
+    )
+    interest = data.add_mutually_exclusive_group()
+    interest.add_argument(
+        "--mask",
+        metavar="FILE",
+        type=Path,
+        help="for folders: an image of any size in which the region of interest is white; what is black does not count "
+        "for the score, in training and in serving (default: everything counts)",
+    )
+    interest.add_argument(
+        "--roi",
+        metavar="X,Y,W,H",
+        type=argument_types.rectangle,
+        help="for folders: the region of interest as a rectangle, in pixels of the images as a viewer shows them or, "
+        "for images of several sizes, in percent: 10%%,10%%,80%%,80%% (default: everything counts)",
     )
     output = parser.add_argument_group("output")
     output.add_argument(

@@ -14,13 +14,16 @@ from urllib.error import URLError
 
 import numpy as np
 
+from app.inference.decisions.regions import Cells
 from app.inference.images.model_input import Fit, InputSpec
 from app.suggestions import did_you_mean
 from training.data import folders, label_lists, layouts
 from training.data.folders import NORMAL, Mode
 from training.data.images import Images
+from training.data.interest import Rectangle, read_interest
 from training.data.labelled_files import LabelledFile, LabelledFiles
 from training.data.levels import LevelsRule, levels_of
+from training.data.masks import read_masks
 from training.data.remarks import Remark
 from training.errors import TrainingError
 
@@ -48,6 +51,8 @@ class Source:
         background: what transparent images of a folder are flattened onto.
         added: further normal images, to train on together with those of a folder.
         added_test: further images to evaluate on.
+        mask: an image file in which the region of interest is white, or its content, for folders.
+        roi: the region of interest as a rectangle, for folders; instead of a mask.
     """
 
     data: str
@@ -62,6 +67,8 @@ class Source:
     background: str = "black"
     added: tuple[LabelledFile, ...] = ()
     added_test: tuple[LabelledFile, ...] = ()
+    mask: Path | bytes | None = None
+    roi: Rectangle | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,10 @@ class Dataset:
         groups: N names; images with the same name show the same object.
         test: M images; may be empty.
         test_kinds: M names, ``normal`` or the kind of anomaly.
+        inside: (H, W) at the size of ``spec``: true in the region of interest, outside of which images are black;
+            None: all of the images counts.
+        test_masks: M masks, (H, W) at the size of ``spec``: true where the defect is, all false for normal images;
+            None: it is not known where it is. Empty for the built-in sets.
         test_groups: M names of groups within their kind; empty for the built-in sets.
         normal_files: N paths, relative to the folder; empty for the built-in sets.
         test_files: M paths, relative to the folder; empty for the built-in sets.
@@ -94,6 +105,8 @@ class Dataset:
     groups: tuple[str, ...]
     test: Images
     test_kinds: tuple[str, ...]
+    inside: Cells | None = None
+    test_masks: tuple[Cells | None, ...] = field(default=())
     test_groups: tuple[str, ...] = field(default=())
     normal_files: tuple[str, ...] = field(default=())
     test_files: tuple[str, ...] = field(default=())
@@ -132,6 +145,8 @@ def load(source: Source, *, folder_size: tuple[int, int] = (64, 64)) -> Dataset:
     """
     if source.data in BUILT_IN and source.exclude is not None:
         raise TrainingError(f"--exclude is for folders: {source.data} has no files to leave out")
+    if source.data in BUILT_IN and (source.mask is not None or source.roi is not None):
+        raise TrainingError(f"--mask and --roi are for folders, not for {source.data}")
     if source.data in DOWNLOADED:
         return _torchvision(source)
     if source.data == "digits":
@@ -223,16 +238,20 @@ def _files(source: Source, size: tuple[int, int]) -> Dataset:
     )
     decoded = folders.decode_some(normal_paths, spec, Path(source.data), cache=cache)
     decoded_test = folders.decode(test_paths, spec, cache=cache)
+    inside = read_interest(source.mask, source.roi, normal_paths, spec)
+    masks = read_masks([files.test[at] for at in decoded_test.kept], spec)
     normal, test = [files.normal[at] for at in decoded.kept], [files.test[at] for at in decoded_test.kept]
     return Dataset(
         source=folders.name_of(Path(source.data)),
         normal_label=NORMAL,
         spec=spec,
         native_size=folders.typical_size(normal_paths),
-        normal=decoded.images,
+        normal=decoded.images.within(inside),
+        inside=inside,
         groups=tuple(folders.group_of(file.place, source.groups) for file in normal),
-        test=decoded_test.images,
+        test=decoded_test.images.within(inside),
         test_kinds=tuple(file.kind for file in test),
+        test_masks=tuple(mask if mask is None or inside is None else mask & inside for mask in masks.masks),
         test_groups=tuple(folders.group_of(file.place, source.groups) for file in test),
         normal_files=tuple(map(files.name_of, normal)),
         test_files=tuple(map(files.name_of, test)),
@@ -241,6 +260,7 @@ def _files(source: Source, size: tuple[int, int]) -> Dataset:
             *files.remarks,
             *(remark.line("normal") for remark in decoded.remarks),
             *(remark.line("test") for remark in decoded_test.remarks),
+            *masks.remarks(),
         ),
         changes=decoded.remarks,
         excluded=files.excluded,

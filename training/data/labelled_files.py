@@ -16,11 +16,13 @@ class LabelledFile(NamedTuple):
         path: of the file.
         kind: ``normal`` or the kind of anomaly.
         place: the path relative to the folder of its kind; groups are made of it.
+        mask: an image file of the same view in which the defect is white; None: there is none.
     """
 
     path: Path
     kind: str
     place: Path
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)

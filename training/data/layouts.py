@@ -6,8 +6,8 @@
     *.png                                                 one folder of normal images
     FILE.manifest                                         a list of labelled images
 
-Names are read in upper or lower case. Anomalies are for evaluation only, wherever they are. Masks, in
-``ground_truth/``, are never taken for images.
+Names are read in upper or lower case. Anomalies are for evaluation only, wherever they are. Masks of their defects, in
+``ground_truth/KIND/NAME_mask.png`` or ``ground_truth/KIND/NAME.png``, are never taken for images.
 """
 
 import shlex
@@ -28,6 +28,7 @@ _NORMAL_FOLDERS: Final = ((NORMAL,), ("train", "good"), ("train", NORMAL))
 _ANOMALY: Final = "anomaly"
 _TEST: Final = "test"
 _MASKS: Final = ("ground_truth", "masks", "mask")
+_MASK_SUFFIX: Final = "_mask"
 _LIKELY_NORMAL: Final = (*_NORMAL_NAMES, "ok", "pass", "healthy")
 _MOST_FOLDERS: Final = 8
 _DIRECTLY: Final = "directly in it"
@@ -69,8 +70,25 @@ def _read_known(source: Path) -> LabelledFiles | None:
     normal_files = tuple(LabelledFile(path, NORMAL, path.relative_to(normal)) for path in images.some_in(normal))
     anomalies = [file for folder in _named(normal.parent, _ANOMALY) for file in images.anomalies_in(folder)]
     tested = [file for folder in _named(source, _TEST) for file in images.tested_in(folder)]
-    test = sorted((*tested, *anomalies), key=lambda file: file.kind != NORMAL)
+    masks = _masks_below(source)
+    test = [
+        file._replace(mask=masks.get((file.kind, file.path.stem)))
+        for file in sorted((*tested, *anomalies), key=lambda file: file.kind != NORMAL)
+    ]
     return LabelledFiles(source, normal_files, tuple(test), tuple(images.remarks()))
+
+
+def _masks_below(root: Path) -> dict[tuple[str, str], Path]:
+    """The masks of test images, by the kind of defect and the name of the image without its suffix."""
+    folders = [each for parent in (root, *_named(root, _TEST)) for each in _named(parent, *_MASKS)]
+    found = [
+        (folder, Path(path)) for folder in folders for path in find_images(str(folder), PassedOver(), visited=set())
+    ]
+    return {
+        (path.relative_to(folder).parts[0], path.stem.removesuffix(_MASK_SUFFIX)): path
+        for folder, path in found
+        if path.parent != folder
+    }
 
 
 def _read_all(source: Path) -> LabelledFiles:

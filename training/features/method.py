@@ -15,6 +15,7 @@ from training.features.detector import FeatureAutoencoder, Heads, Scale, figures
 from training.features.extraction import THUMBNAIL, Copies, Features, extract
 from training.features.variation import Varied
 from training.model.autoencoders import LinearAutoencoder
+from training.model.interest import cells_inside
 from training.model.method import Fitted, Fold, ImageSet, Method, Progress, folds_of, others
 from training.model.recipes import Recipe
 from training.workers import in_parallel, most_at_once
@@ -31,6 +32,7 @@ class FeatureMethod(Method[Features]):
         seed: of the choice of items and of the folds.
         threads: number of threads that compute; as many images are worked on at the same time, or fewer large ones.
         weights: file of the backbone's weights; None: those of its package, or downloaded ones.
+        inside: (1, 1, H, W), 1 in the region of interest; the images are black outside. None: all of them counts.
 
     Raises:
         TrainingError: the weights cannot be had.
@@ -39,12 +41,19 @@ class FeatureMethod(Method[Features]):
     score: Literal["maximum"] = "maximum"
 
     def __init__(
-        self, recipe: Recipe, *, size: tuple[int, int], seed: int, threads: int, weights: Path | None = None
+        self,
+        recipe: Recipe,
+        *,
+        size: tuple[int, int],
+        seed: int,
+        threads: int,
+        weights: Path | None = None,
+        inside: torch.Tensor | None = None,
     ) -> None:
         backbone = load_backbone(recipe.backbone, weights)
         self.backbone = BackboneRecord(name=backbone.name, licence=backbone.licence, sha256=backbone.sha256)
         self._extractor = torchscript.trace(backbone.network, torch.zeros(1, 3, *size))
-        self._code, self._seed, self._threads = recipe.code, seed, threads
+        self._code, self._seed, self._threads, self._inside = recipe.code, seed, threads, inside
         self.copies = _fewer_of_large(recipe.copies, size, recipe.folder_size)
         self._at_once = most_at_once(*size)
 
@@ -131,7 +140,11 @@ class FeatureMethod(Method[Features]):
         maps = in_parallel(
             lambda pair: heads(pair[0].float(), pair[1].float()), pairs, self._threads, at_once=self._at_once
         )
-        return torch.cat([*maps])
+        joined = torch.cat([*maps])
+        if self._inside is not None:  # no maximum lies outside, as in the published model
+            outside = cells_inside(self._inside, (joined.shape[2], joined.shape[3])) == 0
+            joined[:, :-1].masked_fill_(outside, -math.inf)
+        return joined
 
     def _thumbnail(self, images: Features) -> LinearAutoencoder:
         _, channels, height, width = images.small.shape

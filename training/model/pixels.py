@@ -9,6 +9,7 @@ from torch import nn
 
 from training.model.autoencoders import build
 from training.model.fitting import Epoch, fit
+from training.model.interest import BlackOutside
 from training.model.method import Fitted, Fold, ImageSet, Method, Progress, others
 from training.model.recipes import Recipe
 from training.model.scoring_rules import ScoredAutoencoder, ScoringRule
@@ -25,12 +26,14 @@ class PixelMethod(Method[torch.Tensor]):
         rule: computes the score.
         seed: of the weights, the shuffling and the noise.
         device: where to fit; the result is on the CPU.
+        inside: (1, 1, H, W), 1 in the region of interest; the images are black outside. None: all of them counts.
     """
 
     recipe: Recipe
     rule: ScoringRule
     seed: int
     device: torch.device
+    inside: torch.Tensor | None = None
     score: Literal["rule"] = field(default="rule", init=False)
 
     def steps(self, images: int, folds: int) -> int:
@@ -69,7 +72,8 @@ class PixelMethod(Method[torch.Tensor]):
             on_epoch=progress.on_epoch,
             on_step=progress.on_step,
         )
-        return fitted(autoencoder, self.rule, epochs)
+        limited = autoencoder if self.inside is None else BlackOutside(autoencoder, self.inside)
+        return fitted(limited, self.rule, epochs)
 
     def cross_fit(
         self, images: torch.Tensor, folds: Sequence[Fold], progress: Progress

@@ -11,6 +11,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from app.inference.decisions.regions import Cells
+from training.model.interest import as_tensor
 from training.model.method import Method, Progress, folds_of
 from training.model.recipes import DEFAULT, LINEAR, Recipe
 from training.model.scoring_rules import DEFAULT_SCORING_RULE, FEATURE_RULE, SCORING_RULES, ScoringRule
@@ -82,6 +84,7 @@ def try_all(
     *,
     local: bool,
     seed: int,
+    inside: Cells | None = None,
 ) -> list[Trial]:
     """Tries candidates; the best comes first, and of equals the earlier one.
 
@@ -92,8 +95,11 @@ def try_all(
         method_of: the method of a candidate.
         local: the kind of the defects, see :func:`with_defects`.
         seed: of the defects and the folds.
+        inside: (H, W), the region of interest, outside of which the images are black.
     """
     defective, folds = with_defects(images, seed, local=local), folds_of(groups, _FOLDS, seed)
+    if inside is not None:
+        defective = defective * as_tensor(inside)
     is_defective = [False] * len(images) + [True] * len(images)
     trials = []
     for candidate in tried:

@@ -156,7 +156,13 @@ _SCORE_RESPONSES: Final[Responses] = {
                         {
                             "status": "scored", "filename": "five.png", "mse": 0.0187, "score": 0.0187,
                             "is_anomaly": False, "verdict": "normal", "p_value": 0.62,
-                            "warnings": ["resized from 56×56 to 28×28"], "reconstruction": _PNG_URI,
+                            "warnings": ["resized from 56×56 to 28×28"], "regions": [], "reconstruction": _PNG_URI,
+                        },
+                        {
+                            "status": "scored", "filename": "seven.png", "mse": 0.0912, "score": 0.0912,
+                            "is_anomaly": True, "verdict": "anomaly", "p_value": 0.0009,
+                            "warnings": ["resized from 56×56 to 28×28"], "regions": [examples.REGION],
+                            "reconstruction": _PNG_URI,
                         },
                         {
                             "status": "rejected", "filename": "notes.txt",
@@ -194,7 +200,7 @@ _SCORE_RESPONSES: Final[Responses] = {
             "a marginal false alarm rate of 0.0001 needs at least 9999 calibration images, there are 1085; "
             "the finest rate these support is 0.0009208",
         ),
-        (http.InvalidParameter, "include: 'heatmap' is not one of input, reconstruction, error_map"),
+        (http.InvalidParameter, "include: 'heatmap' is not one of input, reconstruction, error_map, mask"),
         (domain.NonFiniteScore, "the model returned an MSE of nan and a score of nan"),
         (domain.Overloaded, "256 images are in progress, 256 is the limit"),
         (domain.DecodingUnavailable, "a process to decode images ended while it started"),
@@ -242,8 +248,9 @@ async def score(query: Annotated[ScoreQuery, Query()]) -> ScoreAnswer:
     `application/json`, or one image as the raw body with its `image/*` type or `application/octet-stream`. The body may
     be compressed (`Content-Encoding: gzip` or `deflate`); the byte limit holds for it decompressed, too.
 
-    With `Accept: image/png`, the response for a single image is a PNG file with the model's input, the reconstruction
-    and the error map side by side.
+    With `Accept: image/png`, the response for a single image is a PNG file: the image in its own proportions, at most
+    1024 pixels on the longer side, with the error map over it and boxes around the regions. `view=strip` shows the
+    model's input, the reconstruction and the error map side by side instead.
     """
     raise NotImplementedError  # implemented in app.api.routes.score
 

@@ -29,6 +29,13 @@ LIVE: Final = {"status": "alive"}
 READY: Final = {"status": "ready"}
 NOT_READY: Final = {"status": "starting", "reason": "the model is being loaded"}
 
+REGION: Final[dict[str, Any]] = {
+    "box": [14, 8, 6, 4],
+    "area": 0.0051,
+    "peak": 0.0912,
+    "polygon": [[14, 8], [20, 8], [20, 10], [16, 10], [16, 12], [14, 12]],
+}
+
 CARD: Final[dict[str, Any]] = {
     **MODEL,
     "created_at": "2026-11-25T04:07:06Z",
@@ -59,6 +66,7 @@ CARD: Final[dict[str, Any]] = {
             "normal": {"count": 892, "flagged": 0.0112, "median_score": 0.0598},
         },
     },
+    "fitness": "Fit for use with care: it finds 78% of the 9,108 test anomalies and calls 1.1% of the 892 normal …",
     "training": {
         "recipe": {"name": "default", "network": "dense", "hidden": [512], "kept_share": 0.5, "epochs": 60},
         "parameters": 419_120,

@@ -27,6 +27,7 @@ from app.api.services import Services
 from app.inference.images.rendering import png, side_by_side, to_pixels
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import Rejected, Scored
+from app.inference.serving.localization import PICTURE_PIXELS
 from app.inference.serving.scoring import Results
 
 NUMBER_HEADERS: Final = (
@@ -87,17 +88,17 @@ class ScoreEndpoint:
         if media_type == _PNG and len(uploads) > 1:
             raise NotAcceptable(f"{_PNG} shows one image, {len(uploads)} were sent; request {_JSON}")
 
-        def render(results: Results) -> ASGIApp:
+        def render(results: Results) -> Results | ASGIApp:
             _require_one_scored(uploads, results)
             if media_type == _PNG:
-                return _strip(results)
+                return results if query.view == "overlay" else _png_response(results, _strip(results))
             body = _body(results, uploads, query.include)
             if services.feedback is not None:
                 add_ids(services.feedback, request_state(scope).request_id, uploads, body)
             return _Json(orjson.dumps(body))
 
         files = [Rejected(upload.error) if upload.error else upload.data for upload in uploads]
-        return await scoring.answer(
+        answer = await scoring.answer(
             services,
             scope,
             model,
@@ -105,8 +106,12 @@ class ScoreEndpoint:
             point,
             render,
             bytes_per_value=_BYTES_PER_VALUE * len(query.include),
-            encode="reconstruction" in query.include,
+            picture_pixels=PICTURE_PIXELS if "mask" in query.include else 0,
+            encode="reconstruction" in query.include and media_type == _JSON,
         )
+        if not isinstance(answer, Results):
+            return answer
+        return _png_response(answer, await scoring.overlay(services, scope, model, uploads[0].data, answer))
 
 
 class _Json:
@@ -154,12 +159,16 @@ def _scored(upload: Upload, scored: Scored, results: Results, extras: Sequence[E
         "p_value": scored.p_value,
         "warnings": scored.warnings,
     }
+    if results.has_regions:
+        result["regions"] = [each._asdict() for each in results.regions(scored)]
     if "input" in extras:
         result["input"] = _data_uri(png(to_pixels(scored.original)))
     if "reconstruction" in extras:
         result["reconstruction"] = _data_uri(scored.reconstruction_png())
     if "error_map" in extras:
         result["error_map"] = _data_uri(png(results.error_map(scored)))
+    if "mask" in extras and results.has_regions:
+        result["mask"] = _data_uri(png(results.localize(scored).mask()))
     return result
 
 
@@ -167,8 +176,14 @@ def _rejected(upload: Upload, rejected: Rejected) -> dict[str, Any]:
     return {"status": "rejected", "filename": upload.filename, "error": problems.describe(rejected.reason)}
 
 
-def _strip(results: Results) -> Response:
-    """Input, reconstruction and error map side by side in one PNG file, with the numbers as headers."""
+def _strip(results: Results) -> bytes:
+    """Input, reconstruction and error map side by side in one PNG file."""
+    (scored,) = results.scored
+    return png(side_by_side(scored.original, scored.reconstruction, results.error_map(scored)))
+
+
+def _png_response(results: Results, file: bytes) -> Response:
+    """A picture of the one image of a request, with the numbers as headers."""
     (scored,) = results.scored
     manifest, point = results.bundle.manifest, results.point
     numbers = (
@@ -179,11 +194,7 @@ def _strip(results: Results) -> Response:
         point.verdict(scored.score),
         f"{manifest.name}/{manifest.version}",
     )
-    return Response(
-        png(side_by_side(scored.original, scored.reconstruction, results.error_map(scored))),
-        media_type=_PNG,
-        headers=dict(zip(NUMBER_HEADERS, numbers, strict=True)),
-    )
+    return Response(file, media_type=_PNG, headers=dict(zip(NUMBER_HEADERS, numbers, strict=True)))
 
 
 def _data_uri(file: bytes) -> str:

@@ -159,10 +159,11 @@ Request = Annotated[InferenceRequest, Body(examples=[_EXAMPLE, _FILES_EXAMPLE])]
     openapi_extra=_INFER_REQUEST,
 )
 async def model_infer(request: Request, name: str) -> InferenceResponse:
-    """Open Inference Protocol: `image` in; `reconstruction`, `mse`, `score`, `p_value` and `is_anomaly` out.
+    """Open Inference Protocol: `image` in; `reconstruction`, `mse`, `score`, `p_value`, `is_anomaly`, `error_map` out.
 
     `image` is a tensor of the model's input size, or one of image files (`BYTES`). Without `outputs`, all of them are
-    returned. `mse`, `score` and `p_value` are FP64 and bit-identical to those of `POST /score` for the same image. With
+    returned. `error_map` is the model's own map; models that were published before they had one do not have this
+    output. `mse`, `score` and `p_value` are FP64 and bit-identical to those of `POST /score` for the same image. With
     the binary tensor extension, tensors follow the JSON object in the request, in the response or in both.
     """
     raise NotImplementedError  # implemented in app.api.v2.routes

@@ -29,9 +29,11 @@ from app.api.v2.schemas import (
 from app.api.v2.tensors import (
     JSON_LENGTH_HEADER,
     OUTPUTS,
+    outputs_of,
     parsed_bytes,
     read_images,
     read_request,
+    require_outputs,
     write_answer,
 )
 from app.inference.bundles.manifest import Manifest
@@ -44,7 +46,7 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 _MODEL: Final = "/models/{name}"
 _SMALL_BODY_BYTES: Final = 64 * 1024  # read on the event loop; larger ones would delay other requests
-_BYTES_PER_VALUE: Final = 24  # of a number as text
+_BYTES_PER_VALUE: Final = 48  # of two numbers as text: of the reconstruction and of the error map
 _VERSION: Final = "/models/{name}/versions/{version}"
 
 
@@ -124,8 +126,8 @@ async def _metadata(services: Services, name: str, version: str | None = None) -
             )
         ],
         outputs=[
-            TensorMetadata(name=output, datatype=each.datatype, shape=[-1, *each.shape(manifest.input)])
-            for output, each in OUTPUTS.items()
+            TensorMetadata(name=output, datatype=OUTPUTS[output].datatype, shape=[-1, *shape])
+            for output, shape in outputs_of(manifest).items()
         ],
     )
 
@@ -156,6 +158,7 @@ async def _answer(request: Request, services: Services, model: ServedModel) -> t
 
     def read() -> tuple[InferenceRequest, Sequence[bytes | DecodedImage]]:
         inference, binary = read_request(request.headers, body, spec, max_images)
+        require_outputs(inference, model.bundle.manifest)
         return inference, read_images(inference, binary, spec, max_images)
 
     if len(body) <= _SMALL_BODY_BYTES:

@@ -21,6 +21,7 @@ from starlette.datastructures import Headers
 from app.api.errors import InvalidInference, TooManyFiles, validation_reasons
 from app.api.http.body.json_images import decode_base64
 from app.api.v2.schemas import INPUT, InferenceRequest, InputTensor, OutputName
+from app.inference.bundles.manifest import Manifest
 from app.inference.errors import UnreadableImage
 from app.inference.images.model_input import DecodedImage, InputSpec
 from app.inference.serving.scoring import Results
@@ -38,16 +39,21 @@ _BYTES_PER_ELEMENT: Final = 64  # of a parsed list
 
 @dataclass(frozen=True)
 class Output:
-    """An output tensor: its data type, its shape per image, and its values."""
+    """An output tensor: its data type, its shape per image, which is None if the model has none, and its values."""
 
     datatype: str
     dtype: np.dtype[Any]
-    shape: Callable[[InputSpec], tuple[int, ...]]
+    shape: Callable[[Manifest], tuple[int, ...] | None]
     values: Callable[[Results], Any]
 
 
-def _scalar(_: InputSpec) -> tuple[int, ...]:
+def _scalar(_: Manifest) -> tuple[int, ...]:
     return ()
+
+
+def _grid(manifest: Manifest) -> tuple[int, ...] | None:
+    grid = manifest.error_map
+    return None if grid is None else (1, grid.height, grid.width)
 
 
 # FP64, so that the numbers are bit-identical to those of POST /score.
@@ -55,7 +61,7 @@ OUTPUTS: Final[Mapping[OutputName, Output]] = {
     "reconstruction": Output(
         "FP32",
         np.dtype("<f4"),
-        lambda spec: spec.shape,
+        lambda manifest: manifest.input.shape,
         lambda results: torch.stack([each.reconstruction for each in results.scored]).numpy(),
     ),
     "mse": Output("FP64", np.dtype("<f8"), _scalar, lambda results: [each.mse for each in results.scored]),
@@ -67,7 +73,29 @@ OUTPUTS: Final[Mapping[OutputName, Output]] = {
         _scalar,
         lambda results: [results.point.is_anomaly(each.score) for each in results.scored],
     ),
+    "error_map": Output(
+        "FP32",
+        np.dtype("<f4"),
+        _grid,
+        lambda results: np.stack([each.error_maps[each.row] for each in results.scored if each.error_maps is not None]),
+    ),
 }
+
+
+def outputs_of(manifest: Manifest) -> dict[OutputName, tuple[int, ...]]:
+    """The outputs of a model, with their shapes for one image."""
+    shapes = {name: output.shape(manifest) for name, output in OUTPUTS.items()}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def require_outputs(request: InferenceRequest, manifest: Manifest) -> None:
+    """Checks that the model has the outputs that a request asks for.
+
+    Raises:
+        InvalidInference: it has not.
+    """
+    if missing := {each.name for each in request.outputs} - set(outputs_of(manifest)):
+        raise InvalidInference(f"the model has no output {missing.pop()}: it was published before models had one")
 
 
 def read_request(headers: Headers, body: bytes, spec: InputSpec, max_images: int) -> tuple[InferenceRequest, bytes]:
@@ -240,7 +268,8 @@ def write_answer(request: InferenceRequest, results: Results) -> tuple[bytes, in
         results: of its images, which were all scored.
     """
     manifest, point = results.bundle.manifest, results.point
-    requested = {each.name: each.parameters.binary_data for each in request.outputs} or dict.fromkeys(OUTPUTS)
+    requested = {each.name: each.parameters.binary_data for each in request.outputs}
+    requested = requested or dict.fromkeys(outputs_of(manifest))
     described, tensors = [], []
     for name, binary in requested.items():
         output = OUTPUTS[name]

@@ -4,16 +4,20 @@
 SHA-256 of its own bytes, computed with the 64 hex digits of the seal set to zero.
 """
 
+import base64
 import hashlib
 import re
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from app.inference.decisions.conformal import Calibration, Guarantee
+from app.inference.decisions.regions import Cells
 from app.inference.errors import BundleRejected, UnsupportedFalseAlarmRate
 from app.inference.images.model_input import InputSpec
+from app.inference.images.rendering import png
 
 SCHEMA_VERSIONS: Final = (1, 2)
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -46,6 +50,19 @@ class ErrorMap(_Part):
     score: Literal["maximum", "rule"] = Field(
         description="maximum: the score is the maximum of the map; rule: the scoring rule computes it"
     )
+
+
+class InterestRecord(_Part):
+    """The region of interest: the part of the model's input that counts. What is outside has no error."""
+
+    share: float = Field(gt=0, lt=1, description="of the input")
+    mask: str = Field(description="PNG file at the input's size, base64: white inside, black outside")
+
+    @classmethod
+    def of(cls, inside: Cells) -> Self:
+        """The record of a region (H, W)."""
+        mask = png(inside.astype(np.uint8) * np.uint8(255))
+        return cls(share=round(float(inside.mean()), 4), mask=base64.b64encode(mask).decode())
 
 
 class CalibrationRecord(_Part):
@@ -96,6 +113,21 @@ class KindFigures(_Part):
     median_score: FiniteFloat
 
 
+class LocalizationFigures(_Part):
+    """How well the error map shows where the defects of the test images are, compared with masks of them."""
+
+    images: int = Field(ge=1, description="number of anomalous test images with a mask")
+    pixel_auroc: Rate | None = Field(description="area under the ROC curve over pixels")
+    aupro: Rate | None = Field(
+        description="mean share of a defect's pixels above a threshold, averaged over the false-positive rates of "
+        "pixels from 0 to 0.3"
+    )
+    defects: int = Field(ge=1, description="number of connected defects in the masks")
+    defects_found: Rate = Field(description="share of them that a region touches, at the threshold")
+    regions: int = Field(ge=0, description="number of regions, on normal test images too")
+    regions_on_defects: Rate | None = Field(description="share of them that touch a defect")
+
+
 class Evaluation(_Part):
     """Figures on labelled test images. No choice was based on them."""
 
@@ -106,6 +138,7 @@ class Evaluation(_Part):
     auroc: Rate | None = Field(description="area under the ROC curve")
     average_precision: Rate | None = Field(description="area under the precision-recall curve")
     kinds: dict[str, KindFigures] = Field(description="the same test images by kind, for example by class")
+    localization: LocalizationFigures | None = Field(None, description="if there are masks of the defects")
 
 
 class Split(_Part):
@@ -220,6 +253,7 @@ class Manifest(_Part):
     input: InputSpec
     scoring: Scoring
     error_map: ErrorMap | None = Field(None, description="missing in schema version 1")
+    region_of_interest: InterestRecord | None = Field(None, description="missing if all of the input counts")
     threshold: FiniteFloat
     false_alarm_rate: float = Field(gt=0, lt=1)
     guarantee: Guarantee = Field(description="kind of guarantee; `promise` explains it")
@@ -261,11 +295,15 @@ class Manifest(_Part):
         """The content of ``manifest.json``, with a new seal."""
         # Left out if they have no effect: older programs reject unknown fields, and must read versions that use none.
         left_out: dict[str, Any] = {
-            name: True for name in ("recalibration", "error_map", "warnings") if not getattr(self, name)
+            name: True
+            for name in ("recalibration", "error_map", "region_of_interest", "warnings")
+            if not getattr(self, name)
         }
         left_out["calibration"] = {name for name in ("groups", "folds") if getattr(self.calibration, name) is None}
         left_out["training"] = {name for name in ("backbone", "trials") if getattr(self.training, name) is None}
         left_out["input"] = self.input.unused
+        if self.evaluation and self.evaluation.localization is None:
+            left_out["evaluation"] = {"localization"}
         if not self.data.excluded:
             left_out["data"] = {"excluded"}
         if self.recalibration and not self.recalibration.data.excluded:

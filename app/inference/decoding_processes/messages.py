@@ -26,6 +26,7 @@ _REQUEST: Final = struct.Struct("<IQQQd")
 _ANSWER: Final = struct.Struct("<IQ")
 _MAX_TEXT: Final = 2**20
 _MAX_PIXEL_BYTES: Final = 2**26  # above the largest input of a model, 3 × 2048 × 2048 × 4
+_MAX_SIDE: Final = 2**32 - 1  # of every format
 _KEPT_BYTES: Final = 2**21  # of shared memory, which takes time to allocate
 _ERRORS: Final = {error.__name__: error for error in (UnreadableImage, TooManyPixels)}
 _TYPES: Final[Mapping[str, np.dtype[Any]]] = {"uint8": np.dtype(np.uint8), "float32": np.dtype(np.float32)}
@@ -121,6 +122,7 @@ class Channel:
         else:
             array = np.ascontiguousarray(outcome.pixels)
             described = {"type": array.dtype.name, "shape": array.shape, "warnings": outcome.warnings}
+            described["size"] = outcome.size
             size = array.nbytes
             self._share(array.data.cast("B"))
         text = json.dumps(described).encode()
@@ -145,7 +147,7 @@ class Channel:
             if "error" in described:
                 raise _ERRORS[described["error"]](str(described["text"]))
             pixels: Pixels = np.frombuffer(content, _TYPES[described["type"]]).reshape(described["shape"])
-            return DecodedImage(pixels, tuple(map(str, described["warnings"])))
+            return DecodedImage(pixels, tuple(map(str, described["warnings"])), _size(described["size"]))
         except (KeyError, TypeError) as error:
             raise ValueError("the answer is not valid") from error
 
@@ -167,6 +169,20 @@ class Channel:
                 raise EOFError("the connection has ended")
             content += piece
         return content
+
+
+def _size(described: Any) -> tuple[int, int] | None:
+    """The size of an image file.
+
+    Raises:
+        ValueError, TypeError: it is not valid.
+    """
+    if described is None:
+        return None
+    width, height = described
+    if not all(type(side) is int and 0 < side <= _MAX_SIDE for side in (width, height)):
+        raise ValueError("the size is not valid")
+    return width, height
 
 
 def _file_in_memory() -> int:

@@ -35,6 +35,8 @@ class DecodePool:
         """
         for _ in range(self._size):
             self._return(self._new())
+        if not self._idle:
+            raise DecodingUnavailable("a process to decode images ended while it started")
         self._idle[-1].wait_until_ready()  # the next to be used; the others have time until it is busy
 
     def decode(self, file: bytes, spec: InputSpec, *, max_pixels: int) -> DecodedImage:

@@ -40,6 +40,7 @@ if formats.HAS_HEIC:
     import_module(formats.HEIC_PACKAGE).register_heif_opener()
 
 _UPRIGHT: Final = 1
+_LYING: Final = range(5, 9)  # EXIF orientations that exchange width and height
 _TRANSPOSITIONS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -242,6 +243,7 @@ class _Conversion:
     def __init__(self, spec: InputSpec) -> None:
         self.spec = spec
         self.warnings: list[str] = []
+        self._size: tuple[int, int] | None = None
 
     def run(self, image: Image.Image, data: bytes, structure: JpegFile | None) -> DecodedImage:
         if structure is None and getattr(image, "is_animated", False):
@@ -253,7 +255,8 @@ class _Conversion:
         if image.format == "PNG" and isinstance(image, PillowFile.ImageFile):
             png.load(image, data)  # before its orientation is read: the EXIF chunk may follow the pixels
         orientation = _orientation(image) if image.info else _UPRIGHT
-        size, scale = _upright(image.size, orientation), resampling.FULL
+        size = self._size = image.size[::-1] if orientation in _LYING and image.format != "TIFF" else image.size
+        scale = resampling.FULL
         if structure is not None and isinstance(image, PillowFile.ImageFile):
             scale = resampling.jpeg_scale(*size, self.spec)
             self.warnings += structure.load(image, scale)
@@ -279,7 +282,8 @@ class _Conversion:
             box: where the image is in what was decoded; None: it is all of it.
             scale: the divisor of its size at which it was decoded.
         """
-        return DecodedImage(self._pixels(self._resize(image, box, scale)), tuple(self.warnings))
+        size = self._size or image.size
+        return DecodedImage(self._pixels(self._resize(image, box, scale)), tuple(self.warnings), size)
 
     def _flatten(self, image: Image.Image) -> Image.Image:
         """Any Pillow mode of 8 bits or less → an opaque image of the same size: L or RGB."""
@@ -318,7 +322,7 @@ class _Conversion:
             if np.ptp(pixels, axis=0).max() > _NOTICEABLE_COLOUR / 255:
                 self.warnings.append(_COLOUR_TO_GREY)
             pixels = np.tensordot(_LUMA, pixels, axes=1)[None]
-        return DecodedImage(pixels, tuple(dict.fromkeys(self.warnings)))  # each channel was resized
+        return DecodedImage(pixels, tuple(dict.fromkeys(self.warnings)), self._size)  # each channel was resized
 
     def _resize(self, image: Image.Image, box: Box | None = None, scale: int = resampling.FULL) -> Image.Image:
         to_width, to_height = size = (self.spec.width, self.spec.height)
@@ -350,10 +354,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTag.Orientation, _UPRIGHT))
     except Exception:  # as in ImageFile.decode
         return _UPRIGHT
-
-
-def _upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    return size[::-1] if orientation in _SIDEWAYS else size
 
 
 def _box(image: Image.Image, size: tuple[int, int], scale: int, orientation: int) -> Box:

@@ -136,10 +136,12 @@ class DecodedImage(NamedTuple):
     Attributes:
         pixels: (C, H, W), 8-bit levels or float32 in [0, 1].
         warnings: short sentences about changes that decoding made to the image.
+        size: width and height of the image file in pixels, as a viewer shows it; None: the size of the model's input.
     """
 
     pixels: Pixels
     warnings: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
 
     @property
     def tensor(self) -> "torch.Tensor":

@@ -1,4 +1,4 @@
-"""Tensors to images for people: reconstruction, error map, and both next to the input.
+"""Tensors to images for people: reconstruction, error map, both next to the input, and a map over an uploaded image.
 
 The error map's colour scale is fixed, the same for every image and model. The position on the scale is the square root
 of a pixel's squared error (mean over channels): 0 black … 0.25 purple … 0.5 red … 0.75 orange … 1 pale yellow. The root
@@ -6,6 +6,7 @@ keeps small errors visible.
 """
 
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -21,6 +22,10 @@ _SCALE_ANCHORS: Final = np.array(
 _SCALE: Final[NDArray[np.uint8]] = np.stack(
     [np.interp(np.linspace(0, 4, 256), np.arange(5), anchors) for anchors in _SCALE_ANCHORS.T], axis=1
 ).round().astype(np.uint8)  # fmt: skip
+
+_OPACITY: Final = 0.6  # of a map at and above the threshold
+_BOX: Final = np.array((0, 229, 255), np.uint8)  # far from all colours of the scale
+_BOX_SHARE: Final = 1 / 300  # thickness of a box's line, as a share of the picture's longer side
 
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR = 0, 2
@@ -93,6 +98,37 @@ def side_by_side(original: torch.Tensor, reconstruction: torch.Tensor, errors: N
     """
     images = [to_pixels(part.expand(3, -1, -1)) for part in (original, reconstruction)]
     return np.concatenate([*images, errors], axis=1)
+
+
+def overlaid(picture: NDArray[np.uint8], values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """A picture with a map over it, on the same colour scale.
+
+    Args:
+        picture: (H, W, 3).
+        values: (H, W): 0 is invisible, 1 is red, 2 and more pale yellow. The map becomes more opaque from 0 to 1.
+
+    Returns:
+        (H, W, 3) 8-bit pixels.
+    """
+    colours = _SCALE[(np.clip(values / 2, 0, 1) * 255).astype(np.uint8)]
+    opacity = (np.clip(values, 0, 1) * _OPACITY).astype(np.float32)[..., None]
+    return np.rint(picture + (colours.astype(np.float32) - picture) * opacity).astype(np.uint8)
+
+
+def outlined(picture: NDArray[np.uint8], boxes: Sequence[tuple[int, int, int, int]]) -> NDArray[np.uint8]:
+    """A picture with boxes drawn on it.
+
+    Args:
+        picture: (H, W, 3).
+        boxes: left, top, width and height; their lines are drawn inside.
+    """
+    drawn = picture.copy()
+    thick = max(1, round(max(picture.shape) * _BOX_SHARE))
+    for left, top, width, height in boxes:
+        box = drawn[top : top + height, left : left + width]
+        for line in (box[:thick], box[-thick:], box[:, :thick], box[:, -thick:]):
+            line[...] = _BOX
+    return drawn
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

@@ -47,6 +47,7 @@ class Scored(NamedTuple):
         queue_s: seconds that the image waited for its batch.
         compute_s: seconds that its batch took.
         error_maps: (N, 1, h, w) float32, the model's error maps of the batch; None for bundles of schema version 1.
+        size: width and height of the image file, upright; None: those of the model's input.
     """
 
     images: torch.Tensor
@@ -60,6 +61,7 @@ class Scored(NamedTuple):
     queue_s: float
     compute_s: float
     error_maps: torch.Tensor | None = None
+    size: tuple[int, int] | None = None
 
     @property
     def original(self) -> torch.Tensor:
@@ -191,6 +193,7 @@ class BatchScorer:
                     queue_s,
                     compute_s,
                     scores.error_map,
+                    image.size,
                 )
             )
         return outcomes

@@ -175,8 +175,17 @@ class Engine:
         self._progressed = time.monotonic()
         self._observer(batch)
 
-    async def decode(self, model: ServedModel, client: str, cost: DecodeCost, file: bytes) -> DecodedImage:
+    async def decode(
+        self, model: ServedModel, client: str, cost: DecodeCost, file: bytes, spec: InputSpec | None = None
+    ) -> DecodedImage:
         """Decodes a large image when it is the turn of the client and of the model.
+
+        Args:
+            model: the model.
+            client: who sent the image.
+            cost: of decoding it.
+            file: the image file.
+            spec: what to bring it to; None: the model's input.
 
         Raises:
             TooMuchMemory, Overloaded: as :meth:`DecodeQueue.turn`.
@@ -184,7 +193,7 @@ class Engine:
         """
         # Handing an image to a process takes a millisecond, a tenth of what decoding a quick one does.
         decode_file = decode if cost.seconds <= QUICK_S else self._decode
-        work = partial(decode_file, file, model.bundle.spec, max_pixels=self.max_pixels)
+        work = partial(decode_file, file, spec or model.bundle.spec, max_pixels=self.max_pixels)
         return await self.in_turn(model, client, cost, work)
 
     async def in_turn(self, model: ServedModel, client: str, cost: DecodeCost, work: Callable[[], _T]) -> _T:

@@ -17,10 +17,11 @@ from app.inference.errors import InferenceError, Overloaded, TooMuchMemory
 from app.inference.images.cost import DecodeCost, decode_cost
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import DecodedImage
-from app.inference.images.rendering import error_map, score_map
+from app.inference.images.rendering import error_map, png, score_map, to_pixels
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import BatchOutcome, Content, Large, Outcome, Rejected, Scored
 from app.inference.serving.engine import Engine
+from app.inference.serving.localization import ImageRegion, Localization
 
 # If the negative has less than half the score, the image is probably dark on light instead of light on dark.
 _MUCH_LOWER: Final = 0.5
@@ -45,6 +46,19 @@ class Results(NamedTuple):
     def scored(self) -> list[Scored]:
         """The images that were scored, in order."""
         return [outcome for outcome in self.outcomes if isinstance(outcome, Scored)]
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether the model has a map of its own; models of schema version 1 have none."""
+        return self.bundle.manifest.error_map is not None
+
+    def localize(self, scored: Scored) -> Localization:
+        """Where one image is anomalous, at the threshold of the request."""
+        return Localization.of(scored, self.bundle.manifest, self.point.threshold)
+
+    def regions(self, scored: Scored) -> list[ImageRegion]:
+        """The regions of one image, the strongest first; a normal image has none, and costs nothing."""
+        return self.localize(scored).regions() if self.point.is_anomaly(scored.score) else []
 
     def error_map(self, scored: Scored) -> NDArray[np.uint8]:
         """The error map of one image as (H, W, 3) pixels at the model's input size.
@@ -88,6 +102,29 @@ async def score(
     if diagnose:
         await _warn_of_inverted(model, finished, client)
     return Results(model.bundle, point, finished)
+
+
+async def overlay(engine: Engine, model: ServedModel, file: bytes, results: Results, *, client: str = "") -> bytes:
+    """A PNG file of the one image of a request: in its own proportions, with its map over it and boxes of its regions.
+
+    Args:
+        engine: runs the work.
+        model: the model, acquired by the caller.
+        file: the image, decoded once more: its pixels were reduced to the model's input.
+        results: with one scored image.
+        client: who sent it.
+
+    Raises:
+        TooMuchMemory, Overloaded: as :meth:`Engine.decode`.
+    """
+    (scored,), scores = results.scored, results.bundle.calibration.scores
+    localization = results.localize(scored)
+    spec = localization.picture_spec(model.bundle.spec)
+    picture = await engine.decode(model, client, decode_cost(file, spec), file, spec)
+    typical = scores[len(scores) // 2]
+    return await engine.render(
+        picture.pixels.size, lambda: png(localization.overlay(to_pixels(picture.tensor), typical))
+    )
 
 
 def _all_finished(outcomes: list[BatchOutcome]) -> TypeGuard[list[Outcome]]:

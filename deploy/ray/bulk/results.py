@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from bulk.errors import CannotRun
-from bulk.scoring import OUTCOME, PATH, ModelSnapshot
+from bulk.scoring import BOXES, OUTCOME, PATH, ModelSnapshot
 from bulk.storage import PARQUET_SUFFIX, first_line, locate
 
 SCHEMA: Final = pa.schema(
@@ -33,6 +33,7 @@ SCHEMA: Final = pa.schema(
         "model": pa.string(),
         "version": pa.string(),
         "warnings": pa.list_(pa.string()),
+        "boxes": BOXES,
         "error": pa.string(),
     }
 )

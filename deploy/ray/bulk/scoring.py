@@ -17,10 +17,12 @@ from app.inference.decisions.conformal import OperatingPoint
 from app.inference.serving import scoring
 from app.inference.serving.batch_scorer import Outcome, Rejected
 from app.inference.serving.engine import Engine
+from app.inference.serving.scoring import Results
 from bulk.errors import CannotRun
 from bulk.storage import first_line, is_remote, locate
 
 PATH: Final = "path"
+BOXES: Final = pa.list_(pa.list_(pa.int64(), 4))
 OUTCOME: Final = pa.schema(
     {
         PATH: pa.large_string(),
@@ -30,6 +32,7 @@ OUTCOME: Final = pa.schema(
         "p_value": pa.float64(),
         "mse": pa.float64(),
         "warnings": pa.list_(pa.string()),
+        "boxes": BOXES,
         "error": pa.string(),
     }
 )
@@ -113,8 +116,8 @@ class ScoringActor:
         upcoming = self._start_reading(batches[0]) if batches else ()
         for batch, next_batch in zip(batches, [*batches[1:], []], strict=True):
             contents, upcoming = upcoming, self._start_reading(next_batch)
-            outcomes = await self._outcomes(list(contents))
-            rows += [self._row(path, outcome) for path, outcome in zip(batch, outcomes, strict=True)]
+            outcomes, results = await self._outcomes(list(contents))
+            rows += [self._row(path, outcome, results) for path, outcome in zip(batch, outcomes, strict=True)]
         return rows
 
     def _start_reading(self, paths: Sequence[str]) -> Iterable[bytes | OSError]:
@@ -134,13 +137,13 @@ class ScoringActor:
         except (CannotRun, pa.ArrowInvalid, ValueError) as error:  # a path that the file system does not accept
             return OSError(first_line(error))
 
-    async def _outcomes(self, contents: Sequence[bytes | OSError]) -> list[Outcome | OSError]:
+    async def _outcomes(self, contents: Sequence[bytes | OSError]) -> tuple[list[Outcome | OSError], Results]:
         files = [content for content in contents if isinstance(content, bytes)]
         results = await scoring.score(self._engine, self._served, files, self._point)
         outcomes = iter(results.outcomes)
-        return [next(outcomes) if isinstance(content, bytes) else content for content in contents]
+        return [next(outcomes) if isinstance(content, bytes) else content for content in contents], results
 
-    def _row(self, path: str, outcome: Outcome | OSError) -> dict[str, Any]:
+    def _row(self, path: str, outcome: Outcome | OSError, results: Results) -> dict[str, Any]:
         if isinstance(outcome, Rejected | OSError):
             reason = outcome.reason if isinstance(outcome, Rejected) else outcome
             return {PATH: path, "status": "rejected", "error": first_line(reason)}
@@ -152,4 +155,5 @@ class ScoringActor:
             "p_value": outcome.p_value,
             "mse": outcome.mse,
             "warnings": outcome.warnings,
+            "boxes": [region.box for region in results.regions(outcome)] if results.has_regions else None,
         }

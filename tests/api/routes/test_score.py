@@ -51,7 +51,8 @@ def test_score_has_the_documented_fields(server: Server, trained: Published, dig
     assert answer["false_alarm_rate"] == 0.05
     (result,) = answer["results"]
     assert list(result) == [
-        "status", "filename", "mse", "score", "is_anomaly", "verdict", "p_value", "warnings", "reconstruction",
+        "status", "filename", "mse", "score", "is_anomaly", "verdict", "p_value", "warnings", "regions",
+        "reconstruction",
     ]  # fmt: skip
     assert result["status"] == "scored"
     assert result["filename"] == "five.png"
@@ -148,7 +149,7 @@ def test_include_selects_the_images(server: Server, digit_files: Digits) -> None
     assert {"reconstruction", "error_map"} <= set(repeated.json()["results"][0])
     response = post(server, data, include="heatmap")
     assert response.status_code == 422
-    assert "'heatmap' is not one of input, reconstruction, error_map" in response.json()["detail"]
+    assert "'heatmap' is not one of input, reconstruction, error_map, mask" in response.json()["detail"]
 
 
 def test_error_map_has_a_fixed_colour_scale() -> None:
@@ -160,9 +161,10 @@ def test_error_map_has_a_fixed_colour_scale() -> None:
     assert pixels[1, 0].tolist() == [252, 255, 164]
 
 
-def test_accept_png_returns_input_reconstruction_and_error_map(server: Server, digit_files: Digits) -> None:
+def test_strip_has_input_reconstruction_and_error_map(server: Server, digit_files: Digits) -> None:
     data = digit_files[7][0]
-    response = server.client.post("/score", content=data, headers={"Content-Type": "image/png", "Accept": "image/png"})
+    headers = {"Content-Type": "image/png", "Accept": "image/png"}
+    response = server.client.post("/score?view=strip", content=data, headers=headers)
     assert response.status_code == 200
     assert response.headers["content-type"] == "image/png"
     result = scored(server, data)

@@ -62,8 +62,8 @@ def fast(data: bytes) -> np.ndarray | None:
 
 def decoded(data: bytes, mode: str = "RGB") -> tuple[np.ndarray, tuple[str, ...]]:
     spec = InputSpec.model_validate({"mode": mode, "height": 300, "width": 400})
-    pixels, warnings = open_image(data, max_pixels=10**6).decode(spec)
-    return pixels, warnings
+    image = open_image(data, max_pixels=10**6).decode(spec)
+    return image.pixels, image.warnings
 
 
 PHOTO = Image.effect_noise((400, 300), 40)

@@ -71,7 +71,7 @@ class TestFolder:
             "2 test images: resized from 20×16 to 16×16, which changed its proportions",
         )
         assert read(folder, mode="L").remarks == expected
-        monkeypatch.setattr(folders, "open_image", lambda *_, **__: pytest.fail("decoded again"))
+        monkeypatch.setattr(folders, "decode_files", lambda *_: pytest.fail("decoded again"))
         assert read(folder, mode="L").remarks == expected
 
     def test_images_without_changes_have_no_remarks(self, tmp_path: Path) -> None:

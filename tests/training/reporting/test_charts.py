@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.report import score_bins
+from training.reporting.charts import score_bins
 
 
 def test_histogram_bins_hold_scores_of_different_magnitudes() -> None:

@@ -1,0 +1,1 @@
+"""Evaluation on labelled test images. The results do not influence the model or its threshold."""

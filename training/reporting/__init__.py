@@ -1,0 +1,1 @@
+"""The report of a training run: PNG charts, and one self-contained HTML page."""
