@@ -40,6 +40,7 @@ from training.model.method import Fitted, Method, Progress, R
 from training.preparation import method_for, prepare
 from training.report import ReportData
 from training.run import CALIBRATING, DRAWING, FITTING, PUBLISHING, Observer, Prepared, Published, Run
+from training.samples import sample_images
 from training.selection.choice import Trial
 from training.suspects import most_suspicious
 
@@ -126,7 +127,8 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         score_is_maximum=method.score == "maximum",
         suspects=suspects,
     )
-    files = {MODEL_FILE: archive, **report.write(draft, charts)}
+    samples = sample_images(data, run.source.root, parts.calibrating, scores, test_scores.score)
+    files = {MODEL_FILE: archive, **report.write(draft, charts), **samples}
     manifest = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
 
     observer.stage(PUBLISHING)

@@ -58,6 +58,12 @@ class Source:
     levels: LevelsRule = "auto"
     background: str = "black"
 
+    @property
+    def root(self) -> Path:
+        """The folder that the names of the files are relative to; without meaning for the built-in sets."""
+        path = Path(self.data)
+        return path if path.is_dir() else path.parent
+
 
 @dataclass(frozen=True)
 class Dataset:
