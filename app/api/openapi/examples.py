@@ -125,6 +125,7 @@ LABEL: Final[dict[str, Any]] = {
     "verdict": "normal",
     "filename": "five.png",
     "comment": "dust on the lens",
+    "operator": "Kim",
 }
 KEPT_LABEL: Final[dict[str, Any]] = {
     "model": MODEL,
@@ -132,7 +133,12 @@ KEPT_LABEL: Final[dict[str, Any]] = {
     "said": "anomaly",
     "verdict": "normal",
     "labelled_at": "2026-11-24T09:30:12.481516Z",
+    "filename": "five.png",
+    "comment": "dust on the lens",
+    "operator": "Kim",
+    "image": None,
 }
+KEPT_LABELS: Final[dict[str, Any]] = {"kept": True, "images_kept": False, "labels": [KEPT_LABEL]}
 METRICS: Final = """\
 # HELP anomaly_images_total Images scored
 # TYPE anomaly_images_total counter
