@@ -70,6 +70,7 @@ async function start() {
   try {
     store = await listModels();
   } catch (error) {
+    document.body.dataset.mode ??= "files"; // there is a page to look at, whatever happens
     notify("service", error.message, start);
     return;
   }
@@ -83,9 +84,7 @@ async function start() {
   );
   byId("compare").hidden = names.length < 2;
   byId("model-choice").hidden = names.length === 0 || (isThere && names.length < 2);
-  await lookForLabels();
-  if (isThere) await chooseModel(wanted);
-  else await showMissing(wanted);
+  await Promise.all([lookForLabels(), isThere ? chooseModel(wanted) : showMissing(wanted)]);
 }
 
 async function lookForLabels() {
@@ -123,6 +122,7 @@ async function chooseModel(name) {
     chosen = await Model.load(name);
   } catch (error) {
     byId("model").value = model?.name ?? name;
+    document.body.dataset.mode ??= "files";
     notify("service", error.message, () => chooseModel(name));
     return;
   }

@@ -33,6 +33,7 @@ def file(name: str, data: bytes, media_type: str = "image/png") -> FilePayload:
 
 
 def to_pixels(page: Page, point: Point) -> Point:
+    expect(page.locator("#pad")).to_be_visible()  # once the model is known
     box = page.locator("#pad").bounding_box()
     assert box is not None
     return box["x"] + point[0] * box["width"], box["y"] + point[1] * box["height"]

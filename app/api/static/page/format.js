@@ -32,7 +32,7 @@ export function headline(images, model) {
   const anomalies = images.filter((image) => model.verdict(image) === "anomaly").length;
   const [unreadable, failed, waiting] = [withState("rejected"), withState("failed"), withState("waiting")];
   return [
-    `${count(anomalies)} of ${count(images.length)} ${images.length === 1 ? "an anomaly" : "anomalies"}`,
+    `${count(anomalies)} of ${count(images.length)} anomalies`,
     ...(unreadable > 0 ? [`${count(unreadable)} not readable`] : []),
     ...(failed > 0 ? [`${count(failed)} not scored`] : []),
     ...(waiting > 0 ? [`${count(waiting)} waiting`] : []),

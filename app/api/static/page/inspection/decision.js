@@ -15,7 +15,10 @@ export class Decisions {
     Object.assign(this, { images, onDecision, onProblem, imagesKept: false });
     byId("right").addEventListener("click", () => this.decide(true));
     byId("wrong").addEventListener("click", () => this.decide(false));
-    byId("decision").addEventListener("submit", (event) => event.preventDefault());
+    byId("decision").addEventListener("submit", (event) => {
+      event.preventDefault(); // Enter ends the comment, and the keys decide again
+      byId("stage").focus();
+    });
     byId("operator").addEventListener("click", () => this.#askForName());
     this.#showOperator();
   }

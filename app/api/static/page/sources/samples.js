@@ -34,12 +34,11 @@ export async function showSamples(model, onFile, onError) {
   );
   urls.forEach((url) => URL.revokeObjectURL(url));
   urls = [];
-  for (const { url, img } of shown) {
-    try {
-      img.src = URL.createObjectURL(await requestBlob(url)); // not by its address: an <img> cannot send a key
-      urls.push(img.src);
-    } catch {
-      // its alternative text stays
-    }
-  }
+  await Promise.allSettled(shown.map(({ url, img }) => fill(img, url))); // without its picture, a sample has its text
+}
+
+/** Not by its address: an <img> cannot send a key. */
+async function fill(img, url) {
+  img.src = URL.createObjectURL(await requestBlob(url));
+  urls.push(img.src);
 }
