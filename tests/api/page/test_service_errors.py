@@ -33,7 +33,7 @@ class TestServiceErrors:
                     with page.expect_response(lambda response: response.status == 429) as rejected:
                         for _ in range(20):
                             page.click("#samples button >> nth=0")
-                    assert rejected.value.headers["retry-after"] == "1"
+                    assert int(rejected.value.headers["retry-after"]) >= 1
                     expect(page.locator("#notice")).to_contain_text("Trying again in")
                 finally:
                     loading = False
