@@ -136,9 +136,9 @@ KEPT_LABEL: Final[dict[str, Any]] = {
     "filename": "five.png",
     "comment": "dust on the lens",
     "operator": "Kim",
-    "image": None,
+    "image": "4b1f6f2c5a0e4d7f9c3a8e21d05b6c77.png",
 }
-KEPT_LABELS: Final[dict[str, Any]] = {"kept": True, "images_kept": False, "labels": [KEPT_LABEL]}
+KEPT_LABELS: Final[dict[str, Any]] = {"kept": True, "images_kept": True, "labels": [KEPT_LABEL]}
 METRICS: Final = """\
 # HELP anomaly_images_total Images scored
 # TYPE anomaly_images_total counter

@@ -48,7 +48,7 @@ class TestHead:
             assert server.client.head(path).headers["Content-Length"] == str(length)
 
     def test_head_of_errors(self, server: Server) -> None:
-        for path, status in (("/models/nothing", 404), ("/nothing", 404), ("/score", 405), ("/feedback", 405)):
+        for path, status in (("/models/nothing", 404), ("/nothing", 404), ("/score", 405)):
             response = server.client.head(path)
             assert (response.status_code, response.content) == (status, b"")
         assert server.client.head("/score").headers["Allow"] == "POST"

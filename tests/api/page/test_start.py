@@ -110,7 +110,7 @@ def test_missing_default_model_is_named_and_no_other_takes_its_place(
         server.wait_for("/health", 503)
         page = visit(of=server)
         expect(page.locator(".banner")).to_contain_text("The model “digits-6” is not available")
-        expect(page.locator(".banner")).to_contain_text("No model named 'digits-6'")
+        expect(page.locator(".banner")).to_contain_text("no model named 'digits-6'")
         expect(page.locator("#open-card")).to_be_disabled()
         assert page.locator("#model").input_value() == ""
         page.select_option("#model", "digits-5")
