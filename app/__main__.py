@@ -14,6 +14,7 @@ import uvicorn
 from app.api.feedback import Feedback
 from app.api.http.listening import is_loopback, require_free
 from app.api.http.shutdown import LONGEST_S
+from app.api.labelled_images import LabelledImages
 from app.api.settings import PREFIX, SHARED_METRICS, BadSettings, Settings, read_settings
 from app.api.telemetry import logging
 from app.api.workers import require_memory
@@ -92,16 +93,21 @@ def _warn_if_open(settings: Settings) -> None:
 
 
 def _create_label_file(settings: Settings) -> None:
-    """Creates the label file and its secret before any worker starts.
+    """Creates the label file, its secret, and the folder for images, before any worker starts.
 
     Raises:
-        BadSettings: the file cannot be created, or its secret cannot be created or read.
+        BadSettings: one of them cannot be created, or the secret cannot be read.
     """
     if settings.feedback_path:
         try:
             Feedback(Path(settings.feedback_path))
         except LabelNotKept as error:
             raise BadSettings(f"{PREFIX}FEEDBACK_PATH: {error}") from error
+    if settings.feedback_images is not None:
+        try:
+            LabelledImages(settings.feedback_images)
+        except LabelNotKept as error:
+            raise BadSettings(f"{PREFIX}FEEDBACK_IMAGES: {error}") from error
 
 
 def _serve(settings: Settings) -> None:

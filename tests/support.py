@@ -211,8 +211,8 @@ class Server:
 def running_server(
     store: Path, log: Path, *, ready: bool = True, measure_coverage: bool = True, **settings: object
 ) -> Iterator[Server]:
-    """Starts the real service on a free port. Stops it with SIGTERM and asserts that it exits with status 0."""
-    port = free_port()
+    """Starts the real service, on a free port unless one is given. Stops it with SIGTERM and asserts status 0."""
+    port = int(str(settings.get("port") or free_port()))
     environment: Mapping[str, str] = {
         **{key: value for key, value in os.environ.items() if not key.startswith("ANOMALY_")},
         "ANOMALY_MODEL_STORE": str(store),

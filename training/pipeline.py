@@ -45,6 +45,7 @@ from training.model.method import Fitted, Method, Progress, R
 from training.preparation import method_for, prepare
 from training.reporting import page
 from training.reporting.data import ReportData
+from training.reporting.samples import sample_images
 from training.run import CALIBRATING, DRAWING, FITTING, PUBLISHING, Observer, Prepared, Published, Run
 from training.selection.choice import Trial
 from training.suspects import most_suspicious
@@ -136,7 +137,8 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         score_is_maximum=method.score == "maximum",
         suspects=suspects,
     )
-    files = {MODEL_FILE: archive, **page.write(draft, charts)}
+    samples = sample_images(data, run.source.root, parts.calibrating, scores, test_scores.score)
+    files = {MODEL_FILE: archive, **page.write(draft, charts), **samples}
     manifest = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
 
     observer.stage(PUBLISHING)

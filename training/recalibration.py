@@ -27,6 +27,7 @@ from training.data.suitability import accepted, doubts
 from training.errors import TrainingError
 from training.evaluation.scores import score_all
 from training.reporting import page
+from training.reporting.samples import is_sample
 from training.suspects import Suspect, most_suspicious
 
 _WITHIN: Final = "within calibration"
@@ -237,7 +238,8 @@ def recalibrate(
     )
     kept = _files_of(store, before, [MODEL_FILE, *(f"report/{name}.png" for name in page.WITHOUT_THRESHOLD)])
     charts = {PurePath(name).stem: content for name, content in kept.items() if name != MODEL_FILE}
-    files = {MODEL_FILE: kept[MODEL_FILE], **page.write_recalibrated(before, draft, charts, new.suspects)}
+    samples = _files_of(store, before, filter(is_sample, before.files))
+    files = {MODEL_FILE: kept[MODEL_FILE], **page.write_recalibrated(before, draft, charts, new.suspects), **samples}
     after = draft.model_copy(update={"files": {name: file_record(content) for name, content in files.items()}})
     return Recalibrated(before, after, store.publish(after, files, key))
 

@@ -22,6 +22,7 @@ from app.api.http.hosts import RequireHost
 from app.api.http.middleware import REQUEST_ID_HEADER, AllowOrigins, Dispatch, HeadAsGet, RequestTracking, RequireKey
 from app.api.http.protocol import Protocol
 from app.api.http.shutdown import draining_on_signals
+from app.api.labelled_images import LabelledImages
 from app.api.openapi import document
 from app.api.routes import feedback, health, models, page
 from app.api.routes import metrics as metrics_route
@@ -116,10 +117,22 @@ def _services(settings: Settings) -> Services:
         metrics=metrics,
         request_log=RequestLog(metrics, drift.add),
         body_reader=BodyReader(settings.max_body_bytes),
-        label_reader=BodyReader(LABEL_BODY_BYTES, LabelTooLarge),
+        label_reader=BodyReader(_label_bytes(settings), LabelTooLarge),
         drift=drift,
-        feedback=Feedback(Path(settings.feedback_path)) if settings.feedback_path else None,
+        feedback=_feedback(settings),
     )
+
+
+def _feedback(settings: Settings) -> Feedback | None:
+    if not settings.feedback_path:
+        return None
+    images = None if settings.feedback_images is None else LabelledImages(settings.feedback_images)
+    return Feedback(Path(settings.feedback_path), images)
+
+
+def _label_bytes(settings: Settings) -> int:
+    """Size of the largest label: with the image as base64, if images are stored."""
+    return LABEL_BODY_BYTES + (0 if settings.feedback_images is None else settings.max_body_bytes * 4 // 3)
 
 
 def _limit_memory(memory: Memory, settings: Settings) -> None:

@@ -21,12 +21,15 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api.errors import InvalidLabel, UnknownAnswer, validation_reasons
+from app.api.http.body.json_images import decode_base64
 from app.api.http.body.uploads import Upload
+from app.api.labelled_images import LabelledImages
 from app.inference.bundles.labels import Answer, Label, append
 from app.inference.decisions.conformal import Verdict
-from app.inference.errors import LabelNotKept
+from app.inference.errors import LabelNotKept, UnreadableImage
 
 LABEL_BODY_BYTES: Final = 16 * 1024
+"""Size of the largest label without its image."""
 
 _SECRET_BYTES: Final = 32
 _CODE_BYTES: Final = 16
@@ -44,6 +47,12 @@ class LabelBody(BaseModel):
     verdict: Verdict = Field(description="what the image really shows")
     filename: str | None = Field(None, max_length=255, description="stored with the label, otherwise unused")
     comment: str | None = Field(None, max_length=1000, description="stored with the label, otherwise unused")
+    operator: str | None = Field(None, max_length=100, description="who labels; stored with the label")
+    image: str | None = Field(
+        None,
+        description="the image file that was scored, as base64 or as a data URI; only if the service stores images "
+        "(`images_kept` of `GET /feedback`)",
+    )
 
 
 class Feedback:
@@ -51,13 +60,15 @@ class Feedback:
 
     Args:
         path: the label file. The file, its folder and its secret are created if missing.
+        images: stores the images that come with labels; None: images are not stored.
 
     Raises:
         LabelNotKept: the file or the secret cannot be written or read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, images: LabelledImages | None = None) -> None:
         self.path = path
+        self.images = images
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640))
@@ -86,28 +97,43 @@ class Feedback:
         return Answer(**dict(zip(Answer.model_fields, orjson.loads(content), strict=True)))
 
     def keep(self, body: bytes) -> Label:
-        """Appends a label to the file. Blocking.
+        """Stores the image if there is one, then appends a label to the file. Blocking.
 
         Args:
             body: a :class:`LabelBody` as JSON.
 
         Raises:
-            InvalidLabel: the body is not valid.
-            UnknownAnswer, LabelNotKept: as :meth:`answer_of` and ``append``.
+            InvalidLabel: the body is not valid, or its image is not the one that was scored.
+            UnknownAnswer, LabelNotKept: as :meth:`answer_of`, :meth:`LabelledImages.keep` and ``append``.
         """
         try:
             given = LabelBody.model_validate_json(body)
         except ValidationError as error:
             raise InvalidLabel(validation_reasons(error, "body")[0]) from error
+        answer = self.answer_of(given.id)
         label = Label(
-            **self.answer_of(given.id).model_dump(),
+            **answer.model_dump(),
             labelled_at=datetime.now(UTC),
             verdict=given.verdict,
             filename=given.filename,
             comment=given.comment,
+            operator=given.operator,
+            image=None if given.image is None else self._keep_image(given.image, answer),
         )
         append(self.path, label)
         return label
+
+    def _keep_image(self, encoded: str, answer: Answer) -> str:
+        """Stores the image of a label and returns its name. The hash in the answer tells that it is that image."""
+        if self.images is None:
+            raise InvalidLabel("image: images are not stored: ANOMALY_FEEDBACK_IMAGES is not set")
+        try:
+            data = decode_base64(encoded)
+        except UnreadableImage as error:
+            raise InvalidLabel(f"image: {error}") from error
+        if _picture_of(data) != answer.picture:
+            raise InvalidLabel("image: it is not the file that was scored")
+        return self.images.keep(answer.picture, data)
 
     def _code(self, content: bytes) -> bytes:
         return hmac.digest(self._secret, _PURPOSE + content, "sha256")[:_CODE_BYTES]
@@ -130,11 +156,15 @@ def add_ids(feedback: Feedback, request_id: str, uploads: Sequence[Upload], body
                 mse=result["mse"],
                 score=result["score"],
                 threshold=body["threshold"],
-                picture=hashlib.blake2b(upload.data, digest_size=16).hexdigest(),
+                picture=_picture_of(upload.data),
                 request_id=request_id,
                 index=index,
             )
             result["id"] = feedback.id_of(answer)
+
+
+def _picture_of(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _secret(path: Path) -> bytes:

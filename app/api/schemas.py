@@ -144,6 +144,10 @@ class KeptLabel(BaseModel):
     said: Verdict = Field(description="the service's verdict")
     verdict: Verdict = Field(description="the operator's verdict")
     labelled_at: datetime
+    filename: str | None
+    comment: str | None
+    operator: str | None
+    image: str | None = Field(description="name for `GET /feedback/images/{name}`; null if the image is not stored")
 
     @classmethod
     def of(cls, label: Label) -> Self:
@@ -154,7 +158,19 @@ class KeptLabel(BaseModel):
             said=verdict(label.score, label.threshold),
             verdict=label.verdict,
             labelled_at=label.labelled_at,
+            filename=label.filename,
+            comment=label.comment,
+            operator=label.operator,
+            image=label.image,
         )
+
+
+class KeptLabels(BaseModel):
+    """The last labels, and what the service stores."""
+
+    kept: bool = Field(description="whether labels are stored (`ANOMALY_FEEDBACK_PATH`)")
+    images_kept: bool = Field(description="whether images are stored with them (`ANOMALY_FEEDBACK_IMAGES`)")
+    labels: list[KeptLabel] = Field(description="the newest first; of an image only the last by each version")
 
 
 class RefusedModel(BaseModel):

@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = Field("json", description="json: JSON lines; console: readable text")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level to log")
     feedback_path: str = Field("", description="file for operators' labels; empty: labels are not kept")
+    feedback_images: Path | None = Field(
+        None, description="folder for the images that operators label, with FEEDBACK_PATH; empty: images are not stored"
+    )
     workers: int = Field(1, ge=1, le=256, description="number of server processes")
 
     @field_validator("api_keys", mode="before")
@@ -183,7 +186,7 @@ class Settings(BaseSettings):
     def _any_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("drift_path", mode="before")
+    @field_validator("drift_path", "feedback_images", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -202,6 +205,12 @@ class Settings(BaseSettings):
                 f"{PREFIX}QUEUE_SIZE is {self.queue_size}, less than the {self.max_files} images "
                 f"that {PREFIX}MAX_FILES allows in one request"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _images_have_labels(self) -> Self:
+        if self.feedback_images is not None and not self.feedback_path:
+            raise ValueError(f"{PREFIX}FEEDBACK_IMAGES needs {PREFIX}FEEDBACK_PATH, the file for the labels")
         return self
 
     @model_validator(mode="after")

@@ -22,7 +22,10 @@ def browser() -> Iterator[Browser]:
         pytest.skip(f"none of the browsers {', '.join(BROWSERS)} is installed")
     with sync_playwright() as playwright:
         # No host name resolves, so every request to another host fails, and the test sees it.
-        arguments = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+        arguments = [
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            "--use-fake-device-for-media-stream",  # a camera that shows a moving pattern
+        ]
         with playwright.chromium.launch(executable_path=executable, args=arguments) as running:
             yield running
 

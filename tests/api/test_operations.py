@@ -90,9 +90,9 @@ def test_metrics_count_requests_and_images(server: Server, trained: Published) -
 def test_api_keys_are_required_except_for_health(store: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running_server(store, log, model="digits-5", api_keys="alpha,beta-secret", log_format="json") as server:
-        for path in ("/models", "/metrics", "/docs", "/openapi.json", "/healthy"):
+        for path in ("/models", "/metrics", "/feedback", "/openapi.json", "/healthy"):
             assert server.client.get(path).status_code == 401
-        for path in ("/health", "/health/live", "/health/ready", "/", "/static/page.js", "/static/page.css"):
+        for path in ("/health", "/health/live", "/health/ready", "/", "/docs", "/static/page.js", "/static/page.css"):
             assert server.client.get(path).status_code == 200
         refused = server.client.post("/score", files={"file": PNG})
         assert refused.status_code == 401

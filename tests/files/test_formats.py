@@ -30,7 +30,7 @@ def test_suffixes_and_media_types_are_unique() -> None:
 
 
 def test_the_page_takes_the_same_suffixes_from_folders() -> None:
-    script = (ROOT / "app" / "api" / "static" / "page" / "file_input.js").read_text()
+    script = (ROOT / "app" / "api" / "static" / "page" / "sources" / "file_input.js").read_text()
     (suffixes,) = re.findall(r"IMAGE_NAME = /\\\.\((.*)\)\$/i", script)
     assert {f".{suffix}" for suffix in suffixes.split("|")} == {suffix for each in BUILT_IN for suffix in each.suffixes}
 

@@ -18,6 +18,7 @@ from tests.support import SPEC, make_bundle, running_server
 from training.__main__ import main
 from training.evaluation.scores import score_all
 from training.recalibration import from_images
+from training.reporting.samples import is_sample
 from training.run import Published
 
 
@@ -121,7 +122,8 @@ def test_rates_at_the_old_threshold_are_not_kept(
     assert (after.evaluation.detection_rate, after.evaluation.false_alarm_rate, after.evaluation.kinds) == (
         None, None, {}
     )  # fmt: skip
-    charts = {Path(name).stem for name in after.files if name.endswith(".png")}
+    assert set(filter(is_sample, before.files)) == set(filter(is_sample, after.files)) != set()
+    charts = {Path(name).stem for name in after.files if name.endswith(".png") and not is_sample(name)}
     assert charts == {"samples", "loss", "gallery", "precision_recall", "recalibration", "suspicious"}
     page = store.file(after, "report/index.html").decode()
     assert f"{after.threshold:.5g}" in page

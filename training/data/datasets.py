@@ -70,6 +70,12 @@ class Source:
     mask: Path | bytes | None = None
     roi: Rectangle | None = None
 
+    @property
+    def root(self) -> Path:
+        """The folder that the names of the files are relative to; without meaning for the built-in sets."""
+        path = Path(self.data)
+        return path if path.is_dir() else path.parent
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -113,7 +113,7 @@ class AllowOrigins(CORSMiddleware):
 
 
 class RequireKey:
-    """Refuses requests without a valid API key, except health checks and the page, which asks for the key.
+    """Refuses requests without a valid API key, except health checks and the pages, which ask for the key.
 
     The digests of a request's keys are compared with those of all keys, so that the time tells neither which key a
     request resembles nor how long the keys are. Keys appear neither in the log nor in responses.
@@ -138,7 +138,7 @@ class RequireKey:
 
     @staticmethod
     def _is_public(path: str) -> bool:
-        return path in {"/", "/health"} or path.startswith(("/health/", "/v2/health/", "/static/"))
+        return path in {"/", "/docs", "/health"} or path.startswith(("/health/", "/v2/health/", "/static/"))
 
     def _key_of(self, headers: Headers) -> int | None:
         """The number of the key that the request has."""

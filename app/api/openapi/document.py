@@ -232,6 +232,34 @@ LABEL_RESPONSES: Final[Responses] = {
     ),
 }
 
+LABELS_RESPONSES: Final[Responses] = {
+    200: {
+        "description": "The last labels; as application/jsonl all of them, as they were stored",
+        "content": {
+            "application/json": {"example": examples.KEPT_LABELS},
+            "application/jsonl": {"schema": {"type": "string"}},
+        },
+    },
+    **problem_responses(
+        UNAUTHORIZED,
+        (http.NotAcceptable, "the response is available as application/json or application/jsonl, not as text/html"),
+        (http.InvalidParameter, "limit: Input should be less than or equal to 1000"),
+        (domain.LabelNotKept, "the label file cannot be read: Permission denied"),
+    ),
+}
+
+LABELLED_IMAGE_RESPONSES: Final[Responses] = {
+    200: {
+        "description": "The file",
+        "content": {each: {"schema": _BINARY} for each in (*MEDIA_TYPES, "application/octet-stream")},
+    },
+    **problem_responses(
+        UNAUTHORIZED,
+        (http.FeedbackOff, "images are not stored: ANOMALY_FEEDBACK_IMAGES is not set"),
+        (http.UnknownAnswer, "no labelled image has this name"),
+    ),
+}
+
 _scoring = APIRouter(tags=["scoring"])
 
 

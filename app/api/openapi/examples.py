@@ -133,6 +133,7 @@ LABEL: Final[dict[str, Any]] = {
     "verdict": "normal",
     "filename": "five.png",
     "comment": "dust on the lens",
+    "operator": "Kim",
 }
 KEPT_LABEL: Final[dict[str, Any]] = {
     "model": MODEL,
@@ -140,7 +141,12 @@ KEPT_LABEL: Final[dict[str, Any]] = {
     "said": "anomaly",
     "verdict": "normal",
     "labelled_at": "2026-11-24T09:30:12.481516Z",
+    "filename": "five.png",
+    "comment": "dust on the lens",
+    "operator": "Kim",
+    "image": "4b1f6f2c5a0e4d7f9c3a8e21d05b6c77.png",
 }
+KEPT_LABELS: Final[dict[str, Any]] = {"kept": True, "images_kept": True, "labels": [KEPT_LABEL]}
 METRICS: Final = """\
 # HELP anomaly_images_total Images scored
 # TYPE anomaly_images_total counter

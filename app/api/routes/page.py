@@ -11,7 +11,7 @@ router = APIRouter(include_in_schema=False)
 _FILES: Final = StaticFiles(directory=Path(__file__).parent.parent / "static")
 
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 # Text cannot become markup. Not for /docs, since Swagger UI builds markup from text.

@@ -10,6 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from app.inference.errors import LabelNotKept
 
 MAX_FILE_BYTES: Final = 2**30  # about a million labels; clients must not be able to fill the disk
 
+_TAIL_BYTES: Final = 8 * 2**20  # about ten thousand labels
 _LOCK_S: Final = 5.0  # a lock is held for the time of one write
 _LOCK_STEP_S: Final = 0.01
 
@@ -135,6 +137,28 @@ def read(path: Path) -> Labels:
     """
     with path.open("rb") as file:
         return _last_labels(file)
+
+
+def latest(path: Path, limit: int) -> list[Label]:
+    """The last labels, the newest first; of an image only the last by each version.
+
+    They are looked for in the last 8 MiB of the file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - _TAIL_BYTES, 0))
+        lines = file.read(_TAIL_BYTES).split(b"\n")
+    found: dict[tuple[str, str, str], Label] = {}
+    for line in reversed(lines):
+        with suppress(ValidationError):
+            label = Label.model_validate_json(line)
+            found.setdefault((label.model, label.version, label.picture), label)
+        if len(found) == limit:
+            break
+    return list(found.values())
 
 
 def _last_labels(lines: Iterable[bytes]) -> Labels:

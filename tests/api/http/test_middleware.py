@@ -29,6 +29,7 @@ class TestHead:
     def test_head_has_the_headers_of_get_and_no_body(self, server: Server) -> None:
         document = server.client.get("/openapi.json").json()
         paths = [path for path, operations in document["paths"].items() if "get" in operations]
+        paths.remove("/feedback/images/{name}")  # this server stores none
         assert len(paths) > 15
         version = server.client.get("/models/digits-5").json()["version"]
         for template in [*paths, "/", "/docs", "/openapi.json", "/static/page.js", "/static/samples/five.png"]:
@@ -47,7 +48,7 @@ class TestHead:
             assert server.client.head(path).headers["Content-Length"] == str(length)
 
     def test_head_of_errors(self, server: Server) -> None:
-        for path, status in (("/models/nothing", 404), ("/nothing", 404), ("/score", 405), ("/feedback", 405)):
+        for path, status in (("/models/nothing", 404), ("/nothing", 404), ("/score", 405)):
             response = server.client.head(path)
             assert (response.status_code, response.content) == (status, b"")
         assert server.client.head("/score").headers["Allow"] == "POST"

@@ -1,9 +1,14 @@
 """Helpers for tests of the page in a real browser, against a running server with trained models."""
 
+import base64
+import io
+import time
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import FilePayload, Page, expect
 
 from tests.api.conftest import Visit
@@ -13,6 +18,9 @@ expect.set_options(timeout=15_000)
 
 Point = tuple[float, float]
 Digits = dict[int, list[bytes]]
+
+NAMES = {(0, 0): '=1+"2", zero.png', (1, 0): "größe 1.png"}
+"""Names that need escaping in CSV files, by digit and number."""
 
 FIVE: Sequence[Sequence[Point]] = (
     ((0.7, 0.15), (0.36, 0.17)),
@@ -25,6 +33,7 @@ def file(name: str, data: bytes, media_type: str = "image/png") -> FilePayload:
 
 
 def to_pixels(page: Page, point: Point) -> Point:
+    expect(page.locator("#pad")).to_be_visible()  # once the model is known
     box = page.locator("#pad").bounding_box()
     assert box is not None
     return box["x"] + point[0] * box["width"], box["y"] + point[1] * box["height"]
@@ -59,6 +68,28 @@ def reasons(page: Page) -> list[str]:
     return page.locator("#rows .name p").all_inner_texts()
 
 
+def verdict_of(page: Page) -> dict[str, str]:
+    """The verdicts by the names of the images: the rows are ordered by urgency."""
+    return dict(zip(names(page), verdicts(page), strict=True))
+
+
+def expect_picture(page: Page, selector: str, png_uri: str) -> None:
+    """Waits until an <img> shows exactly the pixels of a PNG file."""
+    with Image.open(io.BytesIO(base64.b64decode(png_uri.partition(",")[2]))) as image:
+        expected = np.asarray(image.convert("RGBA"))
+    script = """async image => {
+        await image.decode().catch(() => {});
+        const canvas = new OffscreenCanvas(Math.max(image.naturalWidth, 1), Math.max(image.naturalHeight, 1));
+        const context = canvas.getContext("2d");
+        context.drawImage(image, 0, 0);
+        return [...context.getImageData(0, 0, canvas.width, canvas.height).data];
+    }"""
+    deadline = time.monotonic() + 15
+    while page.locator(selector).evaluate(script) != expected.ravel().tolist():
+        assert time.monotonic() < deadline, f"{selector} does not show the picture of the answer"
+        page.wait_for_timeout(50)
+
+
 def wait_until_scored(page: Page, count: int) -> None:
     expect(page.locator("#rows tr")).to_have_count(count)
     expect(page.locator("#rows tr.waiting")).to_have_count(0)
@@ -80,16 +111,25 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def scored(visit: Visit, digit_files: Digits) -> Page:
     """Twenty scored images of all digits; two names need escaping in CSV files."""
     page = visit(accept_downloads=True)
-    to_escape = {(0, 0): '=1+"2", zero.png', (1, 0): "größe 1.png"}
     score_files(
         page,
         *(
-            file(to_escape.get((digit, number), f"{digit}-{number}.png"), data)
+            file(NAMES.get((digit, number), f"{digit}-{number}.png"), data)
             for digit, all_files in digit_files.items()
             for number, data in enumerate(all_files[:2])
         ),
     )
     return page
+
+
+def layout_shift(page: Page) -> float:
+    """The cumulative layout shift (https://web.dev/articles/cls) since the page was loaded."""
+    shifted: float = page.evaluate(
+        """() => new Promise(resolve => new PerformanceObserver(list => resolve(
+            list.getEntries().reduce((sum, entry) => sum + entry.value, 0)
+        )).observe({ type: "layout-shift", buffered: true }) || setTimeout(() => resolve(0), 300))"""
+    )
+    return shifted
 
 
 def serious_violations(page: Page) -> list[tuple[str, str, list[str]]]:

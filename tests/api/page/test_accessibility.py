@@ -12,6 +12,7 @@ from tests.api.page.conftest import (
     Digits,
     draw_with_mouse,
     file,
+    layout_shift,
     score_files,
     serious_violations,
     verdicts,
@@ -104,9 +105,4 @@ class TestAccessibility:
         page.click("#samples button >> nth=3")
         wait_until_scored(page, 2)
         page.locator("#sensitivity").press("Home")
-        shifted = page.evaluate(
-            """() => new Promise(resolve => new PerformanceObserver(list => resolve(
-                list.getEntries().reduce((sum, entry) => sum + entry.value, 0)
-            )).observe({ type: "layout-shift", buffered: true }) || setTimeout(() => resolve(0), 300))"""
-        )
-        assert shifted < 0.02
+        assert layout_shift(page) < 0.02

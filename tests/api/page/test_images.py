@@ -5,17 +5,20 @@ import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.api.conftest import Visit
 from tests.api.page.conftest import (
+    NAMES,
     Digits,
     file,
     names,
     reasons,
     score_files,
+    verdict_of,
     verdicts,
     wait_until_scored,
 )
@@ -31,16 +34,17 @@ class TestFiles:
         page = visit()
         files = [file(f"{digit}.png", digit_files[digit][0]) for digit in range(10)]
         score_files(page, *files, file("again.png", digit_files[5][1]))  # the server accepts 8 files a request
-        assert names(page) == [*(f"{digit}.png" for digit in range(10)), "again.png"]
+        assert sorted(names(page)) == [*(f"{digit}.png" for digit in range(10)), "again.png"]
         answers = [
             server.client.post("/score?include=", files={"file": each["buffer"]}).json()["results"][0] for each in files
         ]
-        assert verdicts(page)[:10] == [answer["verdict"] for answer in answers]
-        assert {"normal", "anomaly"} <= set(verdicts(page))
+        shown = verdict_of(page)
+        assert [shown[f"{digit}.png"] for digit in range(10)] == [answer["verdict"] for answer in answers]
+        assert {"normal", "anomaly"} <= set(shown.values())
         anomalies = verdicts(page).count("anomaly")
-        expect(page.locator("#summary")).to_have_text(
-            f"{anomalies} {'anomaly' if anomalies == 1 else 'anomalies'}, {11 - anomalies} normal"
-        )
+        assert verdicts(page) == ["anomaly"] * anomalies + ["normal"] * (11 - anomalies)  # anomalies first
+        expect(page.locator("#summary")).to_have_text(f"{anomalies} of 11 anomalies")
+        expect(page.locator("#result-heading")).to_have_text(names(page)[0])
 
     def test_unreadable_files_are_rejected_with_a_reason(self, visit: Visit, digit_files: Digits) -> None:
         page = visit()
@@ -50,11 +54,12 @@ class TestFiles:
         )
         shown = reasons(page)
         assert shown[0] == "Not a readable image of the formats PNG, JPEG, WEBP, BMP, GIF, TIFF, AVIF, JPEG2000."
-        assert shown[1] == ""
-        assert verdicts(page) == ["not scored", "normal", "not scored"]
-        assert "4,000,000 pixels" in shown[2]
+        assert "4,000,000 pixels" in shown[1]
+        assert shown[2] == ""
+        assert verdicts(page) == ["not readable", "not readable", "normal"]
+        expect(page.locator("#summary")).to_have_text("0 of 3 anomalies, 2 not readable")
         page.click("text=notes.txt")
-        expect(page.locator("#verdict-title")).to_have_text("Not scored")
+        expect(page.locator("#verdict-title")).to_have_text("Not readable")
         expect(page.locator("#verdict-text")).to_have_text(shown[0])
 
     def test_requests_without_a_readable_file_and_too_large_a_file(self, visit: Visit) -> None:
@@ -84,7 +89,7 @@ class TestFiles:
                 expect(page.locator("body.dropping")).to_have_count(1)
         expect(page.locator("body.dropping")).to_have_count(0)
         wait_until_scored(page, 3)
-        assert names(page) == ["digits/5.png", "digits/deep/7.PNG", "alone.png"]
+        assert sorted(names(page)) == ["alone.png", "digits/5.png", "digits/deep/7.PNG"]
         assert all(verdict in {"normal", "anomaly"} for verdict in verdicts(page))
 
     def test_paste(self, visit: Visit) -> None:
@@ -114,8 +119,8 @@ class TestSensitivity:
         requests: list[str] = []
         scored.on("request", lambda request: requests.append(request.url))
         seen = set()
-        for key, stop in (("Home", stops[-1]), ("End", stops[0]), ("ArrowLeft", stops[1])):
-            scored.locator("#sensitivity").press(key)
+        for pressed, stop in (("Home", stops[-1]), ("End", stops[0]), ("ArrowLeft", stops[1])):
+            scored.locator("#sensitivity").press(pressed)
             expected = [
                 result["verdict"]
                 for start in (0, 8, 16)
@@ -125,11 +130,12 @@ class TestSensitivity:
                     params={"include": "", "false_alarm_rate": stop["false_alarm_rate"]},
                 ).json()["results"]
             ]
-            assert verdicts(scored) == expected
+            shown = verdict_of(scored)
+            assert [shown[NAMES.get(key, f"{key[0]}-{key[1]}.png")] for key in np.ndindex(10, 2)] == expected
             percent = float(f"{100 * stop['false_alarm_rate']:.2g}")
             expect(scored.locator("#rate")).to_have_text(re.compile(rf"\({re.escape(f'{percent:g}%')}\)$"))
             seen.add(tuple(expected))
-        assert requests == []
+        assert [url for url in requests if "/score?" in url] == []
         assert len(seen) > 1
 
     def test_histogram_shows_threshold_and_images(self, scored: Page) -> None:
@@ -207,8 +213,16 @@ class TestTable:
         assert (row["verdict"], row["model"], row["version"]) == (result["verdict"], *answer["model"].values())
         assert row["warnings"] == "; ".join(result["warnings"])
 
-    def test_remove_all(self, scored: Page) -> None:
+    def test_remove_all_can_be_undone(self, scored: Page) -> None:
         scored.click("#remove")
         expect(scored.locator("#rows tr")).to_have_count(0)
         expect(scored.locator("#verdict-title")).to_have_text("No image yet")
         expect(scored.locator("#download")).to_be_disabled()
+        expect(scored.locator("#notice")).to_contain_text("20 images were removed")
+        requests: list[str] = []
+        scored.on("request", lambda request: requests.append(request.url))
+        scored.click("#notice button:has-text('Undo')")
+        expect(scored.locator("#rows tr.scored")).to_have_count(20)
+        scored.reload()
+        expect(scored.locator("#rows tr.scored")).to_have_count(20)
+        assert [url for url in requests if "/score?" in url] == []  # neither Undo nor the reload scores again

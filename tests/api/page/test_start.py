@@ -109,11 +109,15 @@ def test_missing_default_model_is_named_and_no_other_takes_its_place(
     with running_server(store, tmp_path / "log", ready=False, model="digits-6") as server:
         server.wait_for("/health", 503)
         page = visit(of=server)
-        expect(page.locator("#notice")).to_contain_text("The default model digits-6 is not available")
-        expect(page.locator("#notice")).to_contain_text("no model named 'digits-6'")
+        expect(page.locator(".banner")).to_contain_text("The model “digits-6” is not available")
+        expect(page.locator(".banner")).to_contain_text("no model named 'digits-6'")
         expect(page.locator("#open-card")).to_be_disabled()
         assert page.locator("#model").input_value() == ""
         page.select_option("#model", "digits-5")
-        expect(page.locator("#notice")).to_be_hidden()
+        expect(page.locator(".banner")).to_have_count(0)
         score_files(page, file("5.png", digit_files[5][0]))
         assert verdicts(page) == ["normal"]
+        page.goto(page.url.partition("?")[0] + "?model=screws")
+        expect(page.locator(".banner")).to_contain_text("The model “screws” is not available")
+        page.click(".banner button")  # still missing
+        expect(page.locator(".banner")).to_contain_text("The store has no model of this name")

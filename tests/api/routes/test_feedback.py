@@ -70,7 +70,13 @@ def test_label_is_stored_with_the_service_verdict(
     answer = score(labelling_server, b"not an image", PNG, false_alarm_rate=0.5)
     rejected, scored = answer["results"]
     assert "id" not in rejected
-    sent = {"id": scored["id"], "verdict": "normal", "filename": "a.png", "comment": 'dust\n"on" the lens'}
+    sent = {
+        "id": scored["id"],
+        "verdict": "normal",
+        "filename": "a.png",
+        "comment": 'dust\n"on" the lens',
+        "operator": "Kim",
+    }
     kept = labelling_server.client.post("/feedback", json=sent)
     assert kept.status_code == 201
     assert_documented(document, "/feedback", kept)
@@ -93,6 +99,8 @@ def test_label_is_stored_with_the_service_verdict(
         "verdict": "normal",
         "filename": "a.png",
         "comment": sent["comment"],
+        "operator": "Kim",
+        "image": None,
     }
 
 

@@ -21,27 +21,20 @@ export function pValueText(p, calibrationGroups) {
   return `About ${share} in ${count(base)} normal images ${share === 1 ? "is" : "are"} at least this unusual.`;
 }
 
-/** How to read a score, or a drift warning of about the same length. */
-export function driftText({ verdict, scores, window }) {
-  if (verdict !== "changed") return "The worse the reconstruction, the more unusual the image.";
-  return `The last ${count(window)} images score ${scores} than the calibration images.`;
-}
-
 export function rateText(rate) {
   return `1 in ${count(Math.round(1 / rate))} (${percent(rate)})`;
 }
 
-/** The number of images for each outcome. */
-export function summaryText(images, model) {
-  if (images.length === 0) return "No images yet.";
-  const waiting = images.filter((image) => image.state === "waiting").length;
-  const unscored = images.filter((image) => ["rejected", "failed"].includes(image.state)).length;
-  const withVerdict = (verdict) => images.filter((image) => model.verdict(image) === verdict).length;
-  const anomalies = withVerdict("anomaly");
+/** "14 of 31 anomalies, 1 not readable": what an operator wants to know first. */
+export function headline(images, model) {
+  if (images.length === 0) return "No images yet";
+  const withState = (...states) => images.filter(({ state }) => states.includes(state)).length;
+  const anomalies = images.filter((image) => model.verdict(image) === "anomaly").length;
+  const [unreadable, failed, waiting] = [withState("rejected"), withState("failed"), withState("waiting")];
   return [
-    `${count(anomalies)} ${anomalies === 1 ? "anomaly" : "anomalies"}`,
-    `${count(withVerdict("normal"))} normal`,
-    ...(unscored > 0 ? [`${count(unscored)} not scored`] : []),
+    `${count(anomalies)} of ${count(images.length)} anomalies`,
+    ...(unreadable > 0 ? [`${count(unreadable)} not readable`] : []),
+    ...(failed > 0 ? [`${count(failed)} not scored`] : []),
     ...(waiting > 0 ? [`${count(waiting)} waiting`] : []),
   ].join(", ");
 }
@@ -50,4 +43,9 @@ export function summaryText(images, model) {
 export function sentence(text) {
   const trimmed = text.trim();
   return trimmed.charAt(0).toUpperCase() + trimmed.slice(1) + (/[.?!]$/.test(trimmed) ? "" : ".");
+}
+
+/** A share of an image's area. */
+export function areaText(share) {
+  return share < 0.001 ? "less than 0.1%" : percent(share);
 }

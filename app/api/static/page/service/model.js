@@ -1,7 +1,10 @@
 // A model: its card, its calibration scores, the available thresholds and the current one.
 
-import { request } from "./api.js";
-import { count, decimalsFor, driftText } from "./format.js";
+import { request } from "./http.js";
+import { count, decimalsFor } from "../format.js";
+
+const HANDWRITTEN = ["mnist", "digits"]; // the built-in sets of handwritten digits
+const SAMPLE = /^report\/sample-\d+-(.+)\.png$/;
 
 /** All models of the store; follows the pages of GET /models. */
 export async function listModels() {
@@ -31,6 +34,10 @@ export class Model {
     this.decimals = decimalsFor(card.threshold);
   }
 
+  requestDrift() {
+    return request(`models/${encodeURIComponent(this.name)}/drift`);
+  }
+
   get threshold() {
     return this.stop.threshold;
   }
@@ -45,11 +52,27 @@ export class Model {
     return score.toFixed(this.decimals);
   }
 
-  /** What the model was trained on, then how to read a score or a drift warning. */
+  /** Whether the model learned handwritten digits, which can be drawn. */
+  get learnedDigits() {
+    return HANDWRITTEN.includes(this.card.data.source) && this.card.input.mode === "L";
+  }
+
+  /** The model's own sample images: their URLs, kinds and file names. */
+  get samples() {
+    return Object.keys(this.card.files)
+      .filter((file) => SAMPLE.test(file))
+      .toSorted()
+      .map((file) => ({
+        url: `models/${encodeURIComponent(this.name)}/${file}`,
+        kind: SAMPLE.exec(file)[1].replaceAll("-", " "),
+        name: file.replace("report/", ""),
+      }));
+  }
+
+  /** What the model was trained on. */
   get description() {
     const { data, training } = this.card;
     const kind = data.normal === "normal" ? "" : ` of “${data.normal}”`; // image folders do not name what they show
-    const images = `${count(training.fit_images)} images${kind} from ${data.source}`;
-    return `This model was trained on normal images only: ${images}. ${driftText(this.drift)}`;
+    return `Learned from ${count(training.fit_images)} normal images${kind} (${data.source}). The higher the score, the more unusual the image.`;
   }
 }

@@ -1,6 +1,6 @@
-// Downloads the table as a CSV file (RFC 4180).
+// Tables as CSV files (RFC 4180).
 
-import { element } from "./dom.js";
+import { element } from "../dom.js";
 
 const COLUMNS = {
   name: (image) => image.name,
@@ -14,14 +14,25 @@ const COLUMNS = {
   model: (_, model) => model.name,
   version: (_, model) => model.version,
   warnings: (image) => image.result?.warnings.join("; "),
+  decision: (image) => image.decision?.verdict,
+  comment: (image) => image.decision?.comment,
   reason: (image) => image.reason,
 };
 
 export function downloadCsv(images, model) {
   const rows = images.map((image) => Object.values(COLUMNS).map((column) => column(image, model)));
-  const text = [Object.keys(COLUMNS), ...rows].map((row) => row.map(field).join(",") + "\r\n").join("");
-  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  element("a", { href: url, download: `${model.name}-scores.csv` }).click();
+  saveAs(`${model.name}-scores.csv`, "text/csv", toCsv(Object.keys(COLUMNS), rows));
+}
+
+/** A table as CSV text. */
+export function toCsv(titles, rows) {
+  return [titles, ...rows].map((row) => row.map(field).join(",") + "\r\n").join("");
+}
+
+/** Lets the browser save a file. */
+export function saveAs(name, type, content) {
+  const url = URL.createObjectURL(new Blob([content], { type }));
+  element("a", { href: url, download: name }).click();
   URL.revokeObjectURL(url);
 }
 

@@ -1,6 +1,6 @@
 // The API key: asked for when the service requires it, and kept until the tab is closed.
 
-import { byId } from "./dom.js";
+import { byId } from "../dom.js";
 
 const NAME = "anomaly-api-key";
 

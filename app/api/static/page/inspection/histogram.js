@@ -1,6 +1,6 @@
 // The histogram of calibration scores on a logarithmic axis, with the threshold and the score of each image.
 
-import { svg } from "./dom.js";
+import { svg } from "../dom.js";
 
 const HEIGHT = 172;
 const TOP = 30;

@@ -1,10 +1,10 @@
 // The model card dialog: a version as GET /models/{name} describes it, with the images of its training report.
 
-import { requestFile } from "./api.js";
-import { storedKey } from "./api_key.js";
+import { requestBlob } from "../service/http.js";
+import { storedKey } from "../service/api_key.js";
 import { headerRow, scrollableTable, titleBar } from "./dialog.js";
-import { element } from "./dom.js";
-import { count, percent, sentence } from "./format.js";
+import { element } from "../dom.js";
+import { count, percent, sentence } from "../format.js";
 
 // Captions in display order; other report images follow, captioned with their file name.
 const CAPTIONS = {
@@ -84,7 +84,7 @@ function reportSection({ name, files }) {
   const order = Object.keys(CAPTIONS);
   const rank = (file) => order.indexOf(stem(file)) + 1 || order.length + 1;
   const figures = Object.keys(files)
-    .filter((file) => /^report\/.+\.png$/.test(file))
+    .filter((file) => /^report\/(?!sample-).+\.png$/.test(file))
     .toSorted((one, other) => rank(one) - rank(other))
     .map((file) => figure(url(file), CAPTIONS[stem(file)] ?? stem(file)));
   const report = "report/index.html";
@@ -107,7 +107,7 @@ function figure(url, caption) {
     image.src = url;
     content = element("a", { href: url, target: "_blank" }, image);
   } else {
-    requestFile(url).then((data) => (image.src = data), () => {}); // the caption stays
+    requestBlob(url).then((blob) => (image.src = URL.createObjectURL(blob)), () => {}); // the caption stays
   }
   return element("figure", {}, content, element("figcaption", {}, caption));
 }

@@ -1,6 +1,6 @@
 // Parts that the dialogs share.
 
-import { element } from "./dom.js";
+import { element } from "../dom.js";
 
 /** The heading that labels the dialog, and a Close button. */
 export function titleBar(dialog, title) {

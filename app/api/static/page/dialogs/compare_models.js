@@ -1,9 +1,9 @@
 // Scores one image with every model of the store and shows the results in a table.
 
 import { headerRow, scrollableTable, titleBar } from "./dialog.js";
-import { element } from "./dom.js";
-import { count, decimalsFor, pValue, sentence } from "./format.js";
-import { scoreImages } from "./scoring.js";
+import { element } from "../dom.js";
+import { count, decimalsFor, pValue, sentence } from "../format.js";
+import { scoreImages } from "../service/scoring.js";
 
 const CONCURRENT_REQUESTS = 4;
 const QUEUE_FULL = [429]; // 503 is not retried: the row of an unavailable model shows its error

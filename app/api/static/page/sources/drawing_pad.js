@@ -1,6 +1,6 @@
 // The drawing pad: mouse, finger or pen, white on black like the MNIST digits.
 
-import { byId } from "./dom.js";
+import { byId } from "../dom.js";
 
 const PEN = 0.085; // stroke width as a fraction of the pad
 const EXPORT_SIZE = 280; // pixels

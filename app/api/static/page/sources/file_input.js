@@ -1,4 +1,4 @@
-// Image files from drag and drop (files and folders), from the clipboard and from the samples.
+// Image files from drag and drop (files and folders) and from the clipboard.
 
 // The suffixes of app/files/formats.py; a test compares them.
 const IMAGE_NAME = /\.(png|apng|jpg|jpeg|jpe|jfif|mpo|webp|bmp|gif|tif|tiff|avif|avifs|jp2|j2k|jpc|jpf|jpx|j2c)$/i;
@@ -20,12 +20,6 @@ export function listenForFiles(document, onFiles) {
     onFiles(await droppedFiles(event.dataTransfer));
   });
   document.addEventListener("paste", (event) => onFiles([...(event.clipboardData?.files ?? [])]));
-}
-
-/** A sample image as a list of one file. */
-export async function fetchFile(url) {
-  const response = await fetch(url, { cache: "force-cache" });
-  return [new File([await response.blob()], url.split("/").at(-1), { type: "image/png" })];
 }
 
 async function droppedFiles(transfer) {

@@ -17,14 +17,9 @@ export async function request(url, options = {}) {
   return (await checked(url, options)).json();
 }
 
-/** A file of the service as a data URI. Throws a Problem. */
-export async function requestFile(url) {
-  const file = await (await checked(url, {})).blob();
-  return new Promise((resolve) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.readAsDataURL(file);
-  });
+/** A file of the service. Throws a Problem. */
+export async function requestBlob(url, accept = "*/*") {
+  return (await checked(url, { headers: { Accept: accept } })).blob();
 }
 
 /** The state of the service, whatever it is. */
@@ -57,7 +52,7 @@ async function sendWithKey(url, options) {
 async function send(url, options, key = null) {
   const headers = { Accept: "application/json", ...(key === null ? {} : { "X-API-Key": asBytes(key) }) };
   try {
-    return await fetch(url, { headers, ...options });
+    return await fetch(url, { ...options, headers: { ...headers, ...options.headers } });
   } catch {
     throw new Problem({ detail: "No response from the service. Check that it is running and reachable." });
   }
