@@ -18,6 +18,7 @@ from app.api.request_state import request_state
 from app.api.services import Services
 from app.api.telemetry.scored_requests import summarize
 from app.inference.decisions.conformal import OperatingPoint
+from app.inference.decisions.false_discovery import FalseDiscoveryRate
 from app.inference.images.cost import decode_cost
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import SMALL_BYTES, Content
@@ -55,7 +56,7 @@ async def answer(
     scope: Scope,
     model: ServedModel,
     images: Sequence[Content],
-    point: OperatingPoint,
+    decided_by: OperatingPoint | FalseDiscoveryRate,
     render: Callable[[Results], _T],
     *,
     bytes_per_value: int = 0,
@@ -69,7 +70,7 @@ async def answer(
         scope: of the request. The summary for the request log is stored in its state.
         model: scores the images.
         images: as in :func:`app.inference.serving.scoring.score`.
-        point: decides the verdicts.
+        decided_by: decides the verdicts.
         render: results → response. Runs in a thread if there are many pixels.
         bytes_per_value: memory of the response for each value of a model input.
         encode: as in :func:`app.inference.serving.scoring.score`.
@@ -85,7 +86,7 @@ async def answer(
     state.claim.take(values * (_RESULT_BYTES_PER_VALUE + bytes_per_value))
     with engine.admit(model, len(images), client=client, seconds=sum(map(_decode_seconds, images))):
         with cancelled_on_disconnect(scope):
-            results = await score(engine, model, images, point, client=client, encode=encode, diagnose=diagnose)
+            results = await score(engine, model, images, decided_by, client=client, encode=encode, diagnose=diagnose)
         state.scored = summarize(results)
         return await engine.render(len(images) * spec.height * spec.width, lambda: render(results))
 

@@ -5,7 +5,7 @@ import sys
 _CANNOT_RUN = 2  # Exit.CANNOT_RUN, which is out of reach when the import fails
 
 try:
-    from app.client.cli import main
+    from app.client.runs.cli import main
 except ModuleNotFoundError as error:
     missing = (error.name or "").partition(".")[0]
     if missing not in {"httpx", "rich"}:

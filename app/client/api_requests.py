@@ -31,18 +31,20 @@ class ScoringOptions:
         model: name of a model in the store.
         false_alarm_rate: in (0, 1).
         threshold: in score units, instead of a false-alarm rate.
+        fdr: false discovery rate in (0, 1), instead of both: the images of a request are decided together.
 
     Raises:
-        ValueError: both a false-alarm rate and a threshold are given.
+        ValueError: more than one of rate, threshold and fdr is given.
     """
 
     model: str | None = None
     false_alarm_rate: float | None = None
     threshold: float | None = None
+    fdr: float | None = None
 
     def __post_init__(self) -> None:
-        if self.false_alarm_rate is not None and self.threshold is not None:
-            raise ValueError("false_alarm_rate and threshold exclude each other; use one of them")
+        if [self.false_alarm_rate, self.threshold, self.fdr].count(None) < 2:  # noqa: PLR2004  all but one
+            raise ValueError("false_alarm_rate, threshold and fdr exclude each other; use one of them")
 
 
 @dataclass(frozen=True)

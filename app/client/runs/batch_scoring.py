@@ -12,9 +12,9 @@ from typing import Final
 from app.client.api_requests import ScoringOptions
 from app.client.clients import AsyncAnomalyClient
 from app.client.errors import AllRejected, Problem, TooLarge
-from app.client.file_search import path_key
 from app.client.responses import RejectedImage, ScoreAnswer, ScoredImage
-from app.client.rows import Row
+from app.client.runs.file_search import path_key
+from app.client.runs.rows import Row
 
 # The service's default batch size for larger images; 4 requests at a time fill half of its default queue.
 _BATCH_FILES: Final = 32
@@ -81,7 +81,9 @@ async def score_and_save_images(
 
     async def score(files: Sequence[LoadedFile]) -> list[Row]:
         ((path, data),) = files
-        strip = await service.side_by_side(data, **asdict(options))
+        strip = await service.side_by_side(
+            data, model=options.model, false_alarm_rate=options.false_alarm_rate, threshold=options.threshold
+        )
         await asyncio.to_thread(_save, strip_path(folder, strip.verdict, path), strip.png)
         return [
             Row(

@@ -10,7 +10,7 @@ from typing import Final
 from app.client.api_requests import ScoringOptions
 from app.client.clients import API_KEY_VARIABLE, DEFAULT_TIMEOUT_S, DEFAULT_URL, check_url
 from app.client.retry import Retry
-from app.client.rows import FORMATS
+from app.client.runs.rows import FORMATS
 from app.command_line import Parser, add_help
 
 _FORMAT_BY_SUFFIX: Final = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -39,7 +39,9 @@ Scores images on a running service and reports for each whether it is an anomaly
 _EPILOGUE: Final = """\
 Rows are in the order of the responses. With --output, images that are already in the file are not scored again: run
 the same command again to continue an interrupted run. An incomplete last row is removed. Rows of another model or
-false-alarm rate (or threshold) are never mixed into one file.
+false-alarm rate (or threshold) are never mixed into one file. With --fdr, rows have no verdict until the last image is
+scored; then all rows of the file are decided together, those of earlier runs too. Without --output they are held in
+memory until then.
 
 exit status:
   0    done
@@ -59,6 +61,7 @@ class Options:
     url: str
     api_key: str | None
     scoring: ScoringOptions
+    fdr: float | None
     format: str
     output: Path | None
     save_images: Path | None
@@ -80,12 +83,15 @@ def parse_options(arguments: list[str] | None) -> Options:
     row_format = given.format or _default_format(parser, given.output)
     if given.output and row_format == "table":
         parser.error("--output does not support the table format; use --format csv or jsonl")
+    if given.fdr is not None and given.save_images:
+        parser.error("--save-images sorts by verdicts, which --fdr gives only after the last image; use one of them")
     rows_on_terminal = not given.output and row_format != "table" and sys.stdout.isatty()
     return Options(
         paths=tuple(given.paths),
         url=given.url,
         api_key=given.api_key,
         scoring=ScoringOptions(given.model, given.false_alarm_rate, given.threshold),
+        fdr=given.fdr,
         format=row_format,
         output=given.output,
         save_images=given.save_images,
@@ -129,6 +135,13 @@ def _parser() -> Parser:
         type=_threshold,
         metavar="SCORE",
         help="instead of a rate: images with a higher score are anomalies; no false-alarm rate is promised for it",
+    )
+    sensitivity.add_argument(
+        "--fdr",
+        type=_rate,
+        metavar="RATE",
+        help="instead of a rate: decide all images of the run together, once the last is scored, so that on average "
+        "at most this share of those called anomalies is normal (Benjamini-Hochberg)",
     )
     output = parser.add_argument_group("output")
     output.add_argument(
