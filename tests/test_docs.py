@@ -17,7 +17,19 @@ from tests.support import ROOT
 from training.model.scoring_rules import SCORING_RULES
 
 _CALL = re.compile(r"python -m ((?:app|benchmarks|training)[\w.]*)(?: ([^#|&]*))?")
-_SUBCOMMANDS = {"mnist", "folder", "list", "show", "verify", "activate", "keygen", "sign", "recalibrate"}
+_SUBCOMMANDS = {
+    "watch",
+    "export",
+    "mnist",
+    "folder",
+    "list",
+    "show",
+    "verify",
+    "activate",
+    "keygen",
+    "sign",
+    "recalibrate",
+}
 _FORMER_NAMES = {"benchmarks.training"}  # that CHANGELOG.md mentions
 _MAX_README_WORDS = 1500
 

@@ -31,20 +31,18 @@ class ScoringOptions:
         model: name of a model in the store.
         false_alarm_rate: in (0, 1).
         threshold: in score units, instead of a false-alarm rate.
-        fdr: false discovery rate in (0, 1), instead of both: the images of a request are decided together.
 
     Raises:
-        ValueError: more than one of rate, threshold and fdr is given.
+        ValueError: both a false-alarm rate and a threshold are given.
     """
 
     model: str | None = None
     false_alarm_rate: float | None = None
     threshold: float | None = None
-    fdr: float | None = None
 
     def __post_init__(self) -> None:
-        if [self.false_alarm_rate, self.threshold, self.fdr].count(None) < 2:  # noqa: PLR2004  all but one
-            raise ValueError("false_alarm_rate, threshold and fdr exclude each other; use one of them")
+        if self.false_alarm_rate is not None and self.threshold is not None:
+            raise ValueError("false_alarm_rate and threshold exclude each other; use one of them")
 
 
 @dataclass(frozen=True)
@@ -110,14 +108,23 @@ class ApiRequest(Generic[_T]):
         return _unexpected(response)
 
 
-def score(uploads: tuple[Upload, ...], options: ScoringOptions, *, include: Iterable[str]) -> ApiRequest[ScoreAnswer]:
-    """POST /score with a JSON response."""
+def score(
+    uploads: tuple[Upload, ...], options: ScoringOptions, *, include: Iterable[str], fdr: float | None = None
+) -> ApiRequest[ScoreAnswer]:
+    """POST /score with a JSON response; with a false discovery rate, the images are decided together.
+
+    Raises:
+        ValueError: another rate or a threshold is given as well.
+    """
+    if fdr is not None and (options.false_alarm_rate is not None or options.threshold is not None):
+        raise ValueError("fdr and false_alarm_rate or threshold exclude each other; use one of them")
+    decided_together = {} if fdr is None else {"fdr": str(fdr)}
     filenames = tuple(upload.filename for upload in uploads)
     return ApiRequest(
         "POST",
         "/score",
         lambda response: ScoreAnswer.parse(filenames, response.json()),
-        query={**_scoring_query(options), "include": ",".join(include)},
+        query={**_scoring_query(options), **decided_together, "include": ",".join(include)},
         uploads=uploads,
     )
 

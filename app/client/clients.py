@@ -86,7 +86,7 @@ class AnomalyClient:
         """
         uploads = read_images(images)
         return self._execute(
-            api_requests.score(uploads, ScoringOptions(model, false_alarm_rate, threshold, fdr), include=include)
+            api_requests.score(uploads, ScoringOptions(model, false_alarm_rate, threshold), include=include, fdr=fdr)
         )
 
     def side_by_side(
@@ -210,7 +210,7 @@ class AsyncAnomalyClient:
         """As ``AnomalyClient.score``; files are read in a worker thread."""
         uploads = await asyncio.to_thread(read_images, images)
         return await self._execute(
-            api_requests.score(uploads, ScoringOptions(model, false_alarm_rate, threshold, fdr), include=include)
+            api_requests.score(uploads, ScoringOptions(model, false_alarm_rate, threshold), include=include, fdr=fdr)
         )
 
     async def side_by_side(

@@ -53,6 +53,7 @@ class ScoredImage:
         input: the model's input as a PNG file, if requested.
         reconstruction: a PNG file, if requested.
         error_map: a PNG file, if requested.
+        regions: where the image is anomalous, as the service sends them; ``None`` if the model has no map.
         id: the id for ``AnomalyClient.label``; ``None`` if the service does not store labels.
     """
 
@@ -66,6 +67,7 @@ class ScoredImage:
     input: bytes | None = field(default=None, repr=False)
     reconstruction: bytes | None = field(default=None, repr=False)
     error_map: bytes | None = field(default=None, repr=False)
+    regions: tuple[Document, ...] | None = field(default=None, repr=False)
     id: str | None = field(default=None, repr=False)
     status: Literal["scored"] = field(default="scored", init=False)
 
@@ -83,6 +85,7 @@ class ScoredImage:
             input=_png(document.get("input")),
             reconstruction=_png(document.get("reconstruction")),
             error_map=_png(document.get("error_map")),
+            regions=None if document.get("regions") is None else tuple(document["regions"]),
             id=document.get("id"),
         )
 

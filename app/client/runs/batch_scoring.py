@@ -81,9 +81,7 @@ async def score_and_save_images(
 
     async def score(files: Sequence[LoadedFile]) -> list[Row]:
         ((path, data),) = files
-        strip = await service.side_by_side(
-            data, model=options.model, false_alarm_rate=options.false_alarm_rate, threshold=options.threshold
-        )
+        strip = await service.side_by_side(data, **asdict(options))
         await asyncio.to_thread(_save, strip_path(folder, strip.verdict, path), strip.png)
         return [
             Row(

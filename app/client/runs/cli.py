@@ -10,21 +10,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from app.client.clients import API_KEY_VARIABLE, AsyncAnomalyClient
-from app.client.errors import ClientError, ServiceUnreachable, Unauthorized
+from app.client.arguments import Exit
+from app.client.clients import AsyncAnomalyClient
+from app.client.errors import ClientError
+from app.client.model_choice import CannotRun, model_card
 from app.client.responses import ModelCard
 from app.client.runs.batch_scoring import OnRows, score_and_save_images, score_files
 from app.client.runs.file_search import NothingFound, find_images, path_key
 from app.client.runs.joint_verdicts import JointVerdicts
-from app.client.runs.options import Exit, Options, parse_options
+from app.client.runs.options import Options, parse_options
 from app.client.runs.result_file import PreviousResults, ResultFile, UnusableResultFile
 from app.client.runs.rows import FORMATS, Row, RowFormat, RowWriter, sensitivity
 from app.client.runs.terminal import PipeConsole, Table, Tally, print_error, progress_bar
 from app.files.search import PassedOver
-
-
-class CannotRun(Exception):
-    """The run cannot start; the message gives the reason and a remedy."""
 
 
 class _StdoutWriter:
@@ -70,7 +68,7 @@ async def _run(options: Options, tally: Tally) -> None:
     tally.total = sum(1 for _ in find_images(options.paths, tally.passed_over, exclude=options.save_images))
     client = AsyncAnomalyClient(options.url, api_key=options.api_key, timeout_s=options.timeout_s, retry=options.retry)
     async with client as service:
-        card = await _model_card(service, options)
+        card = await model_card(service, options.scoring.model, url=options.url, api_key=options.api_key)
         threshold = options.scoring.threshold
         rate = None if threshold is not None else options.scoring.false_alarm_rate or card.false_alarm_rate
         decided_by = sensitivity(rate, threshold, options.fdr)
@@ -138,32 +136,6 @@ def _open_writer(options: Options, console: Console, stack: ExitStack) -> tuple[
         shared = options.progress and sys.stdout.isatty() and sys.stderr.isatty()
         return Table(console if shared else PipeConsole()), PreviousResults()
     return _StdoutWriter(FORMATS[options.format]), PreviousResults()
-
-
-async def _model_card(service: AsyncAnomalyClient, options: Options) -> ModelCard:
-    """Returns the card of the requested model.
-
-    Raises:
-        CannotRun: the service is unreachable, rejects the key, or cannot serve the model.
-    """
-    try:
-        await service.health()  # not retried, so that a wrong URL fails at once
-        models = await service.models()
-    except ServiceUnreachable as error:
-        raise CannotRun(f"{error}; is a service running at {options.url}? `python -m app` starts one") from error
-    except Unauthorized as error:
-        given = options.api_key is not None or os.environ.get(API_KEY_VARIABLE)
-        reason = "the API key is not valid" if given else "the service requires an API key"
-        raise CannotRun(f"{reason}; set {API_KEY_VARIABLE} or use --api-key") from error
-    name = options.scoring.model or models.default
-    for card in models.models:
-        if card.name == name:
-            return card
-    for refused in models.refused:
-        if refused.name == name:
-            raise CannotRun(f"the service cannot load the model {name}: {refused.reason}")
-    available = ", ".join(card.name for card in models.models) or "none"
-    raise CannotRun(f"unknown model {name}; available: {available}")
 
 
 def _require_flaggable(card: ModelCard, fdr: float | None) -> None:
