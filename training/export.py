@@ -100,23 +100,21 @@ def card(manifest: Manifest) -> dict[str, str]:
 def _to_onnx(model: torch.nn.Module, images: torch.Tensor, manifest: Manifest, outputs: int) -> bytes:
     import onnx  # noqa: PLC0415  an extra
 
+    exporter: Any = torch.onnx  # half annotated
     file, names = io.BytesIO(), [_INPUT, *_OUTPUTS[:outputs]]
-    torch.onnx.register_custom_op_symbolic("aten::diff", _diff, _OPSET)
+    exporter.register_custom_op_symbolic("aten::diff", _diff, _OPSET)
     try:
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-            # This exporter is the only one that reads TorchScript; torch deprecates both.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)
-            torch.onnx.export(
+            # This exporter is the only one that reads TorchScript; torch deprecates both. Numbers are checked below.
+            warnings.simplefilter("ignore")
+            exporter.export(
                 model, (images,), file, input_names=names[:1], output_names=names[1:], opset_version=_OPSET,
                 dynamic_axes={each: {0: "images"} for each in names}, dynamo=False,
             )  # fmt: skip
     except RuntimeError as error:  # torch's own errors derive from it
         raise TrainingError(f"{manifest.name} cannot be exported: {str(error).splitlines()[0]}") from error
     finally:
-        torch.onnx.unregister_custom_op_symbolic("aten::diff", _OPSET)
+        exporter.unregister_custom_op_symbolic("aten::diff", _OPSET)
     proto = onnx.load_from_string(file.getvalue())
     onnx.helper.set_model_props(proto, card(manifest))
     onnx.checker.check_model(proto)
@@ -126,7 +124,7 @@ def _to_onnx(model: torch.nn.Module, images: torch.Tensor, manifest: Manifest, o
 
 def _diff(graph: Any, values: Any, order: Any, dim: Any, prepend: Any, append: Any) -> Any:  # noqa: ARG001
     """``torch.diff`` of first order, which the exporter lacks."""
-    helper = torch.onnx.symbolic_helper
+    helper: Any = torch.onnx.symbolic_helper  # half annotated
     axis = helper._get_const(dim, "i", "dim")
     later = helper._slice_helper(graph, values, axes=[axis], starts=[1], ends=[2**63 - 1])
     return graph.op("Sub", later, helper._slice_helper(graph, values, axes=[axis], starts=[0], ends=[-1]))
