@@ -83,6 +83,7 @@ class Watcher:
         self._stay = archive is None or archive.keep
         self._known: dict[str, str] = {}  # file → SHA-256 of those that stay in the folder
         self._stopping = stopping
+        self._unfinished = False  # a line was written whose image could not be archived: no other may follow it
         self._running: set[asyncio.Task[None]] = set()
         self._recordings: set[asyncio.Task[None]] = set()
 
@@ -152,6 +153,8 @@ class Watcher:
     async def _record(self, image: Image, file: str, sha256: str, answer: ScoreAnswer | str) -> None:
         """Writes the line, then archives the image; one image at a time, so that only the last can be unfinished."""
         async with self._recording:
+            if self._unfinished:
+                raise Stopped
             if identify(image.path) != image.identity:
                 self._arrivals.look([image.path])  # replaced meanwhile: its successor is scored
                 return
@@ -251,6 +254,7 @@ class Watcher:
                 self._report.trouble(f"{failure}: {error.strerror or error}")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
+                self._unfinished = True
                 raise Stopped
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,26 @@ def test_full_disk_loses_nothing(url: str, incoming: Path, archive: Path) -> Non
         assert files(incoming) == [*images]
         assert journal(archive) == []
         resource.prlimit(watcher.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    check(archive, images)
+
+
+def test_stopping_while_the_archive_is_blocked_doubles_nothing(
+    watch: Watch, url: str, incoming: Path, archive: Path
+) -> None:
+    """The next run finishes the last line only, so no other line may follow it."""
+    images, today = contents(incoming), datetime.now().astimezone()
+    blocks = [archive / f"{today + timedelta(days):%Y-%m-%d}" for days in (0, 1)]
+    archive.mkdir()
+    for block in blocks:
+        block.touch()  # where a folder has to be
+    with running(incoming, "--archive", archive, "--url", url, "--settle", 0.05) as watcher:
+        assert watcher.stderr is not None
+        assert "cannot archive" in watcher.stderr.readline()
+        watcher.send_signal(signal.SIGTERM)
+    assert len(journal(archive)) == 1
+    for block in blocks:
+        block.unlink()
+    assert watch() == 0
     check(archive, images)
 
 
