@@ -1,4 +1,4 @@
-# Two images: `serving`, the default, and `training` (--target training). Each has its own environment, because torch
+# Three images: `serving`, the default, `training` and `watching` (--target …). Each has its own environment, because torch
 # and torchvision must come from the same index: a torchvision that was built for another torch cannot be imported.
 
 # The minor version, which receives security fixes of Python and Debian when it is pulled again. For builds that can be
@@ -21,7 +21,9 @@ project = tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']; 
 serving = project['dependencies']; \
 training = serving + project['optional-dependencies']['training']; \
 pathlib.Path('serving.txt').write_text('\n'.join(serving)); \
-pathlib.Path('training.txt').write_text('\n'.join(training))"
+pathlib.Path('training.txt').write_text('\n'.join(training)); \
+extras = project['optional-dependencies']; \
+pathlib.Path('watching.txt').write_text('\n'.join(extras['client'] + extras['watch'] + extras['mqtt']))"
 
 
 FROM base AS installer
@@ -52,6 +54,12 @@ RUN --mount=type=cache,target=/var/cache/packages \
       --constraint "${TORCH_BACKEND:+backend-}requirements.lock" -r serving.txt \
     || { echo "uv could not install (see above): installing with pip" >&2 \
          && pip --python "$UV_PYTHON" install --constraint requirements.lock -r serving.txt; }
+
+
+FROM installer AS watching-environment
+COPY --from=requirements /app/watching.txt .
+RUN --mount=type=cache,target=/var/cache/packages \
+    uv pip install --constraint requirements.lock -r watching.txt
 
 
 # Here uv uses the default index instead, because pip's configured index may have a torch that does not fit torchvision.
@@ -86,6 +94,15 @@ USER 10001:10001
 # SIGINT raises KeyboardInterrupt, which ends training with one line. Python as process 1 would ignore SIGTERM.
 STOPSIGNAL SIGINT
 ENTRYPOINT ["python", "-m", "training"]
+
+
+FROM base AS watching
+ENV HOME=/tmp
+COPY --from=watching-environment /opt/venv /opt/venv
+COPY --from=code /app/app app
+USER 10001:10001
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python", "-m", "app.client", "watch"]
 
 
 FROM base AS serving

@@ -30,11 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> None:
     with exit_on_interrupt():  # the imports take seconds
-        from training.cli import options, recalibrate, retrain, sign, store, train  # noqa: PLC0415
+        from training.cli import export, options, recalibrate, retrain, sign, store, train  # noqa: PLC0415
 
         parser = options.training_parser(run=train.run)
         commands = parser.add_commands("commands for the model store")
-        for group in (store, sign, recalibrate, retrain):
+        for group in (store, sign, recalibrate, retrain, export):
             group.add_to(commands)
         parsed = parser.parse_args(arguments)
     parsed.run(parsed)

@@ -23,6 +23,7 @@ from app.api.http.middleware import REQUEST_ID_HEADER, AllowOrigins, Dispatch, H
 from app.api.http.protocol import Protocol
 from app.api.http.shutdown import draining_on_signals
 from app.api.labelled_images import LabelledImages
+from app.api.lookout import routes as lookout
 from app.api.openapi import document
 from app.api.routes import feedback, health, models, page
 from app.api.routes import metrics as metrics_route
@@ -201,7 +202,8 @@ def _api(services: Services) -> FastAPI:
         title="Anomaly service",
         version=__version__,
         description="Detects anomalous images. For each image it returns a score, a verdict and the model's "
-        "reconstruction. Errors are problem documents (RFC 9457); under /v2 they follow the Open Inference Protocol.",
+        "reconstruction. Errors are problem documents (RFC 9457); under /v2 they follow the Open Inference "
+        "Protocol, under /2020-11-20 Amazon Lookout for Vision.",
         lifespan=lambda _: _running(services),
         exception_handlers=problems.HANDLERS,
         docs_url=None,  # routes.page serves a docs page that needs no other host
@@ -210,7 +212,7 @@ def _api(services: Services) -> FastAPI:
     )
     api.state.services = services
     document.install(api, further_routes=v2_openapi.ROUTES.routes)
-    for module in (health, feedback, models, metrics_route, page, v2):
+    for module in (health, feedback, models, metrics_route, page, v2, lookout):
         api.include_router(module.router)
     return api
 

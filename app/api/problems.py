@@ -1,6 +1,7 @@
 """The HTTP status of each error, and error responses.
 
-Errors are problem documents (RFC 9457); under /v2 they have the form of the Open Inference Protocol.
+Errors are problem documents (RFC 9457). Under /v2 they have the form of the Open Inference Protocol, under /2020-11-20
+that of Amazon Lookout for Vision.
 """
 
 import re
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api import errors as http
+from app.api import lookout_errors
 from app.api.request_state import request_state
 from app.api.settings import PREFIX
 from app.inference import errors as domain
@@ -124,7 +126,7 @@ def _headers(problem: ProblemType, further: Mapping[str, str] | None) -> dict[st
 
 
 def inference_status(problem: ProblemType) -> int:
-    """The status under the Open Inference Protocol, which uses 400 for every invalid request."""
+    """The status under the other two protocols, which use 400 for every invalid request."""
     return HTTPStatus.BAD_REQUEST if problem.status == HTTPStatus.UNPROCESSABLE_ENTITY else problem.status
 
 
@@ -138,7 +140,10 @@ def _response(
     request: Request, problem: ProblemType, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
 ) -> Response:
     """An error response in the form that the request's route uses."""
-    if not _INFERENCE_PATH.match(request.scope["path"]):
+    path: str = request.scope["path"]
+    if lookout_errors.is_lookout(path):
+        return lookout_errors.respond(inference_status(problem), detail, path, _headers(problem, headers))
+    if not _INFERENCE_PATH.match(path):
         return document(request_state(request.scope).request_id, problem, detail, headers=headers, **members)
     return Response(
         orjson.dumps({"error": detail}),

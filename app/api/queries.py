@@ -48,6 +48,14 @@ class ScoreQuery(Sensitivity):
     model: str | None = Field(
         None, description="name of a model in the store; default: the default model of the service"
     )
+    fdr: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="false discovery rate: the images of the request are decided together (Benjamini-Hochberg), so "
+        "that on average at most this share of the images called anomalies is normal. Instead of `false_alarm_rate` "
+        "and `threshold`",
+    )
     include: tuple[Extra, ...] = Field(
         ("reconstruction",),
         description="comma-separated images to return for each upload, each as a PNG data URI: `input` (the image as "
@@ -61,6 +69,12 @@ class ScoreQuery(Sensitivity):
         "error map over it and boxes around the regions; `strip`: the model's input, the reconstruction and the error "
         "map, side by side",
     )
+
+    @model_validator(mode="after")
+    def _alone(self) -> Self:
+        if self.fdr is not None and (self.false_alarm_rate is not None or self.threshold is not None):
+            raise ValueError("fdr excludes false_alarm_rate and threshold; send one of them")
+        return self
 
     @field_validator("include", mode="before")
     @classmethod

@@ -129,10 +129,14 @@ class ScoreAnswer(BaseModel):
     """The results in upload order, one per image."""
 
     model: ModelVersion
-    threshold: float
-    false_alarm_rate: float | None = Field(
-        description="the rate that the threshold guarantees; null if the request chose the threshold"
+    threshold: float = Field(
+        description="in score units. With `fdr`, it separates the flagged images of this request from the others, and "
+        "is of no use for other images"
     )
+    false_alarm_rate: float | None = Field(
+        description="the rate that the threshold guarantees; null if the request chose the threshold or `fdr`"
+    )
+    fdr: float | None = Field(None, description="as requested; absent if it was not")
     results: list[Annotated[ScoredImage | RejectedImage, Field(discriminator="status")]]
 
 

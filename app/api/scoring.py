@@ -18,6 +18,7 @@ from app.api.request_state import request_state
 from app.api.services import Services
 from app.api.telemetry.scored_requests import summarize
 from app.inference.decisions.conformal import OperatingPoint
+from app.inference.decisions.false_discovery import FalseDiscoveryRate
 from app.inference.images.cost import decode_cost
 from app.inference.images.model_input import InputSpec
 from app.inference.serving.batch_queue import ServedModel
@@ -58,7 +59,7 @@ async def answer(
     scope: Scope,
     model: ServedModel,
     images: Sequence[Content],
-    point: OperatingPoint,
+    decided_by: OperatingPoint | FalseDiscoveryRate,
     render: Callable[[Results], _T],
     *,
     bytes_per_value: int = 0,
@@ -73,7 +74,7 @@ async def answer(
         scope: of the request. The summary for the request log is stored in its state.
         model: scores the images.
         images: as in :func:`app.inference.serving.scoring.score`.
-        point: decides the verdicts.
+        decided_by: decides the verdicts.
         render: results → response. Runs in a thread if there are many pixels.
         bytes_per_value: memory of the response for each value of a model input.
         picture_pixels: most pixels, of one byte, of a further image in the response for each image.
@@ -90,7 +91,7 @@ async def answer(
     state.claim.take(values * (_RESULT_BYTES_PER_VALUE + bytes_per_value) + len(images) * picture_pixels)
     with engine.admit(model, len(images), client=client, seconds=sum(_decode_seconds(each, spec) for each in images)):
         with cancelled_on_disconnect(scope):
-            results = await score(engine, model, images, point, client=client, encode=encode, diagnose=diagnose)
+            results = await score(engine, model, images, decided_by, client=client, encode=encode, diagnose=diagnose)
         state.scored = summarize(results)
         pixels = len(images) * (spec.height * spec.width + picture_pixels)
         return await engine.render(pixels, lambda: render(results))

@@ -109,14 +109,23 @@ class ApiRequest(Generic[_T]):
         return _unexpected(response)
 
 
-def score(uploads: tuple[Upload, ...], options: ScoringOptions, *, include: Iterable[str]) -> ApiRequest[ScoreAnswer]:
-    """POST /score with a JSON response."""
+def score(
+    uploads: tuple[Upload, ...], options: ScoringOptions, *, include: Iterable[str], fdr: float | None = None
+) -> ApiRequest[ScoreAnswer]:
+    """POST /score with a JSON response; with a false discovery rate, the images are decided together.
+
+    Raises:
+        ValueError: another rate or a threshold is given as well.
+    """
+    if fdr is not None and (options.false_alarm_rate is not None or options.threshold is not None):
+        raise ValueError("fdr and false_alarm_rate or threshold exclude each other; use one of them")
+    decided_together = {} if fdr is None else {"fdr": str(fdr)}
     filenames = tuple(upload.filename for upload in uploads)
     return ApiRequest(
         "POST",
         "/score",
         lambda response: ScoreAnswer.parse(filenames, response.json()),
-        query={**_scoring_query(options), "include": ",".join(include)},
+        query={**_scoring_query(options), **decided_together, "include": ",".join(include)},
         uploads=uploads,
     )
 

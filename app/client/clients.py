@@ -57,6 +57,7 @@ class AnomalyClient:
         model: str | None = None,
         false_alarm_rate: float | None = None,
         threshold: float | None = None,
+        fdr: float | None = None,
         include: Iterable[str] = (),
     ) -> ScoreAnswer:
         """Scores one image or many in one request.
@@ -66,6 +67,8 @@ class AnomalyClient:
             model: name of a model in the store; default: the service's default model.
             false_alarm_rate: target false-alarm rate in (0, 1); default: the one that the model was calibrated for.
             threshold: in score units, instead of a false-alarm rate; the answer then promises no rate.
+            fdr: false discovery rate in (0, 1), instead of both: the images are decided together, so that on average
+                at most this share of those called anomalies is normal.
             include: images to return, any of ``input``, ``reconstruction`` and ``error_map``.
 
         Returns:
@@ -79,11 +82,11 @@ class AnomalyClient:
             UnexpectedAnswer: the response is not in the service's format.
             OSError: a local file cannot be read.
             TypeError: an item is not a supported form of image.
-            ValueError: ``images`` is empty, or both a false-alarm rate and a threshold are given.
+            ValueError: ``images`` is empty, or more than one of rate, threshold and fdr is given.
         """
         uploads = read_images(images)
         return self._execute(
-            api_requests.score(uploads, ScoringOptions(model, false_alarm_rate, threshold), include=include)
+            api_requests.score(uploads, ScoringOptions(model, false_alarm_rate, threshold), include=include, fdr=fdr)
         )
 
     def side_by_side(
@@ -216,12 +219,13 @@ class AsyncAnomalyClient:
         model: str | None = None,
         false_alarm_rate: float | None = None,
         threshold: float | None = None,
+        fdr: float | None = None,
         include: Iterable[str] = (),
     ) -> ScoreAnswer:
         """As ``AnomalyClient.score``; files are read in a worker thread."""
         uploads = await asyncio.to_thread(read_images, images)
         return await self._execute(
-            api_requests.score(uploads, ScoringOptions(model, false_alarm_rate, threshold), include=include)
+            api_requests.score(uploads, ScoringOptions(model, false_alarm_rate, threshold), include=include, fdr=fdr)
         )
 
     async def side_by_side(

@@ -135,7 +135,9 @@ class ScoreAnswer:
     """The response to one score request; ``results`` are in the order of the images.
 
     Attributes:
-        false_alarm_rate: the rate that the threshold guarantees; ``None`` if the request chose the threshold.
+        false_alarm_rate: the rate that the threshold guarantees; ``None`` if the request chose the threshold or
+            ``fdr``.
+        threshold: in score units; with ``fdr``, of use for the images of this request only.
     """
 
     model: ModelVersion

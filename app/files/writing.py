@@ -1,8 +1,10 @@
 """Writes that are whole or absent, also if the disk is full or the process is killed."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 _NEWLINE = b"\n"
 
@@ -39,7 +41,17 @@ def _last_byte(descriptor: int, size: int) -> bytes:
 
 
 def replace_file(path: Path, content: bytes) -> None:
+    """Replaces a file as :func:`replaced_file` does."""
+    with replaced_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
     """Replaces a file atomically, after its new content has reached the disk. One process at a time may do so.
+
+    Yields:
+        The file to write the new content to.
 
     Raises:
         OSError: it cannot be written; the previous content is intact.
@@ -47,7 +59,7 @@ def replace_file(path: Path, content: bytes) -> None:
     incoming = path.with_name(f"{path.name}.part")
     try:
         with incoming.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         incoming.replace(path)

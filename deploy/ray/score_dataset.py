@@ -40,9 +40,9 @@ Scores stored images with Ray: each image once, with the decoding, the model and
 
 _EPILOG: Final = """\
 The output is a folder of Parquet files with one row per image: path, status (scored, rejected), verdict (normal,
-anomaly), score, threshold, p_value, mse, false_alarm_rate, model, version, warnings, boxes (of the regions), error. The
-row of an image that cannot be read contains the reason. The same command resumes an interrupted run. Start only one run
-at a time per output. Credentials and endpoints of buckets come from the environment (AWS_ENDPOINT_URL, …).
+anomaly), score, threshold, p_value, mse, false_alarm_rate, model, version, warnings, boxes (of the regions), error,
+fdr. The row of an image that cannot be read contains the reason. The same command resumes an interrupted run. Start
+only one run at a time per output. Credentials and endpoints of buckets come from the environment (AWS_ENDPOINT_URL, …).
 
 exit status: 0 completed, 1 the cluster or the output failed, 2 the job could not start, 130 Ctrl-C
 """
@@ -55,6 +55,7 @@ class Tally:
     images: int = 0
     anomalies: int = 0
     rejected: int = 0
+    undecided: int = 0
     began: float = field(default_factory=time.perf_counter)
     first: tuple[int, float] | None = None
 
@@ -63,27 +64,36 @@ class Tally:
         self.images += len(rows)
         self.anomalies += pc.sum(pc.equal(rows["verdict"], "anomaly")).as_py() or 0
         self.rejected += pc.sum(pc.equal(rows["status"], "rejected")).as_py() or 0
+        self.undecided += pc.sum(pc.and_(pc.equal(rows["status"], "scored"), pc.is_null(rows["verdict"]))).as_py() or 0
         self.first = self.first or (self.images, time.perf_counter())
 
     def summary(self) -> str:
         """The figures as one line. The rate starts with the first rows, because workers take seconds to start."""
         now = time.perf_counter()
         count, since = self.first or (0, self.began)
+        decided = self.images - self.rejected - self.undecided
+        verdicts = (
+            f"{self.undecided:,} scored"
+            if self.undecided
+            else f"{decided - self.anomalies:,} normal, {self.anomalies:,} anomalies"
+        )
         return (
             f"{self.images:,} images in {now - self.began:.1f} s "
             f"({(self.images - count) / (now - since):,.0f} images/s after the workers were ready): "
-            f"{self.images - self.anomalies - self.rejected:,} normal, {self.anomalies:,} anomalies, "
-            f"{self.rejected:,} rejected"
+            f"{verdicts}, {self.rejected:,} rejected"
         )
 
 
 def main() -> int:
     """Runs the job that the command line describes; returns the exit status."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.mixed and options.fdr is not None:
+        parser.error("--fdr decides all rows of the output together, which must be of one model; leave out --mixed")
     try:
         trusted = options.trusted_keys and TrustedKeys(parse_public_keys(options.trusted_keys.read_text()))
         store = ModelStore(options.model_store, trusted)
-        snapshot = ModelSnapshot.take(store, options.model, options.version, options.false_alarm_rate)
+        snapshot = ModelSnapshot.take(store, options.model, options.version, options.false_alarm_rate, options.fdr)
         results = Results(options.output, snapshot, rows_per_file=options.rows_per_file)
         if options.retry_rejected:
             results.forget_rejected()
@@ -97,17 +107,21 @@ def main() -> int:
     print(f"{len(remaining):,} images to score, {len(images) - len(remaining):,} already scored", file=sys.stderr)
     for line in passed_over.lines():
         print(line, file=sys.stderr)
-    if not len(remaining):
+    if not len(remaining) and options.fdr is None:
         return 0
     try:
-        tally = _run(options, snapshot, remaining, results)
-    except (ray.exceptions.RayError, OSError) as error:
+        tally = _run(options, snapshot, remaining, results) if len(remaining) else None
+        flagged = None if options.fdr is None else results.decide(options.fdr)
+    except (ray.exceptions.RayError, CannotRun, OSError) as error:
         print(f"error: {_cause(error)}; run the same command again to resume", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
-    print(f"{tally.summary()} → {options.output}")
+    if tally:
+        print(f"{tally.summary()} → {options.output}")
+    if flagged is not None:
+        print(f"{flagged:,} anomalies in all rows at a false discovery rate of {options.fdr:g} → {options.output}")
     return 0
 
 
@@ -201,11 +215,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--trusted-keys", type=Path, metavar="FILE", help="public keys: refuse a version that none of them has signed")
     add("--model", default="mnist-5", metavar="NAME", help="a model in the store (default: %(default)s)")
     add("--version", help="one of its versions (default: the current one)")
-    add(
-        "--false-alarm-rate",
-        type=float,
+    rate = parser.add_mutually_exclusive_group().add_argument
+    rate("--false-alarm-rate", type=float, metavar="RATE", help="between 0 and 1 (default: that of the model)")
+    rate(
+        "--fdr",
+        type=_share,
         metavar="RATE",
-        help="between 0 and 1 (default: that of the model)",
+        help="instead: decide all rows of the output together, at the end, so that on average at most this share of "
+        "the anomalies is normal (Benjamini-Hochberg)",
     )
     add("--batch-size", type=_whole, default=32, metavar="N", help="images per forward pass (default: %(default)s)")
     add(
@@ -233,6 +250,12 @@ def _parser() -> argparse.ArgumentParser:
 def _whole(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def _share(text: str) -> float:
+    if not 0 < (number := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, not {number:g}")
     return number
 
 

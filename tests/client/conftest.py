@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from app.client import AnomalyClient, AsyncAnomalyClient
-from app.client.cli import main
+from app.client.runs.cli import main
 from tests.support import Server, running_server
 
 Connect = Callable[..., AnomalyClient]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.client.batch_scoring import Batches
-from app.client.cli import main
 from app.client.errors import Problem, TooLarge
+from app.client.runs.batch_scoring import Batches
+from app.client.runs.cli import main
 from tests.client.conftest import COMMAND, BusyServer, Command, Digits, Failure, images_scored, read
 from tests.support import ROOT, Server, encode, free_port, gradient
 
@@ -193,7 +193,7 @@ class TestLimits:
                 data = digit_files[number % 10][part] + b"\0" * 20_000
                 (tmp_path / str(part) / f"{number}.png").write_bytes(data)
         code = (
-            "import sys; from app.client.cli import main; status = main(); "
+            "import sys; from app.client.runs.cli import main; status = main(); "
             "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr); sys.exit(status)"
         )
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.client.drawing import NotDrawable, draw_boxes
+from app.client.runs.drawing import NotDrawable, draw_boxes
 from tests.support import encode
 
 CYAN = [0, 229, 255]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.client.file_search import NothingFound, find_images
+from app.client.runs.file_search import NothingFound, find_images
 from app.files.search import PassedOver
 
 

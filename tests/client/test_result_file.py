@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.client.result_file import ResultFile, UnusableResultFile
-from app.client.rows import COLUMNS, FORMATS, Row
+from app.client.runs.result_file import ResultFile, UnusableResultFile
+from app.client.runs.rows import COLUMNS, FORMATS, Row
 from tests.full_disk import file_size_limit
 
 SCORED = Row(

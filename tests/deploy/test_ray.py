@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ray.cluster_utils import Cluster
 
-from app.client.rows import COLUMNS
+from app.client.runs.rows import COLUMNS
 from app.files.search import PassedOver
 from app.inference.bundles.signing import SigningKey
 from app.inference.bundles.store import ModelStore
@@ -218,6 +218,8 @@ def test_snapshot_is_verified(store: Path, snapshot: ModelSnapshot, tmp_path: Pa
     manifest = ModelStore(store).manifest("digits-5")
     assert (snapshot.version, snapshot.threshold) == (manifest.version, manifest.threshold)
     other_rate = ModelSnapshot.take(ModelStore(store), "digits-5", manifest.version, 0.2)
+    assert other_rate.threshold is not None
+    assert snapshot.threshold is not None
     assert other_rate.threshold < snapshot.threshold
     with pytest.raises(UnsupportedFalseAlarmRate):
         ModelSnapshot.take(ModelStore(store), "digits-5", None, 1e-6)
@@ -380,3 +382,39 @@ def test_unsigned_version_stops_the_job_with_trusted_keys(store: Path, tmp_path:
     assert done.returncode == 2
     assert "manifest.sig is missing" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_fdr_decides_all_rows_of_the_output_together(snapshot: ModelSnapshot, tmp_path: Path) -> None:
+    joint = ModelSnapshot(**{**vars(snapshot), "false_alarm_rate": None, "threshold": None, "fdr": 0.1})
+    results = Results(str(tmp_path / "out"), joint, rows_per_file=2)
+    p_values = {"a": 0.01, "b": 0.04, "c": 0.5, "d": None, "e": 0.06}
+    for path, p_value in p_values.items():
+        row = {"path": path, "status": "scored" if p_value else "rejected", "p_value": p_value}
+        results.add(pa.Table.from_pylist([row], OUTCOME))
+    results.flush()
+    assert {row["verdict"] for row in table(Path(results.folder)).values()} == {None}
+    assert results.decide(0.1) == 3  # 0.06 ≤ 0.1 · 3/4
+    verdicts = {path: row["verdict"] for path, row in sorted(table(Path(results.folder)).items())}
+    assert verdicts == {"a": "anomaly", "b": "anomaly", "c": "normal", "d": None, "e": "anomaly"}
+    with pytest.raises(CannotRun, match=r"fdr 0\.1, this run has fdr None"):
+        Results(results.folder, snapshot, rows_per_file=2).earlier(mixed=False)
+
+
+def test_snapshot_with_fdr_leaves_rows_undecided(
+    store: Path, digit_files: dict[int, list[bytes]], tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(digit_files[0][0])
+    joint = ModelSnapshot.take(ModelStore(store), "digits-5", None, None, 0.1)
+    actor = ScoringActor(joint, batch_size=8, max_pixels=10**6, base=str(tmp_path))
+    (row,) = actor(pa.table({"path": ["a.png"]})).to_pylist()
+    assert (row["status"], row["verdict"], row["p_value"] > 0) == ("scored", None, True)
+    with pytest.raises(UnsupportedFalseAlarmRate, match="no image can be flagged"):
+        ModelSnapshot.take(ModelStore(store), "digits-5", None, None, 0.0001)
+
+
+def test_results_of_before_fdr_are_accepted(results: Results) -> None:
+    results.add(outcomes("a"))
+    results.flush()
+    (part,) = Path(results.folder).iterdir()
+    pq.write_table(pq.read_table(part).drop_columns("fdr"), part)
+    assert results.earlier().to_pylist() == ["a"]

@@ -29,6 +29,9 @@ _REQUEST_ID: Final = REQUEST_ID_HEADER.lower().encode()
 _VALID_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 
 
+_AWS_CREDENTIAL: Final = re.compile(r"(?:^|[ ,])Credential=([^,]+?)/\d{8}/[^/,]*/[^/,]*/aws4_request(?:,|$)")
+
+
 class RequestTracking:
     """Assigns each request an id (the client's ``X-Request-ID`` if valid, else a random one) and logs the request.
 
@@ -142,8 +145,7 @@ class RequireKey:
 
     def _key_of(self, headers: Headers) -> int | None:
         """The number of the key that the request has."""
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        sent = [token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
+        sent = [_authorization(headers.get("authorization", "")), headers.get("x-api-key", "")]
         # Starlette decodes headers as Latin-1; this restores the bytes that were sent.
         digests = [self._digest(each.encode("latin-1")) for each in sent]
         matches = [
@@ -153,6 +155,18 @@ class RequireKey:
 
     def _digest(self, key: bytes) -> bytes:
         return hashlib.blake2b(key, key=self._salt, digest_size=32).digest()
+
+
+def _authorization(value: str) -> str:
+    """The key in an Authorization header: a bearer token, or the access key id of an AWS signature.
+
+    The signature itself cannot be verified without a secret that both sides know, so the id is the key.
+    """
+    scheme, _, rest = value.partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    signed = _AWS_CREDENTIAL.search(rest) if scheme == "AWS4-HMAC-SHA256" else None
+    return signed[1] if signed else ""
 
 
 class HeadAsGet:

@@ -28,6 +28,7 @@ TAGS: Final = [
     {"name": "models", "description": "Information about the models in the store."},
     {"name": "health", "description": "For operators, liveness probes and load balancers. No key is required."},
     {"name": "operations", "description": "Monitoring."},
+    {"name": "lookout for vision", "description": "The API of Amazon Lookout for Vision, for its clients."},
     {"name": "open inference protocol", "description": "The same scores over the v2 protocol of KServe."},
 ]
 

@@ -24,6 +24,7 @@ from app.api.http.negotiation import best_type
 from app.api.queries import Extra, ScoreQuery, parse_score_query
 from app.api.request_state import request_state
 from app.api.services import Services
+from app.inference.decisions.false_discovery import FalseDiscoveryRate
 from app.inference.images.rendering import png, side_by_side, to_pixels
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import Rejected, Scored
@@ -80,7 +81,7 @@ class ScoreEndpoint:
         self, model: ServedModel, media_type: str, query: ScoreQuery, scope: Scope, receive: Receive
     ) -> ASGIApp:
         services, claim = self._services, request_state(scope).claim
-        point = await scoring.operating_point(model, query)
+        decided_by = await scoring.operating_point(model, query) if query.fdr is None else _together(model, query.fdr)
         services.engine.require_room(model, client=claim.client)
         uploads = await read_uploads(
             Headers(scope=scope), receive, services.body_reader, claim, services.settings.max_files
@@ -93,6 +94,8 @@ class ScoreEndpoint:
             if media_type == _PNG:
                 return results if query.view == "overlay" else _png_response(results, _strip(results))
             body = _body(results, uploads, query.include)
+            if query.fdr is not None:
+                body["fdr"] = query.fdr
             if services.feedback is not None:
                 add_ids(services.feedback, request_state(scope).request_id, uploads, body)
             return _Json(orjson.dumps(body))
@@ -103,7 +106,7 @@ class ScoreEndpoint:
             scope,
             model,
             files,
-            point,
+            decided_by,
             render,
             bytes_per_value=_BYTES_PER_VALUE * len(query.include),
             picture_pixels=PICTURE_PIXELS if "mask" in query.include else 0,
@@ -112,6 +115,10 @@ class ScoreEndpoint:
         if not isinstance(answer, Results):
             return answer
         return _png_response(answer, await scoring.overlay(services, scope, model, uploads[0].data, answer))
+
+
+def _together(model: ServedModel, fdr: float) -> FalseDiscoveryRate:
+    return FalseDiscoveryRate.of(fdr, model.bundle.calibration)
 
 
 class _Json:

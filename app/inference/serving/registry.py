@@ -146,6 +146,19 @@ class ModelRegistry:
             raise UnknownModel(f"there is no model named {wanted!r}")
         return model
 
+    async def unload(self, name: str) -> bool:
+        """Frees the memory of a model after its last request; the next one loads it again.
+
+        Returns:
+            False if it is the default model, which stays.
+        """
+        if name == self.default:
+            return False
+        async with self._load_lock:
+            if name in self._served:
+                await self._evict(name)
+        return True
+
     def manifest(self, name: str) -> Manifest:
         """The manifest of the version in memory, or else of the current version in the store. Blocks.
 
@@ -267,10 +280,13 @@ class ModelRegistry:
             # A model whose new version was refused cannot be loaded again, so it is evicted last.
             others = (name for name in self._served if name != self.default)
             name = min(others, key=lambda name: (name in self._refused, self._served[name].references > 0))
-            evicted = self._served.pop(name)
-            self._on_change()
-            await evicted.wait_until_unused()
-            _log.info("model left memory", model=name, version=evicted.bundle.manifest.version)
+            await self._evict(name)
+
+    async def _evict(self, name: str) -> None:
+        evicted = self._served.pop(name)
+        self._on_change()
+        await evicted.wait_until_unused()
+        _log.info("model left memory", model=name, version=evicted.bundle.manifest.version)
 
     def _clear_refusal(self, name: str) -> None:
         self._refused.pop(name, None)

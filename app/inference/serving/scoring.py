@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.inference.bundles.bundle import Bundle
 from app.inference.decisions.conformal import OperatingPoint
+from app.inference.decisions.false_discovery import FalseDiscoveryRate
 from app.inference.errors import InferenceError, Overloaded, TooMuchMemory
 from app.inference.images.cost import DecodeCost, decode_cost
 from app.inference.images.decoding import open_image
@@ -80,7 +81,7 @@ async def score(
     engine: Engine,
     model: ServedModel,
     images: Sequence[Content],
-    point: OperatingPoint,
+    decided_by: OperatingPoint | FalseDiscoveryRate,
     *,
     client: str = "",
     encode: bool = False,
@@ -92,7 +93,7 @@ async def score(
         engine: runs the work.
         model: the model, acquired by the caller.
         images: image files, decoded images of the model's input size, or reasons why there is no image.
-        point: the threshold, from :meth:`Bundle.operating_point`.
+        decided_by: the threshold, from :meth:`Bundle.operating_point`, or a rule that sets it for all images together.
         client: who sent the images. Clients take turns.
         encode: whether to encode the reconstructions as PNG files.
         diagnose: whether to score the negatives of anomalies too, to warn of inverted images.
@@ -101,7 +102,9 @@ async def score(
     finished = outcomes if _all_finished(outcomes) else await _score_large(engine, model, outcomes, client)
     if diagnose:
         await _warn_of_inverted(model, finished, client)
-    return Results(model.bundle, point, finished)
+    if isinstance(decided_by, FalseDiscoveryRate):
+        decided_by = decided_by.operating_point([each.score for each in finished if isinstance(each, Scored)])
+    return Results(model.bundle, decided_by, finished)
 
 
 async def overlay(engine: Engine, model: ServedModel, file: bytes, results: Results, *, client: str = "") -> bytes:

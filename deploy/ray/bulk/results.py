@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from app.false_discovery import largest_flagged
 from bulk.errors import CannotRun
 from bulk.scoring import BOXES, OUTCOME, PATH, ModelSnapshot
 from bulk.storage import PARQUET_SUFFIX, first_line, locate
@@ -35,11 +36,13 @@ SCHEMA: Final = pa.schema(
         "warnings": pa.list_(pa.string()),
         "boxes": BOXES,
         "error": pa.string(),
+        "fdr": pa.float64(),
     }
 )
 """One row per image: the columns of ``app.client``, in their order."""
 
-_SAME: Final = ("model", "version", "false_alarm_rate")
+_SAME: Final = ("model", "version", "fdr", "false_alarm_rate")
+_ADDED: Final = {"fdr"}  # absent from files that earlier versions of this job wrote
 _INCOMING: Final = ".incoming"  # the names also begin with a dot, so readers of the folder ignore the files
 _MAX_WAIT_S: Final = 30.0
 
@@ -92,6 +95,25 @@ class Results:
             if pc.any(pc.equal(rows["status"], "rejected")).as_py():
                 self._write(name, rows.filter(pc.equal(rows["status"], "scored")))
 
+    def decide(self, fdr: float) -> int:
+        """Decides all rows together by a false discovery rate; returns the number of anomalies.
+
+        Killed at any time, the same call decides all again.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        parts = self._parts()
+        p_values = pa.chunked_array(
+            [chunk for name in parts for chunk in self._read(name, ["p_value"])["p_value"].chunks]
+        )
+        largest = largest_flagged(p_values.drop_null().to_pylist(), fdr) or 0
+        for name in parts:
+            rows = self._read(name, SCHEMA.names)
+            flagged = pc.if_else(pc.less_equal(rows["p_value"], largest), "anomaly", "normal")  # null if rejected
+            self._write(name, rows.set_column(SCHEMA.get_field_index("verdict"), SCHEMA.field("verdict"), flagged))
+        return int(pc.sum(pc.less_equal(p_values, largest)).as_py() or 0)
+
     def add(self, outcomes: pa.Table) -> None:
         """Adds rows; writes a file if there are enough of them, or if the last file was written 30 s ago."""
         constants = {name: getattr(self._snapshot, name) for name in SCHEMA.names if name not in OUTCOME.names}
@@ -138,12 +160,15 @@ class Results:
         try:
             with self._file_system.open_input_file(f"{self._root}/{name}") as source:
                 file = pq.ParquetFile(source)
-                if missing := set(columns) - set(file.schema_arrow.names):
+                if missing := set(columns) - set(file.schema_arrow.names) - _ADDED:
                     raise CannotRun(
                         f"{self.folder}/{name} has no column {min(missing)}: it was written by another program; "
                         "choose another --output"
                     )
-                return file.read(columns).cast(pa.schema([SCHEMA.field(column) for column in columns]))
+                rows = file.read([column for column in columns if column in file.schema_arrow.names])
+                for column in set(columns) & _ADDED - set(rows.column_names):
+                    rows = rows.append_column(column, pa.nulls(len(rows)))
+                return rows.select(columns).cast(pa.schema([SCHEMA.field(column) for column in columns]))
         except (OSError, pa.ArrowInvalid) as error:
             raise CannotRun(
                 f"{self.folder}/{name} is damaged: {first_line(error)}; delete it to score its images again"

@@ -13,7 +13,8 @@ import torch
 
 from app.inference.bundles.bundle import MANIFEST_FILE
 from app.inference.bundles.store import ModelStore
-from app.inference.decisions.conformal import OperatingPoint
+from app.inference.decisions.conformal import verdict
+from app.inference.decisions.false_discovery import FalseDiscoveryRate
 from app.inference.serving import scoring
 from app.inference.serving.batch_scorer import Outcome, Rejected
 from app.inference.serving.engine import Engine
@@ -50,18 +51,27 @@ class ModelSnapshot:
         model: name of the model.
         version: of the model.
         false_alarm_rate: of the verdicts.
-        threshold: guarantees that rate.
+        threshold: guarantees that rate; both are None with a false discovery rate.
+        fdr: the false discovery rate by which all images are decided together, at the end of the job.
         files: name → content of all verified files, including the manifest.
     """
 
     model: str
     version: str
     false_alarm_rate: float | None
-    threshold: float
+    threshold: float | None
+    fdr: float | None
     files: dict[str, bytes]
 
     @classmethod
-    def take(cls, store: ModelStore, model: str, version: str | None, false_alarm_rate: float | None) -> Self:
+    def take(
+        cls,
+        store: ModelStore,
+        model: str,
+        version: str | None,
+        false_alarm_rate: float | None,
+        fdr: float | None = None,
+    ) -> Self:
         """Verifies a version as the service does, and computes the threshold.
 
         Args:
@@ -69,16 +79,21 @@ class ModelSnapshot:
             model: name of the model.
             version: ``None``: the current one.
             false_alarm_rate: ``None``: that of the manifest.
+            fdr: false discovery rate, instead.
 
         Raises:
             UnknownModel, BundleRejected: it does not exist or failed verification.
-            UnsupportedFalseAlarmRate: the rate is outside (0, 1) or smaller than the calibration set supports.
+            UnsupportedFalseAlarmRate: a rate is outside (0, 1) or smaller than the calibration set supports.
         """
         bundle = store.load(model, version or store.current(model))
         manifest = bundle.manifest
-        point = bundle.operating_point(false_alarm_rate)
+        point: tuple[float | None, float | None] = (None, None)
+        if fdr is None:
+            point = bundle.operating_point(false_alarm_rate)
+        else:
+            FalseDiscoveryRate.of(fdr, bundle.calibration)
         files = {name: store.file(manifest, name) for name in manifest.files}
-        return cls(model, manifest.version, *point, {**files, MANIFEST_FILE: manifest.to_bytes()})
+        return cls(model, manifest.version, *point, fdr, {**files, MANIFEST_FILE: manifest.to_bytes()})
 
 
 class ScoringActor:
@@ -93,7 +108,7 @@ class ScoringActor:
 
     def __init__(self, snapshot: ModelSnapshot, *, batch_size: int, max_pixels: int, base: str) -> None:
         torch.set_num_threads(1)
-        self._point = OperatingPoint(snapshot.false_alarm_rate, snapshot.threshold)
+        self._threshold = snapshot.threshold
         self._batch_size = batch_size
         self._base = base
         self._engine = Engine(max_batch=batch_size, queue_size=batch_size, max_pixels=max_pixels, decode_threads=1)
@@ -139,7 +154,7 @@ class ScoringActor:
 
     async def _outcomes(self, contents: Sequence[bytes | OSError]) -> tuple[list[Outcome | OSError], Results]:
         files = [content for content in contents if isinstance(content, bytes)]
-        results = await scoring.score(self._engine, self._served, files, self._point)
+        results = await scoring.score(self._engine, self._served, files, self._served.bundle.operating_point())
         outcomes = iter(results.outcomes)
         return [next(outcomes) if isinstance(content, bytes) else content for content in contents], results
 
@@ -150,7 +165,7 @@ class ScoringActor:
         return {
             PATH: path,
             "status": "scored",
-            "verdict": self._point.verdict(outcome.score),
+            "verdict": None if self._threshold is None else verdict(outcome.score, self._threshold),
             "score": outcome.score,
             "p_value": outcome.p_value,
             "mse": outcome.mse,

@@ -81,9 +81,10 @@ def test_examples_match_their_schemas(document: dict[str, Any]) -> None:
 def test_errors_are_documented_as_problem_documents_and_401(document: dict[str, Any]) -> None:
     for method, path, operation in operations(document):
         for status, response in operation["responses"].items():
-            if int(status) >= 400 and path.startswith("/v2"):
+            if int(status) >= 400 and path.startswith(("/v2", "/2020-11-20")):
+                form = "/InferenceFailure" if path.startswith("/v2") else "/Failure"
                 assert list(response["content"]) == ["application/json"], (method, path, status)
-                assert response["content"]["application/json"]["schema"]["$ref"].endswith("/InferenceFailure")
+                assert response["content"]["application/json"]["schema"]["$ref"].endswith(form)
             elif int(status) >= 400 and path not in PUBLIC:
                 assert list(response["content"]) == ["application/problem+json"], (method, path, status)
                 assert response["content"]["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
@@ -111,12 +112,16 @@ def assert_documented(document: dict[str, Any], path: str, response: httpx.Respo
 
 @pytest.mark.parametrize(
     "path", ["/health", "/health/live", "/health/ready", "/metrics", "/models", "/models/{name}",
-             "/models/{name}/calibration", "/models/{name}/drift", "/models/{name}/report/{file}"],
+             "/models/{name}/calibration", "/models/{name}/drift", "/models/{name}/report/{file}",
+             "/2020-11-20/projects", "/2020-11-20/projects/{project}", "/2020-11-20/projects/{project}/models",
+             "/2020-11-20/projects/{project}/models/{version}"],
 )  # fmt: skip
 def test_live_responses_match_the_document(document: dict[str, Any], server: Server, path: str) -> None:
     for file in ("index.html", "loss.png", "nothing.png"):
         for name in ("digits-5", "colour", "nothing"):
-            assert_documented(document, path, server.client.get(path.format(name=name, file=file)))
+            assert_documented(
+                document, path, server.client.get(path.format(name=name, project=name, version="latest", file=file))
+            )
 
 
 @pytest.mark.parametrize(

@@ -247,3 +247,45 @@ def test_documented_examples_of_score_are_valid(server: Server) -> None:
         for example in answer["content"].get("application/problem+json", {}).get("examples", {}).values():
             assert example["value"]["status"] == int(status)
     assert json.dumps(document)
+
+
+def test_fdr_decides_the_images_of_a_request_together(server: Server, trained: Published, digit_files: Digits) -> None:
+    def ask(files: list[bytes], **query: Any) -> dict[str, Any]:
+        parts = [("file", (f"{number}.png", data)) for number, data in enumerate(files)]
+        answer = server.client.post("/score", params={"include": "", **query}, files=parts)
+        assert answer.status_code == 200, answer.text
+        ScoreAnswer.model_validate_json(answer.content)
+        body: dict[str, Any] = answer.json()
+        return body
+
+    files = [digit_files[digit][0] for digit in (5, 0, 1, 2, 3, 4, 6)]
+    calibration = trained.manifest.calibration.scores
+    rate = 2 / (len(calibration) + 1)  # a third of the images at least must have the smallest p-value to be flagged
+    together = ask([*files, b"no image"], fdr=rate)
+    results = together["results"][:-1]
+    assert (together["fdr"], together["false_alarm_rate"]) == (rate, None)
+    assert [each["is_anomaly"] for each in results] == [each["score"] > together["threshold"] for each in results]
+    p_values = sorted(each["p_value"] for each in results)
+    flagged = max((k for k, p in enumerate(p_values, 1) if p <= rate * k / len(p_values) * (1 + 1e-9)), default=0)
+    assert sum(each["is_anomaly"] for each in results) == flagged >= 4
+    # The same anomaly among normal images only is too little evidence at this rate.
+    alone = ask([files[1], *[digit_files[5][0]] * 7], fdr=rate)
+    assert [each["verdict"] for each in alone["results"]] == ["normal"] * 8
+    assert alone["threshold"] >= max(each["score"] for each in alone["results"])
+    assert "fdr" not in ask(files[:1])
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ({"fdr": "1"}, "fdr: "),
+        ({"fdr": "nan"}, "fdr: "),
+        ({"fdr": "0.1", "threshold": "1"}, "fdr excludes false_alarm_rate and threshold"),
+        ({"fdr": "0.1", "false_alarm_rate": "0.1"}, "fdr excludes false_alarm_rate and threshold"),
+        ({"fdr": "0.0001"}, "with fdr 0.0001 no image can be flagged: the smallest p-value of "),
+    ],
+)
+def test_unusable_fdr_is_422(server: Server, digit_files: Digits, query: dict[str, str], detail: str) -> None:
+    response = post(server, digit_files[5][0], **query)
+    assert response.status_code == 422
+    assert detail in response.json()["detail"]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from app.client.rows import Row
+from app.client.runs.rows import Row
 from app.files.search import PassedOver
 
 _STYLES: Final = {"anomaly": "bold red", "normal": "green", "rejected": "yellow"}

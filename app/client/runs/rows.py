@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, Protocol
 
@@ -19,6 +19,8 @@ class Row:
         path: as found from the command line's arguments, not made absolute.
         boxes: of the regions, in pixels of the image as a viewer shows it; ``None`` if the model has no map.
         error: the reason of a rejection.
+        fdr: the false discovery rate by which the images of a run were decided together. A scored row without a
+            verdict waits for the other images of its run.
     """
 
     path: str
@@ -34,27 +36,39 @@ class Row:
     warnings: tuple[str, ...] | None = None
     boxes: tuple[Box, ...] | None = None
     error: str | None = None
+    fdr: float | None = None
 
     @property
     def outcome(self) -> str:
-        """``normal``, ``anomaly`` or ``rejected``."""
+        """``normal``, ``anomaly``, ``rejected`` or, if it is not decided yet, ``scored``."""
         return self.verdict or self.status
 
     @property
     def sensitivity(self) -> str | None:
         """What decided the verdict; ``None`` if there is none."""
-        return None if self.verdict is None else sensitivity(self.false_alarm_rate, self.threshold)
+        return None if self.status == "rejected" else sensitivity(self.false_alarm_rate, self.threshold, self.fdr)
 
 
-def sensitivity(false_alarm_rate: float | None, threshold: float | None) -> str:
-    """``false-alarm rate 0.01`` or, if a run has chosen no rate but a threshold, ``threshold 0.5``."""
+def sensitivity(false_alarm_rate: float | None, threshold: float | None, fdr: float | None = None) -> str:
+    """``false-alarm rate 0.01`` or, if a run has chosen no rate, ``threshold 0.5`` or ``false discovery rate 0.1``."""
+    if fdr is not None:
+        return f"false discovery rate {fdr}"
     return f"threshold {threshold}" if false_alarm_rate is None else f"false-alarm rate {false_alarm_rate}"
 
 
 COLUMNS: Final = tuple(column.name for column in fields(Row))
 
+_WARNING_SEPARATOR: Final = "; "
+
 DECODE_ERRORS: Final = (ValueError, KeyError, TypeError)
 """The exceptions that ``RowFormat.decode`` raises for an invalid record."""
+
+
+class RowWriter(Protocol):
+    """Writes rows to a file, to standard output or to a terminal."""
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Writes rows in the given order."""
 
 
 class RowFormat(Protocol):
@@ -75,7 +89,7 @@ class RowFormat(Protocol):
         """Whether one or more lines form a complete record."""
 
     def decode(self, record: bytes) -> Row:
-        """Parses a record into a row with only the fields that a resumed run needs.
+        """Parses a record.
 
         Raises:
             ValueError, KeyError, TypeError: the record is invalid.
@@ -93,7 +107,7 @@ class Csv:
     def encode(self, row: Row) -> bytes:
         """Returns the record of a row; paths that are not valid UTF-8 keep their bytes."""
         boxes = "; ".join(" ".join(map(str, box)) for box in row.boxes or ())
-        values = {**asdict(row), "warnings": "; ".join(row.warnings or ()), "boxes": boxes}
+        values = {**asdict(row), "warnings": _WARNING_SEPARATOR.join(row.warnings or ()), "boxes": boxes}
         record = io.StringIO()
         # The writer quotes fields that contain a character of its line end, so CR and LF both have to be in it.
         csv.writer(record, lineterminator="\r\n").writerow(map(_escape_formula, values.values()))
@@ -106,7 +120,8 @@ class Csv:
     def decode(self, record: bytes) -> Row:
         """Parses a record; see ``RowFormat.decode``."""
         (values,) = csv.reader(io.StringIO(record.decode(errors="surrogateescape"), newline=""), strict=True)
-        return _parse_row(dict(zip(COLUMNS, map(_unescape_formula, values), strict=True)))
+        row = dict(zip(COLUMNS, map(_unescape_formula, values), strict=True))
+        return _parse_row({**row, "warnings": tuple(filter(None, row["warnings"].split(_WARNING_SEPARATOR)))})
 
 
 class JsonLines:
@@ -125,7 +140,8 @@ class JsonLines:
 
     def decode(self, record: bytes) -> Row:
         """Parses a record; see ``RowFormat.decode``."""
-        return _parse_row(json.loads(record))
+        row = json.loads(record)
+        return _parse_row({**row, "warnings": None if row["warnings"] is None else tuple(row["warnings"])})
 
 
 FORMATS: Final[Mapping[str, RowFormat]] = {"csv": Csv(), "jsonl": JsonLines()}
@@ -145,16 +161,26 @@ def _unescape_formula(text: str) -> str:
 
 
 def _parse_row(values: Mapping[str, Any]) -> Row:
-    rate, threshold = values["false_alarm_rate"], values["threshold"]
     row = Row(
         path=values["path"],
         status=values["status"],
         verdict=values["verdict"] or None,
-        threshold=float(threshold) if threshold else None,
-        false_alarm_rate=float(rate) if rate else None,
+        score=_number(values["score"]),
+        threshold=_number(values["threshold"]),
+        p_value=_number(values["p_value"]),
+        mse=_number(values["mse"]),
+        false_alarm_rate=_number(values["false_alarm_rate"]),
         model=values["model"] or None,
         version=values["version"] or None,
+        warnings=values["warnings"],
+        error=values["error"] or None,
+        fdr=_number(values["fdr"]),
     )
-    if not isinstance(row.path, str) or row.outcome not in {"normal", "anomaly", "rejected"}:
+    outcomes = {"normal", "anomaly", "rejected", *(() if row.fdr is None else ("scored",))}
+    if not isinstance(row.path, str) or row.outcome not in outcomes:
         raise ValueError(f"invalid row: {values}")
     return row
+
+
+def _number(value: Any) -> float | None:
+    return None if value in {None, ""} else float(value)

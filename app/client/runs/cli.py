@@ -3,34 +3,26 @@
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 
-from app.client.batch_scoring import score_files
-from app.client.clients import API_KEY_VARIABLE, AsyncAnomalyClient
-from app.client.errors import ClientError, ServiceUnreachable, Unauthorized
-from app.client.file_search import NothingFound, find_images, path_key
-from app.client.options import Exit, Options, parse_options
+from app.client.arguments import Exit
+from app.client.clients import AsyncAnomalyClient
+from app.client.errors import ClientError
+from app.client.model_choice import CannotRun, model_card
 from app.client.responses import ModelCard
-from app.client.result_file import PreviousResults, ResultFile, UnusableResultFile
-from app.client.rows import FORMATS, Row, RowFormat, sensitivity
-from app.client.terminal import PipeConsole, Table, Tally, print_error, progress_bar
+from app.client.runs.batch_scoring import score_files
+from app.client.runs.file_search import NothingFound, find_images, path_key
+from app.client.runs.joint_verdicts import JointVerdicts
+from app.client.runs.options import Options, parse_options
+from app.client.runs.result_file import PreviousResults, ResultFile, UnusableResultFile
+from app.client.runs.rows import FORMATS, Row, RowFormat, RowWriter, sensitivity
+from app.client.runs.terminal import PipeConsole, Table, Tally, print_error, progress_bar
 from app.files.search import PassedOver
-
-
-class CannotRun(Exception):
-    """The run cannot start; the message gives the reason and a remedy."""
-
-
-class RowWriter(Protocol):
-    """Writes rows to a file, to standard output or to a terminal."""
-
-    def write(self, rows: Sequence[Row]) -> None:
-        """Writes rows in the given order."""
 
 
 class _StdoutWriter:
@@ -76,22 +68,26 @@ async def _run(options: Options, tally: Tally) -> None:
     tally.total = sum(1 for _ in find_images(options.paths, tally.passed_over, exclude=options.save_images))
     client = AsyncAnomalyClient(options.url, api_key=options.api_key, timeout_s=options.timeout_s, retry=options.retry)
     async with client as service:
-        card = await _model_card(service, options)
+        card = await model_card(service, options.scoring.model, url=options.url, api_key=options.api_key)
         threshold = options.scoring.threshold
         rate = None if threshold is not None else options.scoring.false_alarm_rate or card.false_alarm_rate
+        decided_by = sensitivity(rate, threshold, options.fdr)
+        _require_flaggable(card, options.fdr)
         with ExitStack() as stack:
             console = PipeConsole(stderr=True, force_terminal=options.progress or None)
             writer, previous = _open_writer(options, console, stack)
-            _check_previous(options, previous, card.name, sensitivity(rate, threshold))
+            _check_previous(options, previous, card.name, decided_by)
             if previous.outcomes:
-                outcomes = (previous.outcomes.get(path_key(path)) for path in _image_paths(options))
-                tally.previous.update(outcome for outcome in outcomes if outcome)
+                earlier = (previous.outcomes.get(path_key(path)) for path in _image_paths(options))
+                tally.previous.update(outcome for outcome in earlier if outcome)
             paths = (path for path in _image_paths(options) if path_key(path) not in previous.outcomes)
             bar = stack.enter_context(progress_bar(console, shown=options.progress))
             task = bar.add_task("", total=tally.total, completed=tally.done, anomalies=tally.all["anomaly"])
 
+            joint = None if options.fdr is None else JointVerdicts(writer, options.fdr)
+
             def on_rows(rows: Sequence[Row]) -> None:
-                writer.write(rows)
+                (joint or writer).write(rows)
                 tally.outcomes.update(row.outcome for row in rows)
                 bar.update(task, completed=tally.done, anomalies=tally.all["anomaly"])
 
@@ -103,6 +99,11 @@ async def _run(options: Options, tally: Tally) -> None:
                 on_rows=on_rows,
                 save_to=options.save_images,
             )
+            if joint:
+                outcomes = joint.decide()
+                found = [(key, outcomes[key]) for key in map(path_key, _image_paths(options)) if key in outcomes]
+                tally.previous = Counter(outcome for key, outcome in found if key in previous.outcomes)
+                tally.outcomes = Counter(outcome for key, outcome in found if key not in previous.outcomes)
 
 
 def _image_paths(options: Options) -> Iterator[Path]:
@@ -122,30 +123,17 @@ def _open_writer(options: Options, console: Console, stack: ExitStack) -> tuple[
     return _StdoutWriter(FORMATS[options.format]), PreviousResults()
 
 
-async def _model_card(service: AsyncAnomalyClient, options: Options) -> ModelCard:
-    """Returns the card of the requested model.
+def _require_flaggable(card: ModelCard, fdr: float | None) -> None:
+    """Refuses a rate below the smallest p-value of the model: no image could ever be flagged.
 
     Raises:
-        CannotRun: the service is unreachable, rejects the key, or cannot serve the model.
+        CannotRun: the rate is too small.
     """
-    try:
-        await service.health()  # not retried, so that a wrong URL fails at once
-        models = await service.models()
-    except ServiceUnreachable as error:
-        raise CannotRun(f"{error}; is a service running at {options.url}? `python -m app` starts one") from error
-    except Unauthorized as error:
-        given = options.api_key is not None or os.environ.get(API_KEY_VARIABLE)
-        reason = "the API key is not valid" if given else "the service requires an API key"
-        raise CannotRun(f"{reason}; set {API_KEY_VARIABLE} or use --api-key") from error
-    name = options.scoring.model or models.default
-    for card in models.models:
-        if card.name == name:
-            return card
-    for refused in models.refused:
-        if refused.name == name:
-            raise CannotRun(f"the service cannot load the model {name}: {refused.reason}")
-    available = ", ".join(card.name for card in models.models) or "none"
-    raise CannotRun(f"unknown model {name}; available: {available}")
+    groups = int(card.document["calibration"]["groups"])
+    if fdr is not None and fdr * (groups + 1) < 1:
+        raise CannotRun(
+            f"with --fdr {fdr:g} no image can be flagged: {card.name} gives no p-value below {1 / (groups + 1):.4g}"
+        )
 
 
 def _check_previous(options: Options, previous: PreviousResults, model: str, decided_by: str) -> None:

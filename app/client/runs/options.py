@@ -3,29 +3,17 @@
 import argparse
 import sys
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+from app.client import arguments
 from app.client.api_requests import ScoringOptions
-from app.client.clients import API_KEY_VARIABLE, DEFAULT_TIMEOUT_S, DEFAULT_URL, check_url
 from app.client.retry import Retry
-from app.client.rows import FORMATS
+from app.client.runs.rows import FORMATS
 from app.command_line import Parser, add_help
 
 _FORMAT_BY_SUFFIX: Final = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _RETRY_TOTAL_S: Final = 120.0
-
-
-class Exit(IntEnum):
-    """Exit statuses."""
-
-    DONE = 0
-    ANOMALY = 1
-    CANNOT_RUN = 2
-    SOME_REJECTED = 3
-    INTERRUPTED = 130
-    PIPE_CLOSED = 141
 
 
 _DESCRIPTION: Final = """\
@@ -39,7 +27,9 @@ Scores images on a running service and reports for each whether it is an anomaly
 _EPILOGUE: Final = """\
 Rows are in the order of the responses. With --output, images that are already in the file are not scored again: run
 the same command again to continue an interrupted run. An incomplete last row is removed. Rows of another model or
-false-alarm rate (or threshold) are never mixed into one file.
+false-alarm rate (or threshold) are never mixed into one file. With --fdr, rows have no verdict until the last image is
+scored; then all rows of the file are decided together, those of earlier runs too. Without --output they are held in
+memory until then.
 
 exit status:
   0    done
@@ -59,6 +49,7 @@ class Options:
     url: str
     api_key: str | None
     scoring: ScoringOptions
+    fdr: float | None
     format: str
     output: Path | None
     save_images: Path | None
@@ -80,12 +71,15 @@ def parse_options(arguments: list[str] | None) -> Options:
     row_format = given.format or _default_format(parser, given.output)
     if given.output and row_format == "table":
         parser.error("--output does not support the table format; use --format csv or jsonl")
+    if given.fdr is not None and given.save_images:
+        parser.error("--save-images sorts by verdicts, which --fdr gives only after the last image; use one of them")
     rows_on_terminal = not given.output and row_format != "table" and sys.stdout.isatty()
     return Options(
         paths=tuple(given.paths),
         url=given.url,
         api_key=given.api_key,
         scoring=ScoringOptions(given.model, given.false_alarm_rate, given.threshold),
+        fdr=given.fdr,
         format=row_format,
         output=given.output,
         save_images=given.save_images,
@@ -113,22 +107,13 @@ def _parser() -> Parser:
         "where ** matches any folders. Hidden and system files (.x, Thumbs.db, @eaDir, …) are passed over, links to "
         "folders followed once",
     )
-    scoring = parser.add_argument_group("scoring")
-    scoring.add_argument(
-        "--model", metavar="NAME", help="model in the service's store (default: the service's default model)"
-    )
-    sensitivity = scoring.add_mutually_exclusive_group()
+    sensitivity = arguments.add_scoring(parser)
     sensitivity.add_argument(
-        "--false-alarm-rate",
-        type=_rate,
+        "--fdr",
+        type=arguments.rate,
         metavar="RATE",
-        help="target share of normal images that are flagged as anomalies (default: the one calibrated into the model)",
-    )
-    sensitivity.add_argument(
-        "--threshold",
-        type=_threshold,
-        metavar="SCORE",
-        help="instead of a rate: images with a higher score are anomalies; no false-alarm rate is promised for it",
+        help="instead of a rate: decide all images of the run together, once the last is scored, so that on average "
+        "at most this share of those called anomalies is normal (Benjamini-Hochberg)",
     )
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -155,24 +140,13 @@ def _parser() -> Parser:
         action=argparse.BooleanOptionalAction,
         help="progress bar on standard error (default: if it is a terminal)",
     )
-    service = parser.add_argument_group("service")
-    service.add_argument("--url", type=_url, default=DEFAULT_URL, help="base URL of the service")
+    service = arguments.add_service(parser)
     service.add_argument(
-        "--api-key",
-        metavar="KEY",
-        help=f"API key; prefer the environment variable {API_KEY_VARIABLE}, as other users can see command lines",
-    )
-    service.add_argument("--concurrency", type=_positive_int, default=4, metavar="N", help="concurrent requests")
-    service.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=DEFAULT_TIMEOUT_S,
-        metavar="S",
-        help="longest time without data from the service, in seconds",
+        "--concurrency", type=arguments.positive_int, default=4, metavar="N", help="concurrent requests"
     )
     service.add_argument(
         "--retries",
-        type=_non_negative_int,
+        type=arguments.non_negative_int,
         default=8,
         metavar="N",
         help="retries of a request if the service is busy, restarting or unreachable, "
@@ -188,53 +162,3 @@ def _default_format(parser: argparse.ArgumentParser, output: Path | None) -> str
     if output.suffix.lower() not in _FORMAT_BY_SUFFIX:
         parser.error(f"cannot derive the format from the suffix of {output}; add --format csv or jsonl")
     return _FORMAT_BY_SUFFIX[output.suffix.lower()]
-
-
-def _url(text: str) -> str:
-    try:
-        check_url(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-def _rate(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, exclusive")
-    return value
-
-
-def _threshold(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative number")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
-
-
-def _positive_int(text: str) -> int:
-    value = _non_negative_int(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _non_negative_int(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    """Parses a number; NaN, which fails every comparison, if it is not one."""
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")

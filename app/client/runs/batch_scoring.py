@@ -11,11 +11,11 @@ from typing import Final
 
 from app.client.api_requests import ScoringOptions
 from app.client.clients import AsyncAnomalyClient
-from app.client.drawing import NotDrawable, draw_boxes
 from app.client.errors import AllRejected, Problem, TooLarge
-from app.client.file_search import path_key
 from app.client.responses import RejectedImage, ScoreAnswer, ScoredImage
-from app.client.rows import Row
+from app.client.runs.drawing import NotDrawable, draw_boxes
+from app.client.runs.file_search import path_key
+from app.client.runs.rows import Row
 
 # The service's default batch size for larger images; 4 requests at a time fill half of its default queue.
 _BATCH_FILES: Final = 32

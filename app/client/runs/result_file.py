@@ -2,15 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from app.client.file_search import path_key
-from app.client.rows import DECODE_ERRORS, Row, RowFormat
-from app.files.writing import append_lines
+from app.client.runs.file_search import path_key
+from app.client.runs.rows import DECODE_ERRORS, Row, RowFormat
+from app.files.writing import append_lines, replaced_file
 
 if sys.platform != "win32":
     import fcntl
@@ -78,6 +78,23 @@ class ResultFile:
             OSError: they cannot be written; then none of them is in the file.
         """
         append_lines(self._file.fileno(), b"".join(map(self._format.encode, rows)))
+
+    def rows(self) -> Iterator[Row]:
+        """All rows of the file, of earlier runs too."""
+        self._file.seek(0)
+        for number, record in enumerate(self._records(), 1):
+            if number > 1 or not self._format.header:
+                yield self._format.decode(record)
+
+    def change_rows(self, change: Callable[[Row], Row]) -> None:
+        """Replaces the file by one with changed rows. The last call before closing: later rows would be lost.
+
+        Raises:
+            OSError: it cannot be written; the file is intact.
+        """
+        with replaced_file(self._path) as changed:
+            changed.write(self._format.header)
+            changed.writelines(self._format.encode(change(row)) for row in self.rows())
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,1 @@
+"""One run over files and folders: the command line, the search, the batches, the rows and the result file."""
