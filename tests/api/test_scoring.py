@@ -25,7 +25,7 @@ from app.inference.serving.batch_scorer import Rejected
 from app.inference.serving.memory import Memory
 from app.inference.serving.scoring import Results
 from app.inference.serving.trials import Trials
-from tests.support import encode, gradient, make_bundle
+from tests.support import SPEC, encode, gradient, make_bundle
 
 PNG = encode(gradient())
 WHITE = DecodedImage(np.ones((1, 8, 8), np.float32))
@@ -149,8 +149,8 @@ def test_strict_thresholds_are_computed_outside_the_event_loop() -> None:
 
 
 def test_large_images_count_by_the_time_to_decode_them() -> None:
-    assert _decode_seconds(PNG) == 0
-    assert _decode_seconds(Rejected(UnreadableImage("no image"))) == 0
-    assert _decode_seconds(encode(gradient(2000, 2000))) > 0.01
-    assert _decode_seconds(encode(gradient(255, 255))) == 0
-    assert _decode_seconds(encode(gradient(300, 300))) > 0
+    assert _decode_seconds(PNG, SPEC) == 0
+    assert _decode_seconds(Rejected(UnreadableImage("no image")), SPEC) == 0
+    assert _decode_seconds(encode(gradient(2000, 2000)), SPEC) > 0.01
+    assert _decode_seconds(encode(gradient(255, 255)), SPEC) == 0
+    assert _decode_seconds(encode(gradient(300, 300)), SPEC) > 0
