@@ -251,7 +251,8 @@ def _too_few(new: NewImages) -> str:
 
 def _without_rates(evaluation: Evaluation | None) -> Evaluation | None:
     """The figures that do not depend on the threshold."""
-    return evaluation and evaluation.model_copy(update={"false_alarm_rate": None, "detection_rate": None, "kinds": {}})
+    at_the_threshold = {"false_alarm_rate": None, "detection_rate": None, "kinds": {}, "localization": None}
+    return evaluation and evaluation.model_copy(update=at_the_threshold)
 
 
 def _files_of(store: ModelStore, manifest: Manifest, names: Iterable[str]) -> dict[str, bytes]:
