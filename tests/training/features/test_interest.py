@@ -1,6 +1,5 @@
 """A region of interest with the recipe ``features``: what is outside changes neither map nor score."""
 
-
 import numpy as np
 import pytest
 import torch
