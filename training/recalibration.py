@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import Final
+from typing import Any, Final
 
 from app.inference.bundles import labels
 from app.inference.bundles.bundle import MODEL_FILE, Bundle, file_record
@@ -253,7 +253,8 @@ def _too_few(new: NewImages) -> str:
 
 def _without_rates(evaluation: Evaluation | None) -> Evaluation | None:
     """The figures that do not depend on the threshold."""
-    return evaluation and evaluation.model_copy(update={"false_alarm_rate": None, "detection_rate": None, "kinds": {}})
+    unknown: dict[str, Any] = {"false_alarm_rate": None, "detection_rate": None, "kinds": {}, "localization": None}
+    return evaluation and evaluation.model_copy(update=unknown)
 
 
 def _files_of(store: ModelStore, manifest: Manifest, names: Iterable[str]) -> dict[str, bytes]:
