@@ -88,7 +88,7 @@ def test_model_of_parts_has_files_camera_and_its_own_samples(visit: Visit, stati
     assert sum(name.startswith("camera ") for name in names(page)) >= 3
 
     page.goto(page.url.partition("?")[0] + "docs")  # with the key of this tab
-    expect(page.locator("#operations")).to_contain_text("/score")
+    expect(page.locator("main#operations")).to_contain_text("/score")
     expect(page.locator("#key-needed")).to_be_hidden()
 
 
