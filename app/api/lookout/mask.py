@@ -17,16 +17,11 @@ _ANOMALY: Final = (0x23, 0xA4, 0x36)
 
 
 def places_above(results: Results, scored: Scored) -> NDArray[np.bool_] | None:
-    """The places whose error lies above the threshold in use: (h, w) of the model's map, which covers its input.
+    """Which pixels lie above the threshold in use: (height, width) of the image, reduced to at most 1024 on a side.
 
-    None if the model has no map in score units.
+    None if the model has no map.
     """
-    manifest, maps = results.bundle.manifest, scored.error_maps
-    if maps is None or manifest.error_map is None or manifest.error_map.score != "maximum":
-        return None
-    values = np.asarray(maps[scored.row], np.float64).reshape(manifest.error_map.height, manifest.error_map.width)
-    above = [[results.point.is_anomaly(value) for value in row] for row in values.tolist()]
-    return np.array(above)
+    return results.localize(scored).mask() > 0 if results.has_regions else None
 
 
 def labels(places: NDArray[np.bool_]) -> list[Anomaly]:

@@ -186,13 +186,13 @@ def _result(results: Results) -> DetectAnomalyResult:
     (scored,) = results.scored
     anomalous = results.point.is_anomaly(scored.score)
     places = places_above(results, scored) if anomalous else None
-    spec = results.bundle.spec
+    size = scored.size or (results.bundle.spec.width, results.bundle.spec.height)
     return DetectAnomalyResult(
         Source=ImageSource(),
         IsAnomalous=anomalous,
         Confidence=1 - scored.p_value if anomalous else scored.p_value,
         Anomalies=None if places is None else labels(places),
-        AnomalyMask=None if places is None else mask(places, (spec.width, spec.height)),
+        AnomalyMask=None if places is None else mask(places, size),
     )
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, Protocol
 
@@ -58,7 +58,7 @@ def sensitivity(false_alarm_rate: float | None, threshold: float | None, fdr: fl
 
 COLUMNS: Final = tuple(column.name for column in fields(Row))
 
-_WARNING_SEPARATOR: Final = "; "
+_SEPARATOR: Final = "; "
 
 DECODE_ERRORS: Final = (ValueError, KeyError, TypeError)
 """The exceptions that ``RowFormat.decode`` raises for an invalid record."""
@@ -106,8 +106,8 @@ class Csv:
 
     def encode(self, row: Row) -> bytes:
         """Returns the record of a row; paths that are not valid UTF-8 keep their bytes."""
-        boxes = "; ".join(" ".join(map(str, box)) for box in row.boxes or ())
-        values = {**asdict(row), "warnings": _WARNING_SEPARATOR.join(row.warnings or ()), "boxes": boxes}
+        boxes = _SEPARATOR.join(" ".join(map(str, box)) for box in row.boxes or ())
+        values = {**asdict(row), "warnings": _SEPARATOR.join(row.warnings or ()), "boxes": boxes}
         record = io.StringIO()
         # The writer quotes fields that contain a character of its line end, so CR and LF both have to be in it.
         csv.writer(record, lineterminator="\r\n").writerow(map(_escape_formula, values.values()))
@@ -121,7 +121,9 @@ class Csv:
         """Parses a record; see ``RowFormat.decode``."""
         (values,) = csv.reader(io.StringIO(record.decode(errors="surrogateescape"), newline=""), strict=True)
         row = dict(zip(COLUMNS, map(_unescape_formula, values), strict=True))
-        return _parse_row({**row, "warnings": tuple(filter(None, row["warnings"].split(_WARNING_SEPARATOR)))})
+        boxes = [box.split() for box in row["boxes"].split(_SEPARATOR)] if row["boxes"] else None
+        warnings = tuple(filter(None, row["warnings"].split(_SEPARATOR)))
+        return _parse_row({**row, "warnings": warnings, "boxes": boxes})
 
 
 class JsonLines:
@@ -173,6 +175,7 @@ def _parse_row(values: Mapping[str, Any]) -> Row:
         model=values["model"] or None,
         version=values["version"] or None,
         warnings=values["warnings"],
+        boxes=None if values["boxes"] is None else tuple(map(_box, values["boxes"])),
         error=values["error"] or None,
         fdr=_number(values["fdr"]),
     )
@@ -180,6 +183,11 @@ def _parse_row(values: Mapping[str, Any]) -> Row:
     if not isinstance(row.path, str) or row.outcome not in outcomes:
         raise ValueError(f"invalid row: {values}")
     return row
+
+
+def _box(values: Iterable[Any]) -> Box:
+    left, top, width, height = map(int, values)
+    return left, top, width, height
 
 
 def _number(value: Any) -> float | None:

@@ -97,7 +97,14 @@ class Localization:
     def picture_spec(self, spec: InputSpec) -> InputSpec:
         """What to decode an image file to for a picture, of at least 4 × 4 pixels, by a model with some input."""
         width, height = (max(SIDES[0], side) for side in self.picture_size)
-        changes = {"mode": "RGB", "width": width, "height": height, "fit": "stretch", "reduction": "area"}
+        changes = {
+            "mode": "RGB",
+            "width": width,
+            "height": height,
+            "fit": "stretch",
+            "reduction": "area",
+            "jpeg": "scaled",
+        }
         return spec.model_copy(update=changes)
 
     def mask(self) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,9 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.inference.bundles.manifest import ErrorMap
 from app.inference.bundles.store import ModelStore
-from tests.support import Server, encode, make_bundle, running_server
+from tests.support import ROOT, Server, encode, make_bundle, running_server
 
 KEY = "schlüssel/1"
 SIGNED = "AWS4-HMAC-SHA256 Credential={}/20261127/eu-west-1/lookoutvision/aws4_request, SignedHeaders=host, Signature=0"
@@ -31,9 +31,8 @@ def lookout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     store = ModelStore(root / "store")
     for name, seed in (("parts", 0), ("parts", 1), ("other", 2)):
         store.publish(*make_bundle(name, seed=seed))
-    manifest, files = make_bundle("mapped", seed=3)
-    mapped = ErrorMap(height=8, width=8, score="maximum")
-    store.publish(manifest.model_copy(update={"error_map": mapped}), files)
+    store.publish(*make_bundle("mapped", cells=(4, 4)))
+    shutil.copytree(ROOT / "model_store" / "mnist-5", root / "store" / "mnist-5")
     with running_server(root / "store", root / "log", model="parts", api_keys=f"other key,AKIAEXAMPLE,{KEY}") as server:
         server.client.headers["X-API-Key"] = "AKIAEXAMPLE"
         yield server
@@ -63,8 +62,8 @@ def test_amazons_client(lookout: Server, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     received: dict[str, Any] = json.loads(done.stdout)
-    assert received["projects"] == ["mapped", "other", "parts"]
-    assert received["pages"] == [["mapped"], ["other"], ["parts"]]
+    assert received["projects"] == ["mapped", "mnist-5", "other", "parts"]
+    assert received["pages"] == [["mapped"], ["mnist-5"], ["other"], ["parts"]]
     assert received["project"]["ProjectDescription"]["ProjectName"] == "mapped"
     assert received["model"]["ModelVersion"] == received["versions"][0]
     assert received["model"]["Status"] == "HOSTED"  # it has just scored
@@ -93,7 +92,9 @@ def test_amazons_client(lookout: Server, tmp_path: Path) -> None:
 
 
 def test_mask_shows_the_places_above_the_threshold(lookout: Server) -> None:
-    result = detect(lookout, "mapped", encode(Image.new("L", (8, 8), 255)))
+    image = Image.new("L", (8, 8), 0)
+    image.paste(255, (4, 4, 6, 8))  # two of its 4 × 4 cells
+    result = detect(lookout, "mapped", encode(image))
     picture = Image.open(io.BytesIO(base64.b64decode(result["AnomalyMask"]))).convert("RGB")
     assert picture.size == (8, 8)
     pixels = np.asarray(picture).reshape(-1, 3)
@@ -103,11 +104,16 @@ def test_mask_shows_the_places_above_the_threshold(lookout: Server) -> None:
         colour = [int(label["PixelAnomaly"]["Color"][at : at + 2], 16) for at in (1, 3, 5)]
         area = float((pixels == colour).all(1).mean())
         assert label["PixelAnomaly"]["TotalPercentageArea"] == pytest.approx(area)
-    assert 0 < anomaly["PixelAnomaly"]["TotalPercentageArea"] <= 1
+    assert anomaly["PixelAnomaly"]["TotalPercentageArea"] == pytest.approx(1 / 8)
 
 
-def test_models_without_a_map_in_score_units_have_no_mask(lookout: Server) -> None:
-    result = detect(lookout, "other", encode(Image.new("L", (8, 8), 255)))
+def test_mask_has_the_size_of_the_image(lookout: Server) -> None:
+    result = detect(lookout, "mapped", encode(Image.new("L", (1500, 40), 255)))
+    assert Image.open(io.BytesIO(base64.b64decode(result["AnomalyMask"]))).size == (1500, 40)
+
+
+def test_models_without_a_map_have_no_mask(lookout: Server) -> None:
+    result = detect(lookout, "mnist-5", encode(Image.new("L", (28, 28), 255)))
     assert set(result) == {"Source", "IsAnomalous", "Confidence"}
 
 

@@ -224,7 +224,7 @@ class TestInterrupt:
     def test_ctrl_c_while_publishing_prints_how_to_check(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def interrupted(*_: object) -> None:
+        def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(ModelStore, "publish", interrupted)
