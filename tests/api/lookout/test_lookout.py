@@ -30,7 +30,7 @@ def lookout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("lookout")
     store = ModelStore(root / "store")
     for name, seed in (("parts", 0), ("parts", 1), ("other", 2)):
-        store.publish(*make_bundle(name, seed=seed))
+        store.publish(*make_bundle(name, seed=seed, version=f"20261127T12000{seed}Z-aaaaaa"))
     store.publish(*make_bundle("mapped", cells=(4, 4)))
     shutil.copytree(ROOT / "model_store" / "mnist-5", root / "store" / "mnist-5")
     with running_server(root / "store", root / "log", model="parts", api_keys=f"other key,AKIAEXAMPLE,{KEY}") as server:
