@@ -1,6 +1,6 @@
 """Capacity planning: the number of pods for a load, by the formula of deploy/SCALING.md.
 
-``python -m benchmarks.capacity`` prints the table of that page, with the figures of benchmarks/results.json.
+``python -m benchmarks.capacity`` prints the tables of that page, with the figures of benchmarks/results.json.
 ``--measure-models 16`` first measures the memory of each further model and writes it to that file.
 """
 
@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,12 +25,14 @@ from benchmarks.load.server_process import Server, free_port, pinned_server
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _RESULTS: Final = _ROOT / "benchmarks" / "results.json"
 _RATE: Final = "requests/s ÷ a bare ASGI app, raw PNG"
+_IMAGE_RATE: Final = ": requests/s ÷"
 _MEMORY: Final = "MB of memory of one worker"
 _MODEL: Final = "mnist-5"
 _MB: Final = 1e6
 
 LOADS: Final = [1_000.0, 100_000.0]
 MODELS: Final = [1, 20]
+CAMERAS: Final = [10, 100, 1_000]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,26 @@ def _table(loads: list[float], models: list[int], figures: Figures) -> str:
         for count in models:
             planned = plan(load, count, figures)
             rows.append(f"| {load:,.0f} | {count} | {planned.pods:,} | {planned.memory_gb:,.1f} GB |")
+    return "\n".join(rows)
+
+
+def cameras(results: dict[str, Any], figures: Figures) -> str:
+    """The plans for cameras that send one image per second each, as a Markdown table.
+
+    Args:
+        results: of benchmarks/results.json, with those of ``make bench-images``.
+        figures: all but the requests per core, which depend on the image.
+    """
+    rows = ["| image | requests/s per core | cameras | pods = cores | memory |", "|---|---:|---:|---:|---:|"]
+    for line in results["images"]["lines"]:
+        image, separator, _ = line["measure"].partition(_IMAGE_RATE)
+        if not separator:
+            continue
+        for count in CAMERAS:
+            planned = plan(count, 1, replace(figures, requests_per_core=line["ours"]))
+            rows.append(
+                f"| {image} | {line['ours']:.0f} | {count:,} | {planned.pods:,} | {planned.memory_gb:,.1f} GB |"
+            )
     return "\n".join(rows)
 
 
@@ -163,6 +185,7 @@ def main() -> int:
     if options.per_core:
         figures = Figures(options.per_core, figures.worker_mb, figures.model_mb)
     print(report(figures, options.requests_per_s, options.models))
+    print(f"\nCameras, one image per second each:\n\n{cameras(results, figures)}")
     return 0
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from app.inference.decisions.regions import Cells
 from app.inference.images.model_input import InputSpec
-from training.data.datasets import Dataset, load
+from training.data.datasets import Dataset, Reading, load
 from training.data.duplicates import hashes, near_duplicates
 from training.data.splitting import Partition, partition
 from training.data.suitability import accepted, doubts
@@ -32,14 +32,15 @@ def prepare(run: Run, observer: Observer) -> tuple[Run, Prepared, Sequence[Trial
             not forced.
     """
     observer.stage(READING)
-    data = load(run.source, folder_size=run.recipe.folder_size)
+    reading = Reading(lambda images: observer.stage(READING, images), lambda: observer.step(1))
+    data = load(run.source, folder_size=run.recipe.folder_size, reading=reading)
     observer.read(data)
     parts = _divided(run, data)
     warnings = _accepted(run, data, parts)
     trials: Sequence[Trial] = ()
     if run.choose:
         if is_small(data.native_size) and run.source.size is None:  # enlarged, all recipes would see a blur
-            data = load(replace(run.source, size=data.native_size))
+            data = load(replace(run.source, size=data.native_size), reading=reading)
         tried = candidates(run.recipe, data.native_size, run.source.size)
         if len(tried) > 1:
             observer.stage(CHOOSING)
@@ -48,7 +49,7 @@ def prepare(run: Run, observer: Observer) -> tuple[Run, Prepared, Sequence[Trial
         run = _with(trials[0].candidate if trials else tried[0], run)
         if run.source.size != tuple(data.spec.shape[1:]):
             observer.stage(READING)
-            data = load(run.source)
+            data = load(run.source, reading=reading)
         parts = _divided(run, data)  # the chosen recipe has shares of its own
         warnings = _accepted(run, data, parts)
     prepared = Prepared(data, parts, pick_device(run.device), _find_near_duplicates(data, parts), warnings)

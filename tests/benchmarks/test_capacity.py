@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from app.api.settings import Settings
-from benchmarks.capacity import Figures, Plan, measure_model_mb, measured, plan, report
+from benchmarks.capacity import Figures, Plan, cameras, measure_model_mb, measured, plan, report
 from tests.support import ROOT
 
 pytestmark = pytest.mark.no_cover  # coverage is measured in the server process only
@@ -35,8 +35,22 @@ def test_figures_without_capacity_are_rejected(figures: tuple[float, float, floa
 
 def test_scaling_page_has_the_current_figures() -> None:
     """If this fails after a benchmark, copy the output of ``python -m benchmarks.capacity`` to deploy/SCALING.md."""
-    figures = measured(json.loads((ROOT / "benchmarks" / "results.json").read_text()))
-    assert report(figures) in (DEPLOY / "SCALING.md").read_text()
+    results = json.loads((ROOT / "benchmarks" / "results.json").read_text())
+    figures, page = measured(results), (DEPLOY / "SCALING.md").read_text()
+    assert report(figures) in page
+    assert cameras(results, figures) in page
+
+
+def test_cameras_are_planned_for_by_the_rate_of_their_images() -> None:
+    lines = [
+        {"measure": "1 × 1 JPEG: requests/s ÷ a naive app", "ours": 20.0},
+        {"measure": "1 × 1 JPEG: ms, Pillow ÷ ours", "ours": 1.0},
+    ]
+    assert cameras({"images": {"lines": lines}}, FIGURES).splitlines()[2:] == [
+        "| 1 × 1 JPEG | 20 | 10 | 2 | 0.6 GB |",
+        "| 1 × 1 JPEG | 20 | 100 | 11 | 3.3 GB |",
+        "| 1 × 1 JPEG | 20 | 1,000 | 101 | 30.3 GB |",
+    ]
 
 
 def test_kubernetes_resources_match_the_figures() -> None:

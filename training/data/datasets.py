@@ -7,6 +7,7 @@ same tensor in training and in serving.
 import gzip
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -78,6 +79,19 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Callbacks that follow the reading of a folder.
+
+    Attributes:
+        begins: called with the number of images.
+        on_image: called after each one that is decoded; not for those that were decoded before.
+    """
+
+    begins: Callable[[int], None] = lambda _: None
+    on_image: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Normal images for training, and labelled images for evaluation.
 
@@ -139,12 +153,13 @@ def fingerprint(images: Images) -> str:
     return digest.hexdigest()
 
 
-def load(source: Source, *, folder_size: tuple[int, int] = (64, 64)) -> Dataset:
+def load(source: Source, *, folder_size: tuple[int, int] = (64, 64), reading: Reading | None = None) -> Dataset:
     """Reads a built-in set by name, or a folder or list of images by path.
 
     Args:
         source: what to read.
         folder_size: (height, width) for folders, if the source has no size.
+        reading: follows it.
 
     Raises:
         TrainingError: the images cannot be read or downloaded; the text says how to solve it.
@@ -157,7 +172,7 @@ def load(source: Source, *, folder_size: tuple[int, int] = (64, 64)) -> Dataset:
         return _torchvision(source)
     if source.data == "digits":
         return _digits(source)
-    return _files(source, source.size or folder_size)
+    return _files(source, source.size or folder_size, reading or Reading())
 
 
 def _torchvision(source: Source) -> Dataset:
@@ -226,7 +241,7 @@ def files_of(source: Source) -> LabelledFiles:
     return files.with_added(source.added, held_out=source.added_test)
 
 
-def _files(source: Source, size: tuple[int, int]) -> Dataset:
+def _files(source: Source, size: tuple[int, int], reading: Reading) -> Dataset:
     files = files_of(source)
     normal_paths, test_paths = [file.path for file in files.normal], [file.path for file in files.test]
     cache = source.data_dir / "decoded"
@@ -242,8 +257,9 @@ def _files(source: Source, size: tuple[int, int]) -> Dataset:
         white=levels and levels.white,
         background=source.background,
     )
-    decoded = folders.decode_some(normal_paths, spec, Path(source.data), cache=cache)
-    decoded_test = folders.decode(test_paths, spec, cache=cache)
+    reading.begins(len(normal_paths) + len(test_paths))
+    decoded = folders.decode_some(normal_paths, spec, Path(source.data), cache=cache, on_image=reading.on_image)
+    decoded_test = folders.decode(test_paths, spec, cache=cache, on_image=reading.on_image)
     inside = read_interest(source.mask, source.roi, normal_paths, spec)
     masks = read_masks([files.test[at] for at in decoded_test.kept], spec)
     normal, test = [files.normal[at] for at in decoded.kept], [files.test[at] for at in decoded_test.kept]

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,33 +93,37 @@ def typical_size(files: Sequence[Path]) -> tuple[int, int]:
     return height, width
 
 
-def decode(files: Sequence[Path], spec: InputSpec, *, cache: Path | None) -> DecodedFiles:
+def decode(
+    files: Sequence[Path], spec: InputSpec, *, cache: Path | None, on_image: Callable[[], None] = lambda: None
+) -> DecodedFiles:
     """Decodes files with the code of the service, in parallel; a second call with the same files reads the cache.
 
     Args:
         files: image files.
         spec: what to convert them to.
         cache: folder for decoded images; None: no cache.
+        on_image: called after each image that is decoded.
     """
     if cache is None:
-        return _decode_all(files, spec)
+        return _decode_all(files, spec, on_image)
     cached = cache / cache_key(files, spec.model_dump_json())
     with suppress(OSError):
         return _read_cache(cached, files)
-    decoded = _decode_all(files, spec)
+    decoded = _decode_all(files, spec, on_image)
     with suppress(OSError):  # training works without the cache, for example on a read-only or full disk
         _write_cache(cached, decoded, files)
         return _read_cache(cached, files)  # the file holds the images, no longer the memory
     return decoded
 
 
-def _decode_all(files: Sequence[Path], spec: InputSpec) -> DecodedFiles:
+def _decode_all(files: Sequence[Path], spec: InputSpec, on_image: Callable[[], None]) -> DecodedFiles:
     # Filled image by image: a list of all images and an array made from it would take twice the memory.
     pixels: Pixels = np.empty((len(files), *spec.shape), np.uint8)
     kept: list[int] = []
     unreadable: list[tuple[Path, str]] = []
     warnings: list[tuple[str, ...]] = []
     for index, outcome in enumerate(decode_files(files, spec)):
+        on_image()
         if isinstance(outcome, str):
             unreadable.append((files[index], outcome))
             continue
@@ -132,7 +136,14 @@ def _decode_all(files: Sequence[Path], spec: InputSpec) -> DecodedFiles:
     return DecodedFiles(Images(pixels[: len(kept)]), tuple(kept), tuple(unreadable), counted(warnings))
 
 
-def decode_some(files: Sequence[Path], spec: InputSpec, root: Path, *, cache: Path | None) -> DecodedFiles:
+def decode_some(
+    files: Sequence[Path],
+    spec: InputSpec,
+    root: Path,
+    *,
+    cache: Path | None,
+    on_image: Callable[[], None] = lambda: None,
+) -> DecodedFiles:
     """Decodes files, at least one of which must be readable.
 
     Args:
@@ -140,11 +151,12 @@ def decode_some(files: Sequence[Path], spec: InputSpec, root: Path, *, cache: Pa
         spec: what to convert them to.
         root: their folder, or the list of them, for the error message.
         cache: as for :func:`decode`.
+        on_image: likewise.
 
     Raises:
         TrainingError: none of the files can be read; the text has the reason for the first one.
     """
-    decoded = decode(files, spec, cache=cache)
+    decoded = decode(files, spec, cache=cache, on_image=on_image)
     if not decoded.kept:
         path, reason = decoded.unreadable[0]
         raise TrainingError(f"none of the {len(files)} images of {root} can be read; the first, {path.name}: {reason}")
