@@ -37,7 +37,7 @@ from app.api.settings import Settings
 from app.api.telemetry import logging
 from app.inference.bundles import torchscript
 from app.inference.bundles.store import ModelStore
-from app.inference.images.plain_png import read_plain_pngs
+from app.inference.images.codecs.plain_png import read_plain_pngs
 from app.inference.images.rendering import pngs
 
 _ROOT: Final = Path(__file__).resolve().parent.parent

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.api.routes.models import _page_of
-from app.api.schemas import Health, Models
+from app.api.schemas.health import Health
+from app.api.schemas.model_cards import Models
 from app.inference.bundles.manifest import Manifest
 from app.inference.bundles.store import ModelStore
 from app.inference.serving.engine import Engine

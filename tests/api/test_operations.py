@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.api.schemas import Health, ModelCard, Models
+from app.api.schemas.health import Health
+from app.api.schemas.model_cards import ModelCard, Models
 from app.inference.bundles.store import ModelStore
 from tests.support import Server, encode, gradient, make_bundle, running_server
 from training.run import Published

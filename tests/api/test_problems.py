@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from app.api.schemas import Problem
+from app.api.schemas.scoring import Problem
 from tests.support import Server, encode, gradient
 
 PNG = encode(gradient())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.api.schemas import ModelCard
+from app.api.schemas.model_cards import ModelCard
 from app.inference.bundles.manifest import Manifest
 from app.inference.bundles.store import ModelStore
 from training.__main__ import main

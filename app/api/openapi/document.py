@@ -13,7 +13,7 @@ from app.api.feedback import LabelBody
 from app.api.http.body.json_images import EncodedImage
 from app.api.openapi import examples
 from app.api.queries import ScoreQuery
-from app.api.schemas import Problem, ScoreAnswer
+from app.api.schemas.scoring import Problem, ScoreAnswer
 from app.files.formats import MEDIA_TYPES, NAMES
 from app.inference import errors as domain
 

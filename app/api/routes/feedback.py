@@ -13,7 +13,7 @@ from app.api.http.deadline import deadline
 from app.api.http.negotiation import best_type
 from app.api.openapi import document as openapi
 from app.api.request_state import request_state
-from app.api.schemas import KeptLabel, KeptLabels
+from app.api.schemas.labels import KeptLabel, KeptLabels
 from app.api.services import RequestServices
 from app.inference.bundles.labels import latest
 from app.inference.errors import LabelNotKept

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Response
 from app.api import problems
 from app.api.openapi import document as openapi
 from app.api.openapi import examples
-from app.api.schemas import Health, Liveness, ModelVersion, Readiness, RefusedModel
+from app.api.schemas.health import Health, Liveness, Readiness
+from app.api.schemas.model_cards import RefusedModel
+from app.api.schemas.scoring import ModelVersion
 from app.api.scoring import why_unavailable
 from app.api.services import RequestServices, Services
 

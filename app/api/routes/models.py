@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.openapi import document as openapi
 from app.api.openapi import examples
-from app.api.schemas import CalibrationScores, DriftAnswer, ModelCard, Models, RefusedModel
+from app.api.schemas.drift import DriftAnswer
+from app.api.schemas.model_cards import CalibrationScores, ModelCard, Models, RefusedModel
 from app.api.services import RequestServices
 from app.inference.errors import BundleRejected, UnknownModel
 from app.inference.serving.registry import ModelRegistry

@@ -17,11 +17,12 @@ from PIL.ExifTags import Base as ExifTag
 
 from app.files import formats
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images import avif, bmp, deep, jpeg, jpeg2000, metadata, png, resampling, unsupported
+from app.inference.images import deep, resampling
+from app.inference.images.codecs import avif, bmp, jpeg, jpeg2000, metadata, png, unsupported
+from app.inference.images.codecs.jpeg import JpegFile
+from app.inference.images.codecs.plain_png import read_plain_pngs
 from app.inference.images.deep import DeepImage
-from app.inference.images.jpeg import JpegFile
 from app.inference.images.model_input import DecodedImage, Fit, InputSpec, Levels, Pixels
-from app.inference.images.plain_png import read_plain_pngs
 from app.inference.images.resampling import Box
 
 # Pillow's own limit is global, independent of ours, and only warns. open_image() compares every header with its

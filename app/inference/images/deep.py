@@ -17,7 +17,7 @@ from PIL import ImageFile as PillowFile
 from PIL.ExifTags import Base as ExifTag
 
 from app.inference.errors import UnreadableImage
-from app.inference.images import jpeg2000
+from app.inference.images.codecs import jpeg2000
 from app.inference.images.model_input import Levels
 
 Values: TypeAlias = NDArray[np.uint16] | NDArray[np.int32] | NDArray[np.uint32] | NDArray[np.float32]

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-from app.inference.images.plain_png import seems_plain
+from app.inference.images.codecs.plain_png import seems_plain
 from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Content, Scored
 from app.inference.serving.refcount import RefCounted
 

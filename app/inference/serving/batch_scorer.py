@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from app.inference.bundles.bundle import Bundle
 from app.inference.errors import InferenceError, NonFiniteScore
+from app.inference.images.codecs.plain_png import read_plain_pngs
 from app.inference.images.cost import decode_cost
 from app.inference.images.decoding import ImageFile, open_image
 from app.inference.images.model_input import DecodedImage, stack
-from app.inference.images.plain_png import read_plain_pngs
 from app.inference.images.rendering import png, pngs, to_pixels
 
 # Images up to these sizes are decoded and encoded with their batch; larger ones would delay it.

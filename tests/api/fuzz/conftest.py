@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 from hypothesis import HealthCheck
 
-from app.api.schemas import Problem, ScoreAnswer
+from app.api.schemas.scoring import Problem, ScoreAnswer
 from app.inference.bundles.store import ModelStore
 from tests import hostile, process_memory, valid_images
 from tests.support import Server, encode, gradient, make_bundle, running_server

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.schemas import ScoreAnswer
+from app.api.schemas.scoring import ScoreAnswer
 from tests import damage, hostile, process_memory
 from tests.api.fuzz.conftest import (
     CORPUS,

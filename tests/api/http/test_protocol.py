@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from app.api.http.protocol import MAX_PIPELINED, Protocol
-from app.api.schemas import Problem
+from app.api.schemas.scoring import Problem
 from tests import process_memory
 
 

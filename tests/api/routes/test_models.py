@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from app.api.schemas import CalibrationScores, ModelCard
+from app.api.schemas.model_cards import CalibrationScores, ModelCard
 from app.inference.bundles.manifest import CalibrationRecord
 from app.inference.decisions.conformal import Calibration, finest_false_alarm_rate
 from tests.support import Server, encode, gradient, make_bundle

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.api.schemas import ScoreAnswer
+from app.api.schemas.scoring import ScoreAnswer
 from app.inference.bundles.store import ModelStore
 from app.inference.images.model_input import Fit, InputSpec
 from tests.support import ROOT, Server, encode, make_bundle, running_server

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from app.api.schemas import ScoreAnswer
+from app.api.schemas.scoring import ScoreAnswer
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from app.inference.images.rendering import error_map, to_image

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app.api.http.body.json_images import EncodedImages
-from app.api.schemas import ScoreAnswer
+from app.api.schemas.scoring import ScoreAnswer
 from tests.support import Server, encode, gradient
 
 Digits = dict[int, list[bytes]]

@@ -12,7 +12,7 @@ from app.inference.errors import UnreadableImage
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import DecodedImage, Fit, InputSpec
 from app.inference.images.resampling import jpeg_scale
-from tests.inference.images.test_jpeg import END, MISSING_END, photograph
+from tests.inference.images.codecs.test_jpeg import END, MISSING_END, photograph
 from tests.support import encode
 
 FULL = InputSpec(mode="RGB", height=24, width=32, reduction="area")

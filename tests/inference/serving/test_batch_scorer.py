@@ -7,7 +7,7 @@ import torch
 
 from app.inference.bundles.bundle import BatchScores, Bundle
 from app.inference.errors import NonFiniteScore
-from app.inference.images.plain_png import seems_plain
+from app.inference.images.codecs.plain_png import seems_plain
 from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Large, Rejected, Scored
 from tests import hostile
 from tests.support import encode, gradient

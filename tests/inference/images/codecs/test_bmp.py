@@ -10,7 +10,7 @@ import pytest
 from PIL import BmpImagePlugin, Image
 
 from app.inference.errors import UnreadableImage
-from app.inference.images import bmp
+from app.inference.images.codecs import bmp
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from tests import hostile

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.inference.images import png_rows
-from app.inference.images.png_rows import CHUNK, END, HEAD_BYTES, MAX_STORED, Layout
+from app.inference.images.codecs import png_rows
+from app.inference.images.codecs.png_rows import CHUNK, END, HEAD_BYTES, MAX_STORED, Layout
 
 _FIRST_TYPE: Final = HEAD_BYTES + 4  # where the type of the first chunk after the header is
 _COLOURS: Final = {0, 2}  # grey and RGB

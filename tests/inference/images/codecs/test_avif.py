@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images import avif
+from app.inference.images.codecs import avif
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from tests import hostile

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from app.inference.errors import TooManyPixels, UnreadableImage
-from app.inference.images import jpeg2000
+from app.inference.images.codecs import jpeg2000
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from tests import hostile

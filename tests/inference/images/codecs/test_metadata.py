@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from app.inference.errors import UnreadableImage
-from app.inference.images import metadata
+from app.inference.images.codecs import metadata
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from tests import hostile, valid_images

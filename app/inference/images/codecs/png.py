@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL import ImageFile as PillowFile
 
-from app.inference.images import png_rows
-from app.inference.images.png_rows import CHECKSUM, CHUNK, END, HEAD_BYTES, Layout
+from app.inference.images.codecs import png_rows
+from app.inference.images.codecs.png_rows import CHECKSUM, CHUNK, END, HEAD_BYTES, Layout
 
 _MAX_PIECES: Final = 10_000  # of pixels; encoders write some of 8 KiB or larger
 

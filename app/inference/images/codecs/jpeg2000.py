@@ -7,7 +7,7 @@ may have another size than the container announces. Sections refer to ITU-T T.80
 from typing import Final, NamedTuple
 
 from app.inference.errors import UnreadableImage
-from app.inference.images.boxes import boxes
+from app.inference.images.codecs.boxes import boxes
 
 _RAW: Final = b"\xff\x4f\xff\x51"
 _SIZE, _CODING, _COMPONENT_CODING, _TILE, _DATA = 0x51, 0x52, 0x53, 0x90, 0x93

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, PngImagePlugin
 
-from app.inference.images.plain_png import read_plain_pngs
+from app.inference.images.codecs.plain_png import read_plain_pngs
 from tests.hostile import chunk
 from tests.support import encode, gradient
 

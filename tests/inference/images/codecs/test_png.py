@@ -13,9 +13,9 @@ from PIL import Image, PngImagePlugin
 from PIL.ExifTags import Base as ExifTag
 
 from app.inference.errors import UnreadableImage
+from app.inference.images.codecs.png import read_pixels
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
-from app.inference.images.png import read_pixels
 from tests.hostile import chunk
 from tests.support import encode
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from app.inference.errors import UnreadableImage
-from app.inference.images.boxes import Box, boxes
+from app.inference.images.codecs.boxes import Box, boxes
 
 _MAX_ITEMS: Final = 1024  # tiles of a grid, alpha, thumbnails
 _MAX_UNITS: Final = 1024  # of one item

@@ -8,7 +8,7 @@ from typing import Any, Final
 from PIL import TiffImagePlugin
 
 from app.files.formats import HAS_HEIC
-from app.inference.images.boxes import brands
+from app.inference.images.codecs.boxes import brands
 
 _EXPORT: Final = "export as PNG or JPEG"
 _HEIC_ADVICE: Final = "export as JPEG, or install the extra `heic` (pip install 'anomaly-service[heic]')"

@@ -13,7 +13,7 @@ import struct
 from typing import Final
 
 from app.inference.errors import UnreadableImage
-from app.inference.images.boxes import boxes
+from app.inference.images.codecs.boxes import boxes
 
 MAX_PARTS: Final = 10_000  # of metadata, in files of every format
 MAX_BYTES: Final = 16 * 2**20  # of metadata

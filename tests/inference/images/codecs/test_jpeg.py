@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from app.inference.errors import UnreadableImage
-from app.inference.images import jpeg
+from app.inference.images.codecs import jpeg
 from app.inference.images.decoding import open_image
 from app.inference.images.model_input import InputSpec
 from tests.support import encode

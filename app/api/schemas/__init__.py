@@ -1,0 +1,1 @@
+"""Response bodies: FastAPI serialises them, and the OpenAPI document describes them."""
