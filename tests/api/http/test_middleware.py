@@ -33,7 +33,7 @@ class TestHead:
         assert len(paths) > 15
         version = server.client.get("/models/digits-5").json()["version"]
         for template in [*paths, "/", "/docs", "/openapi.json", "/static/page.js", "/static/samples/five.png"]:
-            path = template.format(name="digits-5", version=version, file="loss.png")
+            path = template.format(name="digits-5", project="digits-5", version=version, file="loss.png")
             get, head = server.client.get(path), server.client.head(path)
             assert (get.status_code, head.status_code) == (200, 200), path
             assert head.content == b""
