@@ -75,7 +75,7 @@ def test_removed_metrics_folder_is_created_again(store: Path, tmp_path: Path) ->
     log = tmp_path / "log"
     with two_workers(store, log) as server:
         folder = metrics_folder(workers_of(server.process.pid)[0])
-        shutil.rmtree(folder)
+        remove(folder)
         assert [score(server) for _ in range(20)] == [200] * 20
         assert server.client.get("/metrics").status_code == 200
         until(lambda: files_in(folder) == 2, "the workers have no files")
@@ -84,13 +84,23 @@ def test_removed_metrics_folder_is_created_again(store: Path, tmp_path: Path) ->
 
         killed, kept = workers_of(server.process.pid)
         os.kill(killed, signal.SIGKILL)
-        shutil.rmtree(folder)
+        remove(folder)
         until(lambda: len({*workers_of(server.process.pid)} - {killed, kept}) == 1, "the worker is not replaced")
         until(lambda: files_in(folder) == 2, "the new worker has no files")
         assert server.client.get("/metrics").status_code == 200
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert sum(line.get("path") == "/score" for line in lines) == 40
     assert not [line for line in lines if line["level"] == "error"]
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder in which workers may create a file meanwhile."""
+    while True:
+        try:
+            shutil.rmtree(folder)
+        except OSError:
+            continue
+        return
 
 
 def metrics_folder(worker: int) -> Path:

@@ -141,9 +141,12 @@ def test_limits_follow_the_estimate() -> None:
 
 
 def test_process_that_crashes_is_replaced(pool: DecodePool) -> None:
-    killed = {pid_of(process) for process in pool._all}
+    before = [*pool._all]
+    killed = {pid_of(process) for process in before}
     with killed_while_busy([*killed]), pytest.raises(UnreadableImage, match="its decoder crashed"):
         pool.decode(SMALL, SPEC, max_pixels=MAX_PIXELS)
+    while not all(process.has_ended for process in before):  # a moment after the signal
+        time.sleep(0.01)
     for _ in range(2):
         pool.decode(SMALL, SPEC, max_pixels=MAX_PIXELS)
     assert not killed & {pid_of(process) for process in pool._all}
