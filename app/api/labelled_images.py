@@ -13,6 +13,7 @@ from PIL import Image
 
 from app.api.errors import UnknownAnswer
 from app.files.formats import FORMATS
+from app.files.writing import replaced_file
 from app.inference.errors import LabelNotKept
 
 MAX_FOLDER_BYTES: Final = 10 * 2**30
@@ -22,6 +23,7 @@ _NAME: Final = re.compile(r"[0-9a-f]{32}\.[a-z0-9]{1,5}")
 _SUFFIXES: Final = {each.name: each.suffixes[0] for each in FORMATS} | {"MPO": ".jpg"}
 _MEDIA_TYPES: Final = {each.suffixes[0]: each.media_type for each in FORMATS}
 _OTHER: Final = ".image"
+_MODE: Final = 0o640
 
 
 class LabelledImages:
@@ -93,17 +95,10 @@ class LabelledImages:
         return total
 
     def _write(self, path: Path, data: bytes) -> None:
-        incoming = path.with_name(f".{secrets.token_hex(8)}.part")
-        try:
-            with os.fdopen(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            incoming.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                incoming.unlink()  # it would take room on a full disk
-            raise
+        # Several workers may store the same image at the same time.
+        with replaced_file(path, path.with_name(f".{secrets.token_hex(8)}.part")) as file:
+            os.fchmod(file.fileno(), _MODE)
+            file.write(data)
 
 
 def _suffix_of(data: bytes) -> str:

@@ -47,8 +47,13 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def replaced_file(path: Path) -> Iterator[BinaryIO]:
-    """Replaces a file atomically, after its new content has reached the disk. One process at a time may do so.
+def replaced_file(path: Path, incoming: Path | None = None) -> Iterator[BinaryIO]:
+    """Replaces a file atomically, after its new content has reached the disk.
+
+    Args:
+        path: of the file.
+        incoming: in the same folder, where the content is written first; None: one place for all, so that only one
+            process at a time may replace the file.
 
     Yields:
         The file to write the new content to.
@@ -56,7 +61,7 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; the previous content is intact.
     """
-    incoming = path.with_name(f"{path.name}.part")
+    incoming = incoming or path.with_name(f"{path.name}.part")
     try:
         with incoming.open("wb") as file:
             yield file

@@ -286,6 +286,28 @@ def add_exclude(group: argparse._ActionsContainer, *, relative_to: str) -> None:
     )
 
 
+def add_guarantee_of_current(group: argparse._ActionsContainer) -> None:
+    """Adds ``--groups``, and ``--false-alarm-rate`` and ``--guarantee``, which are those of the current version."""
+    group.add_argument(
+        "--groups",
+        metavar="RULE",
+        type=argument_types.groups_rule,
+        default="folder",
+        help="what forms a group, as in training",
+    )
+    group.add_argument(
+        "--false-alarm-rate",
+        metavar="RATE",
+        type=argument_types.rate,
+        help="guaranteed rate (default: that of the current version)",
+    )
+    group.add_argument(
+        "--guarantee",
+        type=one_of("guarantee", ["marginal", "strict"]),
+        help="marginal or strict (default: that of the current version)",
+    )
+
+
 def add_force(group: argparse._ActionsContainer) -> None:
     """Adds ``--force``."""
     group.add_argument(

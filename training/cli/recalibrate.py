@@ -13,16 +13,14 @@ from rich.table import Table
 from app.inference.bundles.signing import TrustedKeys
 from app.inference.bundles.store import ModelStore
 from app.inference.decisions.conformal import anomaly_rate
-from training.cli.argument_types import groups_rule, rate
 from training.cli.interrupts import exit_on_interrupt
 from training.cli.key_files import signing_key
-from training.cli.options import add_exclude, add_force
+from training.cli.options import add_exclude, add_force, add_guarantee_of_current
 from training.cli.parser import (
     add_store_command,
     add_trusted_keys,
     command_line,
     console,
-    one_of,
     print_first,
     print_notes,
     print_suspects,
@@ -57,13 +55,7 @@ def _add_options(group: argparse._ArgumentGroup) -> None:
     add("--images", metavar="FOLDER", type=Path, help="normal images, or training data, whose normal images are used")
     add_exclude(group, relative_to="--images")
     add("--feedback", metavar="FILE", type=Path, help="operators' labels, as written by the service")
-    add("--groups", metavar="RULE", type=groups_rule, default="folder", help="what forms a group, as in training")
-    add("--false-alarm-rate", metavar="RATE", type=rate, help="guaranteed rate (default: that of the current version)")
-    add(
-        "--guarantee",
-        type=one_of("guarantee", ["marginal", "strict"]),
-        help="marginal or strict (default: that of the current version)",
-    )
+    add_guarantee_of_current(group)
     add(
         "--sign-key",
         metavar="FILE",

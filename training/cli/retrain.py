@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from app.inference.bundles.store import ModelStore
-from training.cli.argument_types import groups_rule, positive, rate, seed
+from training.cli.argument_types import positive, seed
 from training.cli.interrupts import exit_on_interrupt
 from training.cli.key_files import signing_key
-from training.cli.options import add_exclude, add_force
-from training.cli.parser import add_store_command, command_line, console, one_of, print_first
+from training.cli.options import add_exclude, add_force, add_guarantee_of_current
+from training.cli.parser import add_store_command, command_line, console, print_first
 from training.data.datasets import Source
 from training.data.folders import NORMAL
 
@@ -55,13 +55,7 @@ def _add_options(group: argparse._ArgumentGroup) -> None:
     add("--activate", action="store_true", help="serve the new version at once (default: only store it)")
     add("--data-dir", metavar="FOLDER", type=Path, default=Path("data"), help="folder for decoded images")
     add_exclude(group, relative_to="--data")
-    add("--groups", metavar="RULE", type=groups_rule, default="folder", help="what forms a group, as in training")
-    add("--false-alarm-rate", metavar="RATE", type=rate, help="guaranteed rate (default: that of the current version)")
-    add(
-        "--guarantee",
-        type=one_of("guarantee", ["marginal", "strict"]),
-        help="marginal or strict (default: that of the current version)",
-    )
+    add_guarantee_of_current(group)
     add("--weights", metavar="FILE", type=Path, help="weights of the pretrained network, as in training")
     add("--seed", type=seed, help="as in training (default: that of the current version)")
     add("--threads", metavar="N", type=positive(int), help="CPU threads, as in training")

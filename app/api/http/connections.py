@@ -8,7 +8,7 @@ import resource
 from typing import Final, Protocol
 
 MOST: Final = 4096
-"""A connection without a request takes about 10 kB."""
+"""A connection without a request takes 7 kB."""
 
 _KEPT_BACK: Final = 512  # descriptors for files, decoders and libraries
 _LEAST_SHARE: Final = 3 / 4  # of few descriptors are for connections nevertheless

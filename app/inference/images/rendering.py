@@ -31,6 +31,7 @@ _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR = 0, 2
 _FILTER_UP: Final = 2
 _UINT32: Final = struct.Struct(">I")
+_DECADES: Final = 6  # of the threshold, above it
 _FASTEST: Final = 0  # ISA-L's fastest level; unlike zlib's level 0 it compresses
 
 
@@ -69,9 +70,10 @@ def error_map(original: torch.Tensor, reconstruction: torch.Tensor) -> NDArray[n
 
 
 def score_map(values: torch.Tensor, threshold: float, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A map in score units on the same colour scale, of which 1 stands for four times the threshold.
+    """A map in score units on the same colour scale, with the threshold in the middle, red.
 
-    The threshold is then in the middle of the scale, red.
+    Up to the threshold, the position is the root of the value's share of it, halved. Above, it is logarithmic and ends
+    at a million times the threshold, because a clear defect can reach many thousand times it.
 
     Args:
         values: (1, h, w) float, positive.
@@ -81,8 +83,8 @@ def score_map(values: torch.Tensor, threshold: float, size: tuple[int, int]) -> 
     Returns:
         (H, W, 3) 8-bit pixels.
     """
-    enlarged = torch.nn.functional.interpolate(values[None], size, mode="bilinear")[0]
-    return _SCALE[to_pixels((enlarged / (4 * threshold)).sqrt())]
+    ratio = torch.nn.functional.interpolate(values[None], size, mode="bilinear")[0] / threshold
+    return _SCALE[to_pixels(torch.where(ratio <= 1, ratio.sqrt() / 2, 0.5 + ratio.log10() / (2 * _DECADES)))]
 
 
 def side_by_side(original: torch.Tensor, reconstruction: torch.Tensor, errors: NDArray[np.uint8]) -> NDArray[np.uint8]:

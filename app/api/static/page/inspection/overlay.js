@@ -4,9 +4,10 @@ import { svg } from "../dom.js";
 import { percent } from "../format.js";
 import { seenByModel } from "./placement.js";
 
-// The red channel of the service's colour scale rises along it; these are its values at 0, 1/4, 1/2, 3/4 and 1.
-const REDS = [0, 87, 188, 249, 252];
+// The sum of red and green rises along the service's colour scale; these are its values at 0, 1/4, 1/2, 3/4 and 1.
+const SUMS = [0, 103, 243, 391, 507];
 const OPAQUE = 0.5; // the place on the scale where the overlay hides the image: of maps in score units the threshold
+const SHORTEST = 0.025; // of the part of the scale that is shown above it: twice the threshold
 const [RED, YELLOW] = [
   [255, 56, 0],
   [255, 225, 70],
@@ -21,9 +22,12 @@ export async function drawMap(canvas, map, size, input) {
   bitmap.close();
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
   const { data } = pixels;
+  const places = Float32Array.from({ length: data.length / 4 }, (_, pixel) => placeOnScale(data[4 * pixel] + data[4 * pixel + 1]));
+  // Yellow is the image's own peak: on the whole scale, weak and strong defects would have one colour each.
+  const longest = places.reduce((most, place) => Math.max(most, place - OPAQUE), SHORTEST);
   for (let at = 0; at < data.length; at += 4) {
-    const place = placeOnScale(data[at]);
-    const beyond = Math.max(place - OPAQUE, 0) / (1 - OPAQUE);
+    const place = places[at / 4];
+    const beyond = Math.max(place - OPAQUE, 0) / longest;
     for (let channel = 0; channel < 3; channel++) data[at + channel] = RED[channel] + beyond * (YELLOW[channel] - RED[channel]);
     data[at + 3] = 255 * Math.min(place / OPAQUE, 1);
   }
@@ -37,10 +41,10 @@ export async function drawMap(canvas, map, size, input) {
   });
 }
 
-function placeOnScale(red) {
-  const above = Math.max(REDS.findIndex((value) => red <= value), 1);
-  const [from, to] = [REDS[above - 1], REDS[above]];
-  return Math.min((above - 1 + (red - from) / (to - from)) / (REDS.length - 1), 1);
+function placeOnScale(sum) {
+  const above = Math.max(SUMS.findIndex((value) => sum <= value), 1);
+  const [from, to] = [SUMS[above - 1], SUMS[above]];
+  return Math.min((above - 1 + (sum - from) / (to - from)) / (SUMS.length - 1), 1);
 }
 
 /** The outlines of the regions, in pixels of the original. */
