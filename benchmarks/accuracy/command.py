@@ -3,6 +3,7 @@
     python -m benchmarks.accuracy mnist  --data-dir data      all ten digits × 3 seeds, compared with published figures
     python -m benchmarks.accuracy folder my-parts             every scoring rule and kind of anomaly × 3 splits
     python -m benchmarks.accuracy sizes  --data-dir data      the shipped model with enlarged digits
+    python -m benchmarks.accuracy places part my-parts/normal the map of a published model, with synthetic defects
 
 One recipe is used for everything, and no choice depends on test labels.
 """
@@ -19,7 +20,7 @@ import torch
 from rich.console import Console
 
 from app.inference.images.model_input import Fit
-from benchmarks.accuracy import folder, mnist, sizes
+from benchmarks.accuracy import folder, mnist, places, sizes
 from benchmarks.errors import exit_status
 from training.model.recipes import DEFAULT, FEATURES, RECIPES, Recipe
 
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "sizes", formatter_class=parser.formatter_class, help="the shipped model, enlarged digits"
     )
     enlarged.set_defaults(run=sizes.run)
+    _add_places(kinds.add_parser("places", formatter_class=parser.formatter_class, help="where synthetic defects are"))
     for each in kinds.choices.values():
         each.add_argument("--data-dir", type=Path, default=Path("data"), help="of MNIST, and cache of decoded images")
         each.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -86,6 +88,14 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default=FEATURES.backbone, help="pretrained network of the recipe features")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="its weights (None: its own)")
     parser.set_defaults(run=folder.run)
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="name of a published model")
+    parser.add_argument("folder", type=Path, help="normal images that it was not trained on")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="where the model is")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th image of the folder")
+    parser.set_defaults(run=places.run)
 
 
 def _hyperparameter(text: str) -> tuple[str, Any]:

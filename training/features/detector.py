@@ -2,16 +2,20 @@
 
 A defect shows as features that normal images do not have. Two memories rebuild the fine and the deep features of a
 place by the nearest normal ones, principal components rebuild the deep ones by a projection. Each head's error map is
-smoothed, put on a logarithmic scale and standardised; their mean is the error map, and its maximum the score.
+smoothed, put on a logarithmic scale and standardised; the maximum of their mean is the score.
 
 Normal images differ as a whole, too: in texture, focus or light, which raises the errors of all their places. A density
 of the fine features measures this level, by a lower quartile over the places, which a defect does not reach. A share of
-it is subtracted from the map, within the range of normal images, so that an entirely foreign image stays an anomaly.
+it is subtracted from the mean, within the range of normal images, so that an entirely foreign image stays an anomaly.
+
+All heads together say whether an image has a defect; the memory of fine features, unsmoothed, says best where. So the
+published error map is that one, on a scale whose maximum is the score.
 
 Sources: DFR (Yang, Shi and Qi, 2020) for reconstructing pretrained features; PatchCore (Roth et al., 2022) for memories
 with a coreset; MemAE (Gong et al., 2019) for memories as autoencoders.
 """
 
+import math
 from typing import Final
 
 import torch
@@ -55,15 +59,21 @@ class Heads(nn.Module):
         self.radius = _RADIUS
         self.least = _LEAST
 
-    def forward(self, fine: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
-        """Fine (N, F, h, w), deep (N, D, h', w') features → (N, 4, h, w): three error maps, the level's map."""
+    def forward(self, fine: torch.Tensor, deep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Fine (N, F, h, w), deep (N, D, h', w') features → logarithmic maps.
+
+        Returns:
+            (N, 4, h, w) three smoothed error maps, the level's map; (N, 1, h, w) the first of them, not smoothed.
+        """
+        error = self.fine(fine)
         maps = [
-            self._logarithm(self.fine(fine)),
+            self._logarithm(error),
             self._logarithm(self.deep(deep)),
             self._logarithm(self.components(deep[:, : self.channels])),
             self._logarithm(self.level(fine)),
         ]
-        return torch.cat([nn.functional.interpolate(each, fine.shape[2:], mode="bilinear") for each in maps], dim=1)
+        joined = torch.cat([nn.functional.interpolate(each, fine.shape[2:], mode="bilinear") for each in maps], dim=1)
+        return joined, error.clamp_min(self.least).log()
 
     def _logarithm(self, error: torch.Tensor) -> torch.Tensor:
         padded = nn.functional.pad(error, [self.radius, self.radius, self.radius, self.radius], mode="replicate")
@@ -73,7 +83,7 @@ class Heads(nn.Module):
 
 
 class Scale(nn.Module):
-    """Standardises the maps of the heads and joins them to one error map.
+    """Standardises the maps of the heads and joins them to one score, and to an error map with this maximum.
 
     Args:
         figures: (N, 4) :func:`figures_of` the maps of normal images that the heads were not fitted on.
@@ -88,11 +98,19 @@ class Scale(nn.Module):
         self.share, self.limit = _LEVEL_SHARE, _LEVEL_LIMIT
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """(N, 4, h, w) maps → error map (N, 1, h, w), positive."""
+        """(N, 4, h, w) maps, minus infinity where nothing counts → (N,) scores, positive."""
         mean, deviation = self.mean.reshape(1, -1, 1, 1), self.deviation.reshape(1, -1, 1, 1)
-        errors = ((maps[:, :-1] - mean[:, :-1]) / deviation[:, :-1]).mean(1, keepdim=True)
+        errors = ((maps[:, :-1] - mean[:, :-1]) / deviation[:, :-1]).mean(1)
         level = (level_of(maps) - self.mean[-1]) / self.deviation[-1]
-        return (errors - self.share * level.clamp(-self.limit, self.limit).reshape(-1, 1, 1, 1)).exp()
+        return (errors.flatten(1).amax(1) - self.share * level.clamp(-self.limit, self.limit)).exp()
+
+    def places(self, score: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
+        """(N,) scores, (N, 1, h, w) logarithmic errors of places → error maps (N, 1, h, w) with the score as maximum.
+
+        Two places differ by as much as their standardised errors do.
+        """
+        below = (errors - errors.flatten(1).amax(1).reshape(-1, 1, 1, 1)) / self.deviation[0]
+        return score.reshape(-1, 1, 1, 1) * below.exp()
 
 
 def figures_of(maps: torch.Tensor) -> torch.Tensor:
@@ -105,40 +123,53 @@ def level_of(maps: torch.Tensor) -> torch.Tensor:
     return torch.quantile(maps[:, -1].flatten(1), 0.25, dim=1)
 
 
-def score_of(error_map: torch.Tensor) -> torch.Tensor:
-    """(N, 1, h, w) error maps → (N,) scores: an image is an anomaly exactly when a place is."""
-    return error_map.flatten(1).amax(1)
-
-
 class FeatureAutoencoder(nn.Module):
     """What ``model.pt`` is for this recipe.
 
     Args:
         extractor: (1, 3, H, W) in [0, 1] → fine and deep features.
         heads: features → maps.
-        scale: maps → error map.
+        scale: maps → score, error map.
         thumbnail: rebuilds images at a small size; the reconstruction that people see.
         side: of the small images, in pixels.
+        outside: places that do not count, (h, w).
     """
 
     def __init__(
-        self, extractor: nn.Module, heads: Heads, scale: Scale, thumbnail: LinearAutoencoder, side: int
+        self,
+        extractor: nn.Module,
+        heads: Heads,
+        scale: Scale,
+        thumbnail: LinearAutoencoder,
+        side: int,
+        outside: torch.Tensor,
     ) -> None:
         super().__init__()
         self.extractor, self.heads, self.scale, self.thumbnail = extractor, heads, scale, thumbnail
         self.side = side
+        self.outside: torch.Tensor
+        self.register_buffer("outside", outside)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """(N, C, H, W) in [0, 1] → reconstruction (N, C, H, W), mse (N,), score (N,), map (N, 1, h, w)."""
         small = nn.functional.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
         rebuilt = nn.functional.interpolate(self.thumbnail(small), images.shape[2:], mode="bilinear").clamp(0.0, 1.0)
         maps: list[torch.Tensor] = []
+        errors: list[torch.Tensor] = []
         # On the processor one at a time: in a batch, the values between layers exceed its caches.
         for part in torch.split(images, 1 if images.is_cpu else images.shape[0]):
             fine, deep = self.extractor(part.expand(-1, 3, -1, -1))
-            maps.append(self.heads(fine, deep))
-        error_map = self.scale(torch.cat(maps))
-        return rebuilt, squared_error(images, rebuilt).flatten(1).mean(1), score_of(error_map), error_map
+            part_maps, part_errors = self.heads(fine, deep)
+            maps.append(part_maps)
+            errors.append(part_errors)
+        score = self.scale(without(torch.cat(maps), self.outside))
+        error_map = self.scale.places(score, torch.cat(errors).masked_fill(self.outside, -math.inf))
+        return rebuilt, squared_error(images, rebuilt).flatten(1).mean(1), score, error_map
+
+
+def without(maps: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
+    """(N, 4, h, w) maps, whose error maps are minus infinity in places outside, (h, w); the level stays."""
+    return torch.cat([maps[:, :-1].masked_fill(outside, -math.inf), maps[:, -1:]], dim=1)
 
 
 def fit_heads(features: Features, *, seed: int, copies: int = 0) -> Heads:

@@ -11,7 +11,7 @@ import torch
 from app.inference.bundles import torchscript
 from app.inference.bundles.manifest import BackboneRecord
 from training.features.backbone import load_backbone
-from training.features.detector import FeatureAutoencoder, Heads, Scale, figures_of, fit_heads, score_of
+from training.features.detector import FeatureAutoencoder, Heads, Scale, figures_of, fit_heads, without
 from training.features.extraction import THUMBNAIL, Copies, Features, extract
 from training.features.variation import Varied
 from training.model.autoencoders import LinearAutoencoder
@@ -102,10 +102,13 @@ class FeatureMethod(Method[Features]):
         """
         maps = self._held_out_maps(images, [images], folds)[0]
         heads, scale = self._heads(images), Scale(figures_of(maps))
-        network = FeatureAutoencoder(self._extractor, heads, scale, self._thumbnail(images), THUMBNAIL).eval()
+        network = FeatureAutoencoder(
+            self._extractor, heads, scale, self._thumbnail(images), THUMBNAIL, self._outside(images)
+        ).eval()
 
         def scores(images: Features) -> torch.Tensor:
-            return score_of(scale(self._maps(heads, images)))
+            scored: torch.Tensor = scale(self._maps(heads, images))
+            return scored
 
         return Fitted(network, scores), _held_out_scores(maps, maps, folds)
 
@@ -138,13 +141,16 @@ class FeatureMethod(Method[Features]):
         """(N, heads, h, w), float32."""
         pairs = zip(torch.split(images.fine, 1), torch.split(images.deep, 1), strict=True)
         maps = in_parallel(
-            lambda pair: heads(pair[0].float(), pair[1].float()), pairs, self._threads, at_once=self._at_once
+            lambda pair: heads(pair[0].float(), pair[1].float())[0], pairs, self._threads, at_once=self._at_once
         )
-        joined = torch.cat([*maps])
-        if self._inside is not None:  # no maximum lies outside, as in the published model
-            outside = cells_inside(self._inside, (joined.shape[2], joined.shape[3])) == 0
-            joined[:, :-1].masked_fill_(outside, -math.inf)
-        return joined
+        return without(torch.cat([*maps]), self._outside(images))  # no maximum lies outside, as in the published model
+
+    def _outside(self, images: Features) -> torch.Tensor:
+        """(h, w), true for places of the fine features that show nothing of the region of interest."""
+        height, width = images.fine.shape[2:]
+        if self._inside is None:
+            return torch.zeros(height, width, dtype=torch.bool)
+        return cells_inside(self._inside, (height, width))[0, 0] == 0
 
     def _thumbnail(self, images: Features) -> LinearAutoencoder:
         _, channels, height, width = images.small.shape
@@ -162,5 +168,5 @@ def _held_out_scores(maps: torch.Tensor, normal_maps: torch.Tensor, folds: Seque
     """(N,) scores of maps, each on a scale from the normal maps outside its fold."""
     figures, scores = figures_of(normal_maps), torch.empty(len(maps))
     for fold in folds:
-        scores[fold] = score_of(Scale(figures[others(fold, len(figures))])(maps[fold]))
+        scores[fold] = Scale(figures[others(fold, len(figures))])(maps[fold])
     return scores

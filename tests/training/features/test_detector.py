@@ -7,7 +7,7 @@ import torch
 
 from app.inference.bundles import torchscript
 from tests.training.features.test_extraction import TinyBackbone
-from training.features.detector import FeatureAutoencoder, Heads, Scale, figures_of, fit_heads, level_of, score_of
+from training.features.detector import FeatureAutoencoder, Heads, Scale, figures_of, fit_heads, level_of, without
 from training.features.extraction import THUMBNAIL, Features, extract, thumbnails
 from training.model.autoencoders import LinearAutoencoder
 
@@ -23,7 +23,7 @@ def normal_features(count: int = 24) -> Features:
 
 def maps_of(heads: Heads, features: Features) -> torch.Tensor:
     pairs = zip(torch.split(features.fine.float(), 1), torch.split(features.deep.float(), 1), strict=True)
-    return torch.cat([heads(fine, deep) for fine, deep in pairs])
+    return torch.cat([heads(fine, deep)[0] for fine, deep in pairs])
 
 
 def normal_maps(count: int = 200) -> torch.Tensor:
@@ -48,10 +48,13 @@ def test_a_foreign_place_has_the_highest_value_of_the_map() -> None:
     strange = features[[0]]
     strange.fine[0, :, 2, 5] += 25
     of_strange = maps_of(heads, strange)
-    error_map = scale(of_strange)
+    score = scale(of_strange)
+    assert score > scale(maps).max()
+    error_map = scale.places(score, heads(strange.fine.float(), strange.deep.float())[1])
     assert divmod(int(error_map.argmax()), 8) == (2, 5)
-    assert error_map.min() > 0
-    assert score_of(error_map) > score_of(scale(maps)).max()
+    assert error_map.max() == score
+    assert error_map.min() >= 0
+    assert (error_map > scale(maps).max()).sum() == 1  # the neighbours of the place are not in its region
     torch.testing.assert_close(level_of(of_strange), level_of(maps[:1]), atol=0.3, rtol=0)  # one place of 64
 
 
@@ -71,7 +74,7 @@ def test_the_score_is_the_mean_of_the_standardised_errors_less_a_share_of_the_le
     level = (torch.quantile(image[0, 3], 0.25) - mean[3]) / deviation[3]
     assert abs(level) < 3
     expected = math.exp(errors.max() - 0.3 * level)  # type: ignore[union-attr]  # a tensor
-    assert score_of(scale(maps[:1])).item() == pytest.approx(expected, rel=1e-4)
+    assert scale(maps[:1]).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_raised_level_counts_less_than_the_same_errors_without_it() -> None:
@@ -82,7 +85,7 @@ def test_a_raised_level_counts_less_than_the_same_errors_without_it() -> None:
     everywhere = usual + step
     defect = usual.clone()
     defect[:, :3, 2, 2] += step[:, :3, 0, 0]
-    plain, raised, local = (score_of(scale(maps)).log().item() for maps in (usual, everywhere, defect))
+    plain, raised, local = (scale(maps).log().item() for maps in (usual, everywhere, defect))
     assert plain == pytest.approx(0, abs=1e-5)
     assert local == pytest.approx(2, abs=1e-5)
     assert raised == pytest.approx(2 - 0.3 * 2, abs=1e-5)
@@ -95,15 +98,15 @@ def test_beyond_normal_images_the_level_takes_nothing_more_away(deviations: floa
     level = foreign.clone()
     level[:, 3] += 50
     assert torch.equal(scale(foreign), scale(level))
-    error_map = scale((scale.mean + 4 * scale.deviation).reshape(1, 4, 1, 1).expand(1, 4, 6, 6))
-    torch.testing.assert_close(score_of(error_map).log(), torch.tensor([4 - 0.9]), atol=1e-4, rtol=0)
+    score = scale((scale.mean + 4 * scale.deviation).reshape(1, 4, 1, 1).expand(1, 4, 6, 6))
+    torch.testing.assert_close(score.log(), torch.tensor([4 - 0.9]), atol=1e-4, rtol=0)
 
 
 def test_an_image_in_which_all_is_low_is_raised_by_a_bounded_share() -> None:
     scale = Scale(figures_of(normal_maps()))
     usual = scale.mean.reshape(1, 4, 1, 1).expand(1, 4, 6, 6).clone()
     usual[:, 3] -= 100 * scale.deviation[3]
-    torch.testing.assert_close(score_of(scale(usual)).log(), torch.tensor([0.9]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scale(usual).log(), torch.tensor([0.9]), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -116,7 +119,9 @@ def test_an_archive_scores_alone_and_in_a_batch_alike(channels: int) -> None:
     heads = fit_heads(features, seed=0)
     scale = Scale(figures_of(maps_of(heads, features)))
     traced = torchscript.trace(backbone, torch.zeros(1, 3, 32, 32))
-    archive = torchscript.dump(FeatureAutoencoder(traced, heads, scale, thumbnail, THUMBNAIL))
+    outside = torch.zeros(8, 8, dtype=torch.bool)
+    outside[:, :3] = True
+    archive = torchscript.dump(FeatureAutoencoder(traced, heads, scale, thumbnail, THUMBNAIL, outside))
     model = torchscript.load(archive)
     with torch.inference_mode():
         reconstruction, mse, score, error_map = model(images)
@@ -126,6 +131,8 @@ def test_an_archive_scores_alone_and_in_a_batch_alike(channels: int) -> None:
     assert (reconstruction.min() >= 0) & (reconstruction.max() <= 1)
     assert error_map.shape == (20, 1, 8, 8)
     torch.testing.assert_close(score, error_map.flatten(1).amax(1), rtol=0, atol=0)
+    assert (error_map[..., :3] == 0).all()
+    torch.testing.assert_close(score, scale(without(maps_of(heads, features), outside)), rtol=1e-2, atol=0)
     torch.testing.assert_close(mse, (images - reconstruction).square().flatten(1).mean(1))
     torch.testing.assert_close(torch.cat([each[2] for each in alone]), score, rtol=1e-5, atol=0)
     expected = torch.nn.functional.interpolate(rebuilt, (32, 32), mode="bilinear").clamp(0, 1)
@@ -135,5 +142,5 @@ def test_an_archive_scores_alone_and_in_a_batch_alike(channels: int) -> None:
 def test_heads_rate_images_of_a_batch_as_alone() -> None:
     features = normal_features()
     heads = fit_heads(features, seed=0)
-    whole = heads(features.fine.float(), features.deep.float())
+    whole, _ = heads(features.fine.float(), features.deep.float())
     torch.testing.assert_close(whole, maps_of(heads, features), rtol=1e-4, atol=1e-4)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from app.inference.bundles import torchscript
-from training.features.detector import Scale, figures_of, fit_heads, score_of
+from training.features.detector import Scale, figures_of, fit_heads
 from training.features.extraction import Features
 from training.features.method import FeatureMethod
 from training.features.variation import turned
@@ -76,11 +76,11 @@ def test_held_out_scores_are_those_of_heads_and_scale_of_the_other_folds(
     for fold in FOLDS:
         heads = fit_heads(normal[others(fold, COUNT)], seed=1)
         for at in fold:
-            maps[at] = heads(normal.fine[[at]].float(), normal.deep[[at]].float())
+            maps[at] = heads(normal.fine[[at]].float(), normal.deep[[at]].float())[0]
     held_out = method.cross_fit(normal, FOLDS, Progress())[1]
     for fold in FOLDS:
         scale = Scale(figures_of(maps)[others(fold, COUNT)])
-        torch.testing.assert_close(held_out[fold], score_of(scale(maps[fold])))
+        torch.testing.assert_close(held_out[fold], scale(maps[fold]))
 
 
 def test_held_out_scores_of_images_and_of_their_twins(
