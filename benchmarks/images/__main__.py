@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.images import decoding, service
+from benchmarks.images import decoding, latency, service
 from benchmarks.load.server_process import SERVER_CORE
 from benchmarks.load.wrk import LOAD_CORE, require_tools
 from benchmarks.table import save, table
@@ -31,6 +31,7 @@ def main() -> int:
         lines = decoding.measure(options.rounds, options.photographs)
         os.sched_setaffinity(0, {LOAD_CORE})  # this process must not use the server's core
         lines += service.measure(options.rounds, options.seconds, options.photographs)
+        lines += latency.measure(options.rounds, options.seconds, options.photographs)
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ It runs as a program with a socket, imports no torch, gets none of the service's
 does: the socket is closed then.
 """
 
+import os
 import resource
 import signal
 import socket
@@ -22,6 +23,7 @@ from app.inference.errors import InferenceError
 from app.inference.images.decoding import decode
 from app.inference.images.model_input import DecodedImage, InputSpec
 
+_NICENESS: Final = 5  # a third of the processor time of small images and answers, which do not wait for large images
 _PLUGINS: Final = (Jpeg2KImagePlugin, MpoImagePlugin, WebPImagePlugin)  # otherwise imported by the first image
 _MEMORY: Final = Path("/proc/self/statm")  # on Linux; elsewhere address space is not limited
 _spec_of: Final = lru_cache(maxsize=256)(InputSpec.model_validate_json)
@@ -38,6 +40,7 @@ def main(connection: int, shared: int) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(_NICENESS)
     warnings.simplefilter("ignore")  # of Pillow, about unusual files
     Image.preinit()
     channel = Channel(socket.socket(fileno=connection), shared)

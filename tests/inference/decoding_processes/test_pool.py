@@ -71,6 +71,11 @@ def test_images_are_decoded_as_in_this_process(pool: DecodePool) -> None:
         assert decoded.warnings == expected.warnings, name
 
 
+def test_decode_processes_have_a_lower_priority_than_the_service(process: DecodeProcess) -> None:
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, pid_of(process)) == min(ours + 5, 19)
+
+
 def test_errors_are_the_same_as_in_this_process(pool: DecodePool) -> None:
     for file, error in ((b"hello", UnreadableImage), (hostile.png(9000, 9000, rows=b""), TooManyPixels)):
         with pytest.raises(error) as expected:
