@@ -20,6 +20,7 @@ from torch import nn
 from training.features.extraction import Features
 from training.features.heads import fit_components, fit_density, fit_memory
 from training.model.autoencoders import LinearAutoencoder
+from training.model.scope import Scope
 from training.model.scoring_rules import squared_error
 
 _SIGMA: Final = 1.0  # of the Gaussian that smooths the maps, in places
@@ -105,6 +106,15 @@ def level_of(maps: torch.Tensor) -> torch.Tensor:
     return torch.quantile(maps[:, -1].flatten(1), 0.25, dim=1)
 
 
+def statistics_of(fine: torch.Tensor) -> torch.Tensor:
+    """Fine features (N, F, h, w) → (N, F): their means over the image.
+
+    They tell what an image shows. A defect, which covers few places, hardly changes them; it does change the means of
+    the deep features, each place of which sees much of the image.
+    """
+    return fine.flatten(2).mean(2)
+
+
 def score_of(error_map: torch.Tensor) -> torch.Tensor:
     """(N, 1, h, w) error maps → (N,) scores: an image is an anomaly exactly when a place is."""
     return error_map.flatten(1).amax(1)
@@ -117,28 +127,41 @@ class FeatureAutoencoder(nn.Module):
         extractor: (1, 3, H, W) in [0, 1] → fine and deep features.
         heads: features → maps.
         scale: maps → error map.
+        scope: of the statistics of an image's features.
         thumbnail: rebuilds images at a small size; the reconstruction that people see.
         side: of the small images, in pixels.
     """
 
     def __init__(
-        self, extractor: nn.Module, heads: Heads, scale: Scale, thumbnail: LinearAutoencoder, side: int
+        self,
+        extractor: nn.Module,
+        heads: Heads,
+        scale: Scale,
+        scope: Scope,
+        thumbnail: LinearAutoencoder,
+        side: int,
     ) -> None:
         super().__init__()
-        self.extractor, self.heads, self.scale, self.thumbnail = extractor, heads, scale, thumbnail
+        self.extractor, self.heads, self.scale, self.scope, self.thumbnail = extractor, heads, scale, scope, thumbnail
         self.side = side
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, C, H, W) in [0, 1] → reconstruction (N, C, H, W), mse (N,), score (N,), map (N, 1, h, w)."""
+    def forward(
+        self, images: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(N, C, H, W) in [0, 1] → reconstruction (N, C, H, W), mse (N,), score (N,), map (N, 1, h, w), scope (N,)."""
         small = nn.functional.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
         rebuilt = nn.functional.interpolate(self.thumbnail(small), images.shape[2:], mode="bilinear").clamp(0.0, 1.0)
         maps: list[torch.Tensor] = []
+        statistics: list[torch.Tensor] = []
         # On the processor one at a time: in a batch, the values between layers exceed its caches.
         for part in torch.split(images, 1 if images.is_cpu else images.shape[0]):
             fine, deep = self.extractor(part.expand(-1, 3, -1, -1))
             maps.append(self.heads(fine, deep))
-        error_map = self.scale(torch.cat(maps))
-        return rebuilt, squared_error(images, rebuilt).flatten(1).mean(1), score_of(error_map), error_map
+            statistics.append(statistics_of(fine))
+        scope = self.scope(torch.cat(statistics))
+        # Added everywhere: no place of an image that is out of scope is the defect.
+        error_map = self.scale(torch.cat(maps)) + self.scope.added(scope).reshape(-1, 1, 1, 1)
+        return rebuilt, squared_error(images, rebuilt).flatten(1).mean(1), score_of(error_map), error_map, scope
 
 
 def fit_heads(features: Features, *, seed: int, copies: int = 0) -> Heads:

@@ -11,7 +11,8 @@ from training.features.detector import Scale, figures_of, fit_heads, score_of
 from training.features.extraction import Features
 from training.features.method import FeatureMethod
 from training.features.variation import turned
-from training.model.method import Progress, folds_of, others
+from training.model.folds import folds_of, others
+from training.model.method import Progress
 from training.model.recipes import FEATURES
 
 SIDE, COUNT = 32, 15
