@@ -173,7 +173,7 @@ class TestRequests:
         "members",
         [
             {"id": 7}, {"parameters": []}, {"outputs": {}}, {"outputs": [{"name": "heatmap"}]}, {"outputs": [{}]},
-            {"outputs": ["mse"]}, {"outputs": [{"name": "mse"}] * 7},
+            {"outputs": ["mse"]}, {"outputs": [{"name": "mse"}] * 8},
             {"parameters": {"binary_data_output": 1}}, {"outputs": [{"name": "mse", "parameters": {"binary_data": 1}}]},
             *({"parameters": {"false_alarm_rate": rate}} for rate in BAD_RATES),
             {"parameters": {"threshold": -1}}, {"parameters": {"threshold": "1"}},

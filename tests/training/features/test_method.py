@@ -104,6 +104,28 @@ def test_scores_of_a_fit_are_those_of_its_archive(method: FeatureMethod, normal:
     torch.testing.assert_close(fitted.scores(represent(method, images)), published, rtol=0.02, atol=0)
 
 
+def test_foreign_images_are_out_of_scope_and_score_everywhere_above_all_others(
+    method: FeatureMethod, normal: Features
+) -> None:
+    fitted = method.fit(normal, GROUPS, normal[[]], Progress())
+    noise = torch.rand(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    foreign = torch.cat([torch.zeros(1, 1, SIDE, SIDE), torch.ones(1, 1, SIDE, SIDE), noise])
+    model = torchscript.load(torchscript.dump(fitted.network))
+    with torch.inference_mode():
+        *_, error_map, scope = model(foreign)
+        *_, of_normal, near = model(discs(20, seed=3))
+    assert near.max() < 1 < scope.min()
+    assert error_map.min() > fitted.scope.ceiling > 10 * of_normal.max()
+    assert fitted.scores(represent(method, foreign)).min() > fitted.scope.ceiling
+
+
+def test_an_outlier_far_away_is_raised_in_its_fold(method: FeatureMethod, normal: Features) -> None:
+    """As if it had been held back: the score that calibrates is that of an image out of scope."""
+    black = represent(method, torch.zeros(1, 1, SIDE, SIDE))
+    fitted, held_out = method.cross_fit(replaced(normal, 6, black), FOLDS, Progress())
+    assert held_out[6] > fitted.scope.ceiling > held_out[others([6], COUNT)].max()
+
+
 def test_the_scale_of_a_fit_comes_from_two_folds_of_whole_groups(method: FeatureMethod, normal: Features) -> None:
     groups = [f"object {position // 5}" for position in range(COUNT)]
     fitted = method.fit(normal, groups, normal[[]], Progress())
