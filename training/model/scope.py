@@ -3,8 +3,10 @@
 The distance of an image is that of Mahalanobis, from the mean of the fit images' statistics, with their correlations
 shrunk towards none. The limit comes from distances out of fold: of each fit image, from the others. It is their 99.9 %
 quantile, extrapolated by an exponential tail as there are seldom a thousand, or the largest of them if that is more;
-and a quarter more, because the next batch of the product differs a little from this one. It is never below twice the
-least deviations: where all images are alike, a broken part is farther from them than any other, and still the product.
+and a quarter more, because the next batch of the product differs a little from this one. For few images it is wider
+still: their largest distance says little, and one calibration image beyond the limit can raise the threshold of few. It
+is never below twice the least deviations: where all images are alike, a broken part is farther from them than any
+other, and still shows the product.
 
 An image beyond the limit gets a score above all others. Then it is an anomaly at any sensible threshold; and since the
 threshold is calibrated with scores that are raised in the same way, normal images that happen to be out of scope count
@@ -32,6 +34,7 @@ _SHRINKAGE: Final = 0.2
 _COMPONENTS: Final = 64
 _TAIL: Final = 0.1  # share of the distances that the exponential tail is fitted to
 _MARGIN: Final = 1.25
+_FEW: Final = 5  # images: of so many, the limit is twice as wide
 _NEAREST: Final = 2.0
 _FAR_ABOVE: Final = 100.0  # times the highest score of a fit image
 _BATCH: Final = 256
@@ -139,7 +142,8 @@ def limit_of(distances: torch.Tensor) -> float:
     begin = ascending[int((1 - _TAIL) * len(ascending))]
     excess = (ascending[ascending >= begin] - begin).mean()
     extrapolated = begin + math.log(_TAIL / RATE) * excess
-    return max(_MARGIN * float(extrapolated), _MARGIN * float(ascending[-1]), _NEAREST)
+    margin = _MARGIN * (1 + _FEW / len(ascending))
+    return max(margin * float(extrapolated), margin * float(ascending[-1]), _NEAREST)
 
 
 class PixelStatistics(nn.Module):

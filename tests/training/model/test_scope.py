@@ -80,9 +80,10 @@ def test_limit_follows_from_distances_out_of_fold() -> None:
 def test_limit_is_an_extrapolated_quantile_with_a_margin_and_at_least_the_largest_distance() -> None:
     uniform = torch.linspace(0, 3, 1001)
     excess = (uniform[900:] - uniform[900]).mean().item()
-    assert limit_of(uniform) == pytest.approx(1.25 * (uniform[900].item() + math.log(100) * excess), rel=1e-5)
+    margin = 1.25 * (1 + 5 / 1001)
+    assert limit_of(uniform) == pytest.approx(margin * (uniform[900].item() + math.log(100) * excess), rel=1e-5)
     outlier = torch.cat([torch.ones(200), torch.tensor([9.0])])
-    assert limit_of(outlier) == pytest.approx(1.25 * 9)
+    assert limit_of(outlier) == pytest.approx(1.25 * (1 + 5 / 201) * 9)
     assert limit_of(torch.full((5,), 0.01)) == 2  # where all images are alike
 
 
