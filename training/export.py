@@ -1,8 +1,8 @@
 """Exports a published version of a pixel recipe to ONNX or OpenVINO, for programs without torch, with its card.
 
 The exported model takes ``image``, (N, C, H, W) float32 in [0, 1] at the model's input size, and returns what the
-bundle returns: ``reconstruction``, ``mse``, ``score`` and, if the model has one, ``error_map``. Each export is checked
-with the golden image, in the runtime that the format is made for, against the bundle.
+bundle returns: ``reconstruction``, ``mse``, ``score`` and, if the model has them, ``error_map`` and ``scope``. Each
+export is checked with the golden image, in the runtime that the format is made for, against the bundle.
 """
 
 import base64
@@ -34,7 +34,7 @@ TOLERANCE: Final = 1e-3
 _PACKAGES: Final = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
 _OPSET: Final = 17
 _INPUT: Final = "image"
-_OUTPUTS: Final = ("reconstruction", "mse", "score", "error_map")
+_OUTPUTS: Final = ("reconstruction", "mse", "score", "error_map", "scope")
 _MAX_PIXELS: Final = 10**9  # the golden image is part of a verified bundle
 
 Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]

@@ -23,6 +23,7 @@ from app.inference.bundles.manifest import (
     InterestRecord,
     Loss,
     Manifest,
+    ScopeRecord,
     Scoring,
     Split,
     Training,
@@ -42,6 +43,7 @@ from training.model.autoencoders import parameter_count
 from training.model.fitting import Epoch
 from training.model.interest import RegionOfInterest, as_tensor
 from training.model.method import Fitted, Method, Progress, R
+from training.model.scope import RATE, Scope
 from training.preparation import method_for, prepare
 from training.reporting import page
 from training.reporting.data import ReportData
@@ -97,6 +99,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
         scoring=Scoring(rule=run.rule.name, formula=run.rule.formula),
         region_of_interest=None if data.inside is None else InterestRecord.of(data.inside),
         error_map=_error_map_record(model, method, calibration_images[:1]),
+        scope=_scope_record(fitted.scope, method),
         threshold=threshold,
         false_alarm_rate=run.false_alarm_rate,
         guarantee=run.guarantee,
@@ -161,15 +164,21 @@ def _fit(method: Method[R], prepared: Prepared, progress: Progress) -> tuple[Fit
 def _within_interest(network: nn.Module, method: Method[Any], data: Dataset) -> nn.Module:
     if data.inside is None:
         return network
-    *_, error_map = network(data.normal[[0]])
+    error_map = network(data.normal[[0]])[3]
     grid = (error_map.shape[2], error_map.shape[3])
     return RegionOfInterest(network, as_tensor(data.inside), grid, score_is_maximum=method.score == "maximum")
 
 
 def _error_map_record(model: torchscript.ScoringModel, method: Method[Any], image: torch.Tensor) -> ErrorMap:
-    *_, error_map = model(image)
+    error_map = model(image)[3]
     _, _, height, width = error_map.shape
     return ErrorMap(height=height, width=width, score=method.score)
+
+
+def _scope_record(scope: Scope, method: Method[Any]) -> ScopeRecord:
+    return ScopeRecord(
+        statistics="features" if method.backbone else "pixels", limit=scope.limit, largest=scope.largest, rate=RATE
+    )
 
 
 def _loss(epochs: Sequence[Epoch]) -> Loss:

@@ -20,6 +20,7 @@ class ScoredRequest(NamedTuple):
         version: of the model.
         calibration: what its scores are compared with.
         anomalies: number of scored images with that verdict.
+        out_of_scope: number of those that do not look like the training images at all.
         mses, scores, p_values: one per scored image.
         rejected: the problem type's slug of each rejected image.
         queue_s, compute_s: of the slowest image.
@@ -29,6 +30,7 @@ class ScoredRequest(NamedTuple):
     version: str
     calibration: Calibration
     anomalies: int
+    out_of_scope: int
     mses: Sequence[float]
     scores: Sequence[float]
     p_values: Sequence[float]

@@ -83,6 +83,7 @@ class ScoredImage:
         error_map: a PNG file, if requested.
         mask: a PNG file of the regions, white on black, if requested and the model has a map.
         regions: where the image is anomalous, the strongest first; ``None`` if the model has no map.
+        out_of_scope: whether the image does not look like the training images at all; it is then an anomaly.
         id: the id for ``AnomalyClient.label``; ``None`` if the service does not store labels.
     """
 
@@ -98,6 +99,7 @@ class ScoredImage:
     error_map: bytes | None = field(default=None, repr=False)
     mask: bytes | None = field(default=None, repr=False)
     regions: tuple[Region, ...] | None = None
+    out_of_scope: bool = False
     id: str | None = field(default=None, repr=False)
     status: Literal["scored"] = field(default="scored", init=False)
 
@@ -117,6 +119,7 @@ class ScoredImage:
             error_map=_png(document.get("error_map")),
             mask=_png(document.get("mask")),
             regions=None if (found := document.get("regions")) is None else tuple(map(Region.parse, found)),
+            out_of_scope=bool(document.get("out_of_scope")),
             id=document.get("id"),
         )
 

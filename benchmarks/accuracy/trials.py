@@ -15,7 +15,8 @@ from training.data.splitting import Partition, split
 from training.model.method import Fitted, Method, Progress, R
 from training.model.pixels import fitted
 from training.model.recipes import Recipe
-from training.model.scoring_rules import FEATURE_RULE, SCORING_RULES, ScoredAutoencoder
+from training.model.scope import ScopedAutoencoder
+from training.model.scoring_rules import FEATURE_RULE, SCORING_RULES
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def run_trial(method: Method[R], images: R, kinds: Sequence[str], division: Divi
 
 def _by_rule(model: Fitted[Any]) -> dict[str, Callable[[Any], torch.Tensor]]:
     """The scores of a model: with every scoring rule, if it is an autoencoder, which is fitted only once."""
-    if not isinstance(model.network, ScoredAutoencoder):
+    if not isinstance(model.network, ScopedAutoencoder):
         return {FEATURE_RULE.name: model.scores}
-    return {name: fitted(model.network.network, rule).scores for name, rule in SCORING_RULES.items()}
+    network = model.network.model.network
+    return {name: fitted(network, rule, model.scope).scores for name, rule in SCORING_RULES.items()}

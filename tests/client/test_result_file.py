@@ -15,7 +15,7 @@ from tests.full_disk import file_size_limit
 SCORED = Row(
     path="a.png", status="scored", verdict="anomaly", score=0.25, threshold=0.1, p_value=1 / 3, mse=1e-9,
     false_alarm_rate=0.01, model="m", version="v1", warnings=("resized from 30×20 to 8×8", "looks; inverted"),
-    boxes=((1, 2, 30, 40), (50, 60, 7, 8)),
+    boxes=((1, 2, 30, 40), (50, 60, 7, 8)), out_of_scope=True,
 )  # fmt: skip
 REJECTED = Row("b.png", "rejected", error='not a "readable" image, sorry')
 ODD_NAMES = [

@@ -49,6 +49,7 @@ def all_rows(manifest: Manifest) -> list[Row]:
         *([("loss", losses)] if (losses := _losses(manifest)) else []),
         *_trial_rows(manifest),
         *_backbone_rows(manifest),
+        *_scope_rows(manifest),
         (
             "weights",
             f"{training.parameters:,}, fitted in {training.seconds:.1f} s on {training.device}, seed {training.seed}",
@@ -97,6 +98,18 @@ def _backbone_rows(manifest: Manifest) -> list[Row]:
     if (backbone := manifest.training.backbone) is None:
         return []
     return [("pretrained network", f"{backbone.name}, {backbone.licence}, SHA-256 {backbone.sha256[:16]}…")]
+
+
+def _scope_rows(manifest: Manifest) -> list[Row]:
+    if (scope := manifest.scope) is None:
+        return []
+    return [
+        (
+            "out of scope",
+            f"beyond a distance of {scope.limit:.4g} from the training images, by {scope.statistics}; the largest of "
+            f"theirs is {scope.largest:.4g}",
+        )
+    ]
 
 
 def size_of(manifest: Manifest) -> str:

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from app.inference.decisions.conformal import Guarantee, finest_rate_text, required_calibration_size
 from training.errors import TrainingError
-from training.model.method import folds_of
+from training.model.folds import folds_of
 from training.model.recipes import Recipe
 
 CalibrationPlan = Literal["split", "cross", "auto"]

@@ -24,6 +24,7 @@ from torch import nn
 from training.features.extraction import Features
 from training.features.heads import fit_components, fit_density, fit_memory
 from training.model.autoencoders import LinearAutoencoder
+from training.model.scope import Scope
 from training.model.scoring_rules import squared_error
 
 _SIGMA: Final = 1.0  # of the Gaussian that smooths the maps, in places
@@ -123,6 +124,15 @@ def level_of(maps: torch.Tensor) -> torch.Tensor:
     return torch.quantile(maps[:, -1].flatten(1), 0.25, dim=1)
 
 
+def statistics_of(fine: torch.Tensor) -> torch.Tensor:
+    """Fine features (N, F, h, w) → (N, F): their means over the image.
+
+    They tell what an image shows. A defect, which covers few places, hardly changes them; it does change the means of
+    the deep features, each place of which sees much of the image.
+    """
+    return fine.flatten(2).mean(2)
+
+
 class FeatureAutoencoder(nn.Module):
     """What ``model.pt`` is for this recipe.
 
@@ -130,6 +140,7 @@ class FeatureAutoencoder(nn.Module):
         extractor: (1, 3, H, W) in [0, 1] → fine and deep features.
         heads: features → maps.
         scale: maps → score, error map.
+        scope: of the statistics of an image's features.
         thumbnail: rebuilds images at a small size; the reconstruction that people see.
         side: of the small images, in pixels.
         outside: places that do not count, (h, w).
@@ -140,31 +151,45 @@ class FeatureAutoencoder(nn.Module):
         extractor: nn.Module,
         heads: Heads,
         scale: Scale,
+        scope: Scope,
         thumbnail: LinearAutoencoder,
         side: int,
         outside: torch.Tensor,
     ) -> None:
         super().__init__()
-        self.extractor, self.heads, self.scale, self.thumbnail = extractor, heads, scale, thumbnail
+        self.extractor, self.heads, self.scale, self.scope, self.thumbnail = extractor, heads, scale, scope, thumbnail
         self.side = side
         self.outside: torch.Tensor
         self.register_buffer("outside", outside)
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, C, H, W) in [0, 1] → reconstruction (N, C, H, W), mse (N,), score (N,), map (N, 1, h, w)."""
+    def forward(
+        self, images: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(N, C, H, W) in [0, 1] → reconstruction (N, C, H, W), mse (N,), score (N,), map (N, 1, h, w), scope (N,)."""
         small = nn.functional.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
         rebuilt = nn.functional.interpolate(self.thumbnail(small), images.shape[2:], mode="bilinear").clamp(0.0, 1.0)
         maps: list[torch.Tensor] = []
         errors: list[torch.Tensor] = []
+        statistics: list[torch.Tensor] = []
         # On the processor one at a time: in a batch, the values between layers exceed its caches.
         for part in torch.split(images, 1 if images.is_cpu else images.shape[0]):
             fine, deep = self.extractor(part.expand(-1, 3, -1, -1))
             part_maps, part_errors = self.heads(fine, deep)
             maps.append(part_maps)
             errors.append(part_errors)
+            statistics.append(statistics_of(fine))
+        scope = self.scope(torch.cat(statistics))
         score = self.scale(without(torch.cat(maps), self.outside))
-        error_map = self.scale.places(score, torch.cat(errors).masked_fill(self.outside, -math.inf))
-        return rebuilt, squared_error(images, rebuilt).flatten(1).mean(1), score, error_map
+        places = self.scale.places(score, torch.cat(errors).masked_fill(self.outside, -math.inf))
+        # Added everywhere: no place of an image that is out of scope is the defect.
+        error_map = places + self.scope.added(scope).reshape(-1, 1, 1, 1)
+        return (
+            rebuilt,
+            squared_error(images, rebuilt).flatten(1).mean(1),
+            error_map.flatten(1).amax(1),
+            error_map,
+            scope,
+        )
 
 
 def without(maps: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:

@@ -11,16 +11,20 @@ import torch
 from app.inference.bundles import torchscript
 from app.inference.bundles.manifest import BackboneRecord
 from training.features.backbone import load_backbone
-from training.features.detector import FeatureAutoencoder, Heads, Scale, figures_of, fit_heads, without
+from training.features.detector import FeatureAutoencoder, Heads, Scale, figures_of, fit_heads, statistics_of, without
 from training.features.extraction import THUMBNAIL, Copies, Features, extract
 from training.features.variation import Varied
 from training.model.autoencoders import LinearAutoencoder
+from training.model.folds import Fold, folds_of, others
 from training.model.interest import cells_inside
-from training.model.method import Fitted, Fold, ImageSet, Method, Progress, folds_of, others
+from training.model.method import Fitted, ImageSet, Method, Progress
 from training.model.recipes import Recipe
+from training.model.scope import FOLDS, fit_scope
 from training.workers import in_parallel, most_at_once
 
+_LEAST: Final = 1e-6
 _FOLDS: Final = 2  # for the scale, if no scores of held-out images are needed
+_SPREAD_SHARE: Final = 0.25  # of the spread within images: deviations between images count as at least so large
 
 
 class FeatureMethod(Method[Features]):
@@ -83,10 +87,11 @@ class FeatureMethod(Method[Features]):
         images: Features,
         groups: Sequence[str],
         validation: Features,  # noqa: ARG002  there is no loss
-        progress: Progress,
+        progress: Progress,  # noqa: ARG002  the heads take a fraction of the backbone's time
     ) -> Fitted[Features]:
-        """Heads fitted on all images; their scale comes from two folds."""
-        fitted, _ = self.cross_fit(images, folds_of(groups, _FOLDS, self._seed), progress)
+        """Heads fitted on all images; their scale comes from two folds, what is out of scope from more."""
+        folds = folds_of(groups, _FOLDS, self._seed)
+        fitted, _ = self._cross_fit(images, folds, folds_of(groups, FOLDS, self._seed))
         return fitted
 
     def cross_fit(
@@ -100,17 +105,24 @@ class FeatureMethod(Method[Features]):
         No head has seen the images that it scores. The scale of a fold comes from the images of the others, which were
         scored by heads that have seen the fold: eight numbers out of all images, and no image weighs much in them.
         """
+        return self._cross_fit(images, folds, folds)
+
+    def _cross_fit(
+        self, images: Features, folds: Sequence[Fold], scope_folds: Sequence[Fold]
+    ) -> tuple[Fitted[Features], torch.Tensor]:
         maps = self._held_out_maps(images, [images], folds)[0]
         heads, scale = self._heads(images), Scale(figures_of(maps))
+        held_out = _held_out_scores(maps, maps, folds)
+        scope, added = fit_scope(_statistics(images), _SPREAD_SHARE * _spread(images), scope_folds, held_out)
         network = FeatureAutoencoder(
-            self._extractor, heads, scale, self._thumbnail(images), THUMBNAIL, self._outside(images)
+            self._extractor, heads, scale, scope, self._thumbnail(images), THUMBNAIL, self._outside(images)
         ).eval()
 
         def scores(images: Features) -> torch.Tensor:
-            scored: torch.Tensor = scale(self._maps(heads, images))
+            scored: torch.Tensor = scale(self._maps(heads, images)) + scope.added(scope(_statistics(images)))
             return scored
 
-        return Fitted(network, scores), _held_out_scores(maps, maps, folds)
+        return Fitted(network, scores, scope), held_out + added
 
     def held_out_scores(
         self, images: Features, twins: Features, folds: Sequence[Fold]
@@ -162,6 +174,19 @@ class FeatureMethod(Method[Features]):
 def _fewer_of_large(copies: int, size: tuple[int, int], usual: tuple[int, int]) -> int:
     """The number of copies that have no more pixels than so many of the usual size: features take memory."""
     return min(copies, copies * math.prod(usual) // math.prod(size))
+
+
+@torch.inference_mode()
+def _statistics(images: Features) -> torch.Tensor:
+    """(N, F) of represented images."""
+    return torch.cat([statistics_of(fine.float()) for fine in torch.split(images.fine, 1)])
+
+
+@torch.inference_mode()
+def _spread(images: Features) -> torch.Tensor:
+    """(F,): standard deviation of the fine features over the places of an image, mean over the images."""
+    spreads = [fine.float().flatten(2).std(2, correction=0) for fine in torch.split(images.fine, 1)]
+    return torch.cat(spreads).mean(0).clamp(min=_LEAST)
 
 
 def _held_out_scores(maps: torch.Tensor, normal_maps: torch.Tensor, folds: Sequence[Fold]) -> torch.Tensor:

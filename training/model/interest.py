@@ -47,7 +47,7 @@ class RegionOfInterest(nn.Module):
     """A scored model that sees a region only. Its reconstruction shows the image itself outside.
 
     Args:
-        model: images → reconstruction, mse, score, error map.
+        model: images → reconstruction, mse, score, error map, scope.
         inside: (1, 1, H, W), 1 inside.
         grid: (h, w) of the error map.
         score_is_maximum: whether the score is the maximum of the map.
@@ -64,11 +64,13 @@ class RegionOfInterest(nn.Module):
         self.register_buffer("inside", inside)
         self.register_buffer("cells", cells_inside(inside, grid))
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, C, H, W) in [0, 1] → reconstruction (N, C, H, W), mse (N,), score (N,), map (N, 1, h, w)."""
-        rebuilt, _, score, error_map = self.model(images * self.inside)
+    def forward(
+        self, images: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(N, C, H, W) in [0, 1] → reconstruction (N, C, H, W), mse (N,), score (N,), map (N, 1, h, w), scope (N,)."""
+        rebuilt, _, score, error_map, scope = self.model(images * self.inside)
         shown = rebuilt * self.inside + images * (1 - self.inside)
         seen = error_map * self.cells
         if self.score_is_maximum:
             score = seen.flatten(1).amax(1)
-        return shown, (images - shown).square().flatten(1).mean(1), score, seen
+        return shown, (images - shown).square().flatten(1).mean(1), score, seen, scope

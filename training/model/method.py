@@ -13,11 +13,9 @@ import torch
 from torch import nn
 
 from app.inference.bundles.manifest import BackboneRecord
-from training.errors import TrainingError
 from training.model.fitting import Epoch
-
-Fold = list[int]
-"""Positions of images that are held out together."""
+from training.model.folds import Fold
+from training.model.scope import Scope
 
 
 class ImageSet(Protocol):
@@ -63,11 +61,13 @@ class Fitted(Generic[R]):
     Attributes:
         network: the content of ``model.pt``, see :class:`app.inference.bundles.torchscript.ScoringModel`.
         scores: represented images → (N,) scores.
+        scope: the part of the network that says which images are out of scope.
         epochs: passes over the fit part; empty for methods that are solved in closed form.
     """
 
     network: nn.Module
     scores: Callable[[R], torch.Tensor]
+    scope: Scope
     epochs: Sequence[Epoch] = ()
 
 
@@ -132,36 +132,3 @@ class Method(ABC, Generic[R]):
         Returns:
             (N,) scores of the images, (N,) scores of the twins.
         """
-
-
-def folds_of(groups: Sequence[str], count: int, seed: int) -> list[Fold]:
-    """At least two and at most ``count`` folds of similar size, from a seeded shuffle of whole groups.
-
-    Args:
-        groups: one name per image; if all are the same, every image counts as its own group.
-        count: number of folds.
-        seed: of the shuffle.
-
-    Raises:
-        TrainingError: there is only one image.
-    """
-    if len(groups) < 2:  # noqa: PLR2004  folds
-        raise TrainingError("one image is left to fit on, and two are needed: add images")
-    if len(set(groups)) == 1:
-        groups = [str(position) for position in range(len(groups))]
-    members: dict[str, list[int]] = {}
-    for position, group in enumerate(groups):
-        members.setdefault(group, []).append(position)
-    names = sorted(members)
-    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
-    shuffled = sorted((names[at] for at in order), key=lambda name: -len(members[name]))  # the largest groups first
-    folds: list[Fold] = [[] for _ in range(min(count, len(names)))]
-    for name in shuffled:
-        min(folds, key=len).extend(members[name])
-    return [sorted(fold) for fold in folds]
-
-
-def others(fold: Fold, count: int) -> list[int]:
-    """The positions below ``count`` that are not in a fold."""
-    held_out = set(fold)
-    return [position for position in range(count) if position not in held_out]

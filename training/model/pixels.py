@@ -9,9 +9,11 @@ from torch import nn
 
 from training.model.autoencoders import build
 from training.model.fitting import Epoch, fit
+from training.model.folds import Fold, folds_of, others
 from training.model.interest import BlackOutside
-from training.model.method import Fitted, Fold, ImageSet, Method, Progress, others
+from training.model.method import Fitted, ImageSet, Method, Progress
 from training.model.recipes import Recipe
+from training.model.scope import FOLDS, Scope, ScopedAutoencoder, fit_pixel_scope
 from training.model.scoring_rules import ScoredAutoencoder, ScoringRule
 
 _BATCH = 256
@@ -54,11 +56,19 @@ class PixelMethod(Method[torch.Tensor]):
     def fit(
         self,
         images: torch.Tensor,
-        groups: Sequence[str],  # noqa: ARG002  one model of all images
+        groups: Sequence[str],
         validation: torch.Tensor,
         progress: Progress,
     ) -> Fitted[torch.Tensor]:
         """Builds the recipe's network and fits it; it is on the CPU, in evaluation mode."""
+        autoencoder, epochs = self._autoencoder(images, validation, progress)
+        folds = folds_of(groups, FOLDS, self.seed)
+        scope, _ = fit_pixel_scope(images, folds, _scores(scored(autoencoder, self.rule), images))
+        return fitted(autoencoder, self.rule, scope, epochs)
+
+    def _autoencoder(
+        self, images: torch.Tensor, validation: torch.Tensor, progress: Progress
+    ) -> tuple[nn.Module, list[Epoch]]:
         torch.manual_seed(self.seed)
         _, channels, height, width = images.shape
         autoencoder = build(self.recipe, (channels, height, width), len(images))
@@ -73,7 +83,7 @@ class PixelMethod(Method[torch.Tensor]):
             on_step=progress.on_step,
         )
         limited = autoencoder if self.inside is None else BlackOutside(autoencoder, self.inside)
-        return fitted(limited, self.rule, epochs)
+        return limited, epochs
 
     def cross_fit(
         self, images: torch.Tensor, folds: Sequence[Fold], progress: Progress
@@ -87,8 +97,10 @@ class PixelMethod(Method[torch.Tensor]):
         fewest = len(images) - max(map(len, folds))
         method = replace(self, recipe=replace(self.recipe, code=max(1, min(self.recipe.code, fewest - 1))))
         for fold in folds:
-            scores[fold] = method._without(fold, images, quiet).scores(images[fold])
-        return method.fit(images, (), images[:0], progress), scores
+            scores[fold] = _scores(method._without(fold, images, quiet), images[fold])
+        autoencoder, epochs = method._autoencoder(images, images[:0], progress)
+        scope, added = fit_pixel_scope(images, folds, scores)
+        return fitted(autoencoder, method.rule, scope, epochs), scores + added
 
     def held_out_scores(
         self, images: torch.Tensor, twins: torch.Tensor, folds: Sequence[Fold]
@@ -97,25 +109,34 @@ class PixelMethod(Method[torch.Tensor]):
         of_images, of_twins = torch.empty(len(images)), torch.empty(len(images))
         for fold in folds:
             model = self._without(fold, images, Progress())
-            of_images[fold], of_twins[fold] = model.scores(images[fold]), model.scores(twins[fold])
+            of_images[fold], of_twins[fold] = _scores(model, images[fold]), _scores(model, twins[fold])
         return of_images, of_twins
 
-    def _without(self, fold: Fold, images: torch.Tensor, progress: Progress) -> Fitted[torch.Tensor]:
-        return self.fit(images[others(fold, len(images))], (), images[:0], progress)
+    def _without(self, fold: Fold, images: torch.Tensor, progress: Progress) -> ScoredAutoencoder:
+        """A model that was fitted without a fold, before what is out of scope."""
+        return scored(self._autoencoder(images[others(fold, len(images))], images[:0], progress)[0], self.rule)
 
 
-def fitted(autoencoder: nn.Module, rule: ScoringRule, epochs: Sequence[Epoch] = ()) -> Fitted[torch.Tensor]:
+def fitted(
+    autoencoder: nn.Module, rule: ScoringRule, scope: Scope, epochs: Sequence[Epoch] = ()
+) -> Fitted[torch.Tensor]:
     """A model from an autoencoder that is fitted already.
 
     Args:
         autoencoder: (N, C, H, W) → reconstruction of the same shape.
         rule: computes the score.
+        scope: says which images are out of scope, from their pixel statistics.
         epochs: passes over the fit part.
     """
-    network = ScoredAutoencoder(autoencoder, rule.module()).eval()
+    network = ScopedAutoencoder(scored(autoencoder, rule), scope).eval()
+    return Fitted(network, lambda images: _scores(network, images), scope, epochs)
 
-    @torch.inference_mode()
-    def scores(images: torch.Tensor) -> torch.Tensor:
-        return torch.cat([network(batch)[2] for batch in torch.split(images, _BATCH)])
 
-    return Fitted(network, scores, epochs)
+def scored(autoencoder: nn.Module, rule: ScoringRule) -> ScoredAutoencoder:
+    """An autoencoder with its scoring rule."""
+    return ScoredAutoencoder(autoencoder, rule.module()).eval()
+
+
+@torch.inference_mode()
+def _scores(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    return torch.cat([network(batch)[2] for batch in torch.split(images, _BATCH)])

@@ -12,8 +12,9 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from app.inference.decisions.regions import Cells
+from training.model.folds import folds_of
 from training.model.interest import as_tensor
-from training.model.method import Method, Progress, folds_of
+from training.model.method import Method, Progress
 from training.model.recipes import DEFAULT, LINEAR, Recipe
 from training.model.scoring_rules import DEFAULT_SCORING_RULE, FEATURE_RULE, SCORING_RULES, ScoringRule
 from training.selection.defects import with_defects

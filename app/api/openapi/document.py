@@ -156,12 +156,12 @@ _SCORE_RESPONSES: Final[Responses] = {
                     "results": [
                         {
                             "status": "scored", "filename": "five.png", "mse": 0.0187, "score": 0.0187,
-                            "is_anomaly": False, "verdict": "normal", "p_value": 0.62,
+                            "is_anomaly": False, "verdict": "normal", "out_of_scope": False, "p_value": 0.62,
                             "warnings": ["resized from 56×56 to 28×28"], "regions": [], "reconstruction": _PNG_URI,
                         },
                         {
                             "status": "scored", "filename": "seven.png", "mse": 0.0912, "score": 0.0912,
-                            "is_anomaly": True, "verdict": "anomaly", "p_value": 0.0009,
+                            "is_anomaly": True, "verdict": "anomaly", "out_of_scope": False, "p_value": 0.0009,
                             "warnings": ["resized from 56×56 to 28×28"], "regions": [examples.REGION],
                             "reconstruction": _PNG_URI,
                         },

@@ -163,8 +163,9 @@ def _scored(upload: Upload, scored: Scored, results: Results, extras: Sequence[E
         "score": scored.score,
         "is_anomaly": point.is_anomaly(scored.score),
         "verdict": point.verdict(scored.score),
+        "out_of_scope": results.out_of_scope(scored),
         "p_value": scored.p_value,
-        "warnings": scored.warnings,
+        "warnings": results.warnings(scored),
     }
     if results.has_regions:
         result["regions"] = [each._asdict() for each in results.regions(scored)]

@@ -16,6 +16,7 @@ from app.inference.bundles.manifest import (
     Loss,
     Manifest,
     Recalibration,
+    ScopeRecord,
     Scoring,
 )
 from app.inference.decisions.conformal import Guarantee, finest_false_alarm_rate
@@ -70,6 +71,9 @@ class ModelCard(BaseModel):
     input: InputSpec
     scoring: Scoring
     error_map: ErrorMap | None = Field(None, description="grid of the model's error map; null for schema version 1")
+    scope: ScopeRecord | None = Field(
+        None, description="the limit beyond which an image is out of scope; null if the model has no such check"
+    )
     region_of_interest: InterestRecord | None = Field(
         None, description="the part of the input that counts, as a mask; null if all of it does"
     )
@@ -108,6 +112,7 @@ class ModelCard(BaseModel):
             input=manifest.input,
             scoring=manifest.scoring,
             error_map=manifest.error_map,
+            scope=manifest.scope,
             region_of_interest=manifest.region_of_interest,
             threshold=manifest.threshold,
             false_alarm_rate=manifest.false_alarm_rate,

@@ -56,6 +56,10 @@ class ScoredImage(BaseModel):
     score: float = Field(description="the anomaly score, which is compared with the threshold")
     is_anomaly: bool = Field(description="true exactly if score > threshold")
     verdict: Literal["normal", "anomaly"]
+    out_of_scope: bool = Field(
+        description="true if the image does not look like the training images at all, for example a screenshot or a "
+        "black frame; the verdict is then anomaly. Models published before this check never say so"
+    )
     p_value: float = Field(
         description="(1 + number of calibration scores ≥ score) / (n + 1). If the calibration images come in groups: "
         "(1 + weight of calibration scores ≥ score) / (number of groups + 1); the weights of a group sum to 1"

@@ -56,6 +56,10 @@ class Metrics:
             registry=registry,
         )
         self.images = Counter("anomaly_images", "Images scored", ["model", "verdict"], registry=registry)
+        self.out_of_scope = Counter(
+            "anomaly_out_of_scope", "Images that do not look like the training images at all; they are anomalies too",
+            ["model"], registry=registry,
+        )  # fmt: skip
         self.rejected = Counter("anomaly_rejected", "Images rejected, by problem type", ["reason"], registry=registry)
         self.mse = Histogram("anomaly_mse", "Reconstruction MSE", ["model"], buckets=_MSES, registry=registry)
         self.p_value = Histogram(
@@ -125,14 +129,18 @@ class Metrics:
         requests.inc(len(seconds))
         _observe(latency, seconds)
 
-    def count_scored(self, model: str, anomalies: int, mses: Sequence[float], p_values: Sequence[float]) -> None:
-        """Counts images that a model scored, and how many of them are anomalies."""
+    def count_scored(
+        self, model: str, anomalies: int, out_of_scope: int, mses: Sequence[float], p_values: Sequence[float]
+    ) -> None:
+        """Counts images that a model scored, how many of them are anomalies, and how many of these are out of scope."""
         mse_histogram, p_value_histogram = self._of_model(model)
         _observe(mse_histogram, mses)
         _observe(p_value_histogram, p_values)
         for verdict, images in (("anomaly", anomalies), ("normal", len(mses) - anomalies)):
             if images:
                 self._of_verdict(model, verdict).inc(images)
+        if out_of_scope:
+            self.out_of_scope.labels(model).inc(out_of_scope)
 
     def count_batch(self, batch: CompletedBatch) -> None:
         """Counts a forward pass."""

@@ -77,6 +77,7 @@ class RequestLog:
             self._metrics.count_scored(
                 model,
                 sum(each.anomalies for each in requests_of_model),
+                sum(each.out_of_scope for each in requests_of_model),
                 [mse for each in requests_of_model for mse in each.mses],
                 [p_value for each in requests_of_model for p_value in each.p_values],
             )
@@ -101,6 +102,7 @@ def _image_fields(scored: ScoredRequest) -> dict[str, Any]:
         "model": scored.model,
         "version": scored.version,
         "anomaly": scored.anomalies,
+        "out_of_scope": scored.out_of_scope,
         "normal": len(scored.scores) - scored.anomalies,
         "rejected": len(scored.rejected),
         "queue_ms": _ms(scored.queue_s),

@@ -14,6 +14,7 @@ def summarize(results: Results) -> ScoredRequest:
         version=manifest.version,
         calibration=results.bundle.calibration,
         anomalies=sum(map(results.point.is_anomaly, scores)),
+        out_of_scope=sum(map(results.out_of_scope, scored)),
         mses=[each.mse for each in scored],
         scores=scores,
         p_values=[each.p_value for each in scored],

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 
 from app.api.queries import Sensitivity
 
-OutputName = Literal["reconstruction", "mse", "score", "p_value", "is_anomaly", "error_map"]
+OutputName = Literal["reconstruction", "mse", "score", "p_value", "is_anomaly", "error_map", "out_of_scope"]
 
 INPUT: Final = "image"
 BINARY_EXTENSION: Final = "binary_tensor_data"
@@ -67,7 +67,7 @@ class InferenceRequest(_Message):
     id: str | None = Field(None, description="returned in the response")
     parameters: RequestParameters = RequestParameters(false_alarm_rate=None, threshold=None, binary_data_output=False)
     inputs: Annotated[list[InputTensor], FailFast(), Field(min_length=1, max_length=1)]
-    outputs: Annotated[list[RequestedOutput], FailFast(), Field(max_length=6)] = Field(
+    outputs: Annotated[list[RequestedOutput], FailFast(), Field(max_length=7)] = Field(
         [], description="the requested outputs; empty: all"
     )
 

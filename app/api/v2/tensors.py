@@ -51,6 +51,10 @@ def _scalar(_: Manifest) -> tuple[int, ...]:
     return ()
 
 
+def _scope(manifest: Manifest) -> tuple[int, ...] | None:
+    return None if manifest.scope is None else ()
+
+
 def _grid(manifest: Manifest) -> tuple[int, ...] | None:
     grid = manifest.error_map
     return None if grid is None else (1, grid.height, grid.width)
@@ -78,6 +82,9 @@ OUTPUTS: Final[Mapping[OutputName, Output]] = {
         np.dtype("<f4"),
         _grid,
         lambda results: np.stack([each.error_maps[each.row] for each in results.scored if each.error_maps is not None]),
+    ),
+    "out_of_scope": Output(
+        "BOOL", np.dtype("?"), _scope, lambda results: [results.out_of_scope(each) for each in results.scored]
     ),
 }
 

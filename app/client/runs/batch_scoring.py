@@ -195,6 +195,7 @@ def _row(path: Path, result: ScoredImage | RejectedImage, answer: ScoreAnswer) -
         version=answer.model.version,
         warnings=result.warnings,
         boxes=None if result.regions is None else tuple(region.box for region in result.regions),
+        out_of_scope=result.out_of_scope,
     )
 
 

@@ -64,6 +64,9 @@ def _verdict(p_values: Iterable[float | None], fdr: float) -> Callable[[Row], Ro
     largest = largest_flagged([each for each in p_values if each is not None], fdr) or 0
 
     def decided(row: Row) -> Row:
-        return row if row.p_value is None else replace(row, verdict="anomaly" if row.p_value <= largest else "normal")
+        if row.p_value is None:
+            return row
+        flagged = row.p_value <= largest
+        return replace(row, verdict="anomaly" if flagged else "normal", out_of_scope=row.out_of_scope and flagged)
 
     return decided

@@ -21,6 +21,7 @@ class Row:
         error: the reason of a rejection.
         fdr: the false discovery rate by which the images of a run were decided together. A scored row without a
             verdict waits for the other images of its run.
+        out_of_scope: whether the image does not look like the training images at all; it is then an anomaly.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Row:
     boxes: tuple[Box, ...] | None = None
     error: str | None = None
     fdr: float | None = None
+    out_of_scope: bool | None = None
 
     @property
     def outcome(self) -> str:
@@ -178,6 +180,7 @@ def _parse_row(values: Mapping[str, Any]) -> Row:
         boxes=None if values["boxes"] is None else tuple(map(_box, values["boxes"])),
         error=values["error"] or None,
         fdr=_number(values["fdr"]),
+        out_of_scope=_flag(values["out_of_scope"]),
     )
     outcomes = {"normal", "anomaly", "rejected", *(() if row.fdr is None else ("scored",))}
     if not isinstance(row.path, str) or row.outcome not in outcomes:
@@ -188,6 +191,11 @@ def _parse_row(values: Mapping[str, Any]) -> Row:
 def _box(values: Iterable[Any]) -> Box:
     left, top, width, height = map(int, values)
     return left, top, width, height
+
+
+def _flag(value: Any) -> bool | None:
+    """The value of a JSON boolean, or of the text that CSV has for one."""
+    return {None: None, "": None, "True": True, "False": False}[value] if not isinstance(value, bool) else value
 
 
 def _number(value: Any) -> float | None:

@@ -50,18 +50,21 @@ class BatchScores:
         mse: N values, mean squared difference over channels and pixels.
         score: N values, the numbers that are compared with the threshold.
         error_map: (N, 1, h, w) float32 on the model's own grid; None for bundles of schema version 1.
+        scope: N values, above 1 for images that do not look like the training images; None if the model has none.
     """
 
     reconstruction: torch.Tensor
     mse: list[float]
     score: list[float]
     error_map: torch.Tensor | None = None
+    scope: list[float] | None = None
 
     @classmethod
     def of(cls, outputs: tuple[torch.Tensor, ...]) -> Self:
         """From what a model returns."""
-        reconstruction, mse, score, *maps = outputs
-        return cls(reconstruction, mse.tolist(), score.tolist(), maps[0] if maps else None)
+        reconstruction, mse, score, *more = outputs
+        error_map, scope = (*more, None, None)[:2]
+        return cls(reconstruction, mse.tolist(), score.tolist(), error_map, None if scope is None else scope.tolist())
 
 
 @dataclass(frozen=True)
@@ -290,11 +293,13 @@ def _place(directory: Path) -> tuple[Path, tuple[str, str]]:
 
 
 def _check_probe(bundle: Bundle) -> None:
-    """For two probe images the model must return (2, C, H, W), (2,), (2,), all finite float32."""
+    """For two probe images the model must return the shapes that the manifest promises, all finite float32."""
     probe = torch.stack([torch.zeros(bundle.spec.shape), torch.full(bundle.spec.shape, 0.5)])
     expected: list[tuple[int, ...]] = [tuple(probe.shape), (2,), (2,)]
     if (grid := bundle.manifest.error_map) is not None:
         expected.append((2, 1, grid.height, grid.width))
+    if bundle.manifest.scope is not None:
+        expected.append((2,))
     try:
         with torch.inference_mode():
             outputs = tuple(bundle.model(probe))

@@ -52,6 +52,22 @@ class ErrorMap(_Part):
     )
 
 
+class ScopeRecord(_Part):
+    """The check whether an image looks like the training images at all.
+
+    The model returns ``scope`` for each image: the distance of its statistics from those of the training images,
+    divided by the limit. Beyond 1, it has raised the image's score above all that it gives images within.
+    """
+
+    statistics: Literal["features", "pixels"] = Field(
+        description="features: of a pretrained network, their mean and deviation over the image; pixels: brightness, "
+        "contrast, edges and a coarse thumbnail"
+    )
+    limit: float = Field(gt=0, description="the distance beyond which an image is out of scope")
+    largest: float = Field(ge=0, description="the largest distance of an image of the fit part, out of fold")
+    rate: float = Field(gt=0, lt=1, description="share of the normal images that the limit is meant to exclude")
+
+
 class InterestRecord(_Part):
     """The region of interest: the part of the model's input that counts. What is outside has no error."""
 
@@ -253,6 +269,7 @@ class Manifest(_Part):
     input: InputSpec
     scoring: Scoring
     error_map: ErrorMap | None = Field(None, description="missing in schema version 1")
+    scope: ScopeRecord | None = Field(None, description="missing if the model does not say what is out of scope")
     region_of_interest: InterestRecord | None = Field(None, description="missing if all of the input counts")
     threshold: FiniteFloat
     false_alarm_rate: float = Field(gt=0, lt=1)
@@ -289,6 +306,8 @@ class Manifest(_Part):
     def _schema_says_whether_there_is_a_map(self) -> Self:
         if (self.error_map is None) is not (self.schema_version == 1):
             raise ValueError("error_map is required since schema version 2, and unknown before")
+        if self.scope is not None and self.error_map is None:
+            raise ValueError("scope is unknown before schema version 2")
         return self
 
     def to_bytes(self) -> bytes:
@@ -296,7 +315,7 @@ class Manifest(_Part):
         # Left out if they have no effect: older programs reject unknown fields, and must read versions that use none.
         left_out: dict[str, Any] = {
             name: True
-            for name in ("recalibration", "error_map", "region_of_interest", "warnings")
+            for name in ("recalibration", "error_map", "scope", "region_of_interest", "warnings")
             if not getattr(self, name)
         }
         left_out["calibration"] = {name for name in ("groups", "folds") if getattr(self.calibration, name) is None}

@@ -29,7 +29,8 @@ class ScoringModel(Protocol):
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(N, C, H, W) float32 in [0, 1] → reconstruction of that shape, mse (N,), score (N,).
 
-        Since schema version 2 also the error map (N, 1, h, w).
+        Since schema version 2 also the error map (N, 1, h, w); and if the manifest says so, scope (N,), above 1 for
+        images that do not look like the training images.
         """
 
 

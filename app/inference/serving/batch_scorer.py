@@ -48,6 +48,7 @@ class Scored(NamedTuple):
         compute_s: seconds that its batch took.
         error_maps: (N, 1, h, w) float32, the model's error maps of the batch; None for bundles of schema version 1.
         size: width and height of the image file, upright; None: those of the model's input.
+        scope: above 1 if the image does not look like the training images; None if the model does not say.
     """
 
     images: torch.Tensor
@@ -62,6 +63,7 @@ class Scored(NamedTuple):
     compute_s: float
     error_maps: torch.Tensor | None = None
     size: tuple[int, int] | None = None
+    scope: float | None = None
 
     @property
     def original(self) -> torch.Tensor:
@@ -169,8 +171,9 @@ class BatchScorer:
         files = iter(pngs(to_pixels(to_encode)) if rows else ())
         compute_s = time.perf_counter() - began
         outcomes: list[Outcome] = []
-        columns = zip(decoded, encode, since, scores.mse, scores.score, strict=True)
-        for row, (image, wanted, start, mse, score) in enumerate(columns):
+        scopes: Sequence[float | None] = scores.scope or [None] * len(decoded)
+        columns = zip(decoded, encode, since, scores.mse, scores.score, scopes, strict=True)
+        for row, (image, wanted, start, mse, score, scope) in enumerate(columns):
             file = next(files) if wanted else None
             if not (isfinite(mse) and isfinite(score)):
                 reason = NonFiniteScore(f"the model returned an MSE of {mse} and a score of {score}")
@@ -194,6 +197,7 @@ class BatchScorer:
                     compute_s,
                     scores.error_map,
                     image.size,
+                    scope,
                 )
             )
         return outcomes

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from app.inference.bundles.bundle import Bundle
 from app.inference.decisions.conformal import OperatingPoint
 from app.inference.decisions.false_discovery import FalseDiscoveryRate
+from app.inference.decisions.scope import WARNING, is_out_of_scope
 from app.inference.errors import InferenceError, Overloaded, TooMuchMemory
 from app.inference.images.cost import DecodeCost, decode_cost
 from app.inference.images.decoding import open_image
@@ -47,6 +48,14 @@ class Results(NamedTuple):
     def scored(self) -> list[Scored]:
         """The images that were scored, in order."""
         return [outcome for outcome in self.outcomes if isinstance(outcome, Scored)]
+
+    def out_of_scope(self, scored: Scored) -> bool:
+        """Whether an image does not look like the training images at all; it is then an anomaly."""
+        return is_out_of_scope(scored.scope, is_anomaly=self.point.is_anomaly(scored.score))
+
+    def warnings(self, scored: Scored) -> tuple[str, ...]:
+        """What decoding changed in an image, and what looks wrong in it."""
+        return (*scored.warnings, WARNING) if self.out_of_scope(scored) else scored.warnings
 
     @property
     def has_regions(self) -> bool:

@@ -37,12 +37,13 @@ SCHEMA: Final = pa.schema(
         "boxes": BOXES,
         "error": pa.string(),
         "fdr": pa.float64(),
+        "out_of_scope": pa.bool_(),
     }
 )
 """One row per image: the columns of ``app.client``, in their order."""
 
 _SAME: Final = ("model", "version", "fdr", "false_alarm_rate")
-_ADDED: Final = {"fdr"}  # absent from files that earlier versions of this job wrote
+_ADDED: Final = {"fdr", "out_of_scope"}  # absent from files that earlier versions of this job wrote
 _INCOMING: Final = ".incoming"  # the names also begin with a dot, so readers of the folder ignore the files
 _MAX_WAIT_S: Final = 30.0
 
@@ -110,8 +111,14 @@ class Results:
         largest = largest_flagged(p_values.drop_null().to_pylist(), fdr) or 0
         for name in parts:
             rows = self._read(name, SCHEMA.names)
-            flagged = pc.if_else(pc.less_equal(rows["p_value"], largest), "anomaly", "normal")  # null if rejected
-            self._write(name, rows.set_column(SCHEMA.get_field_index("verdict"), SCHEMA.field("verdict"), flagged))
+            flagged = pc.less_equal(rows["p_value"], largest)  # null if rejected
+            decided = {
+                "verdict": pc.if_else(flagged, "anomaly", "normal"),
+                "out_of_scope": pc.and_(rows["out_of_scope"], flagged),
+            }
+            for column, values in decided.items():
+                rows = rows.set_column(SCHEMA.get_field_index(column), SCHEMA.field(column), values)
+            self._write(name, rows)
         return int(pc.sum(pc.less_equal(p_values, largest)).as_py() or 0)
 
     def add(self, outcomes: pa.Table) -> None:

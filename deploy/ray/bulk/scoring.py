@@ -35,6 +35,7 @@ OUTCOME: Final = pa.schema(
         "warnings": pa.list_(pa.string()),
         "boxes": BOXES,
         "error": pa.string(),
+        "out_of_scope": pa.bool_(),
     }
 )
 """The columns that an actor returns; names and meanings are those of ``app.client``."""
@@ -169,6 +170,7 @@ class ScoringActor:
             "score": outcome.score,
             "p_value": outcome.p_value,
             "mse": outcome.mse,
-            "warnings": outcome.warnings,
+            "warnings": results.warnings(outcome),
             "boxes": [region.box for region in results.regions(outcome)] if results.has_regions else None,
+            "out_of_scope": results.out_of_scope(outcome),
         }

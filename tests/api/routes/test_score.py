@@ -51,8 +51,8 @@ def test_score_has_the_documented_fields(server: Server, trained: Published, dig
     assert answer["false_alarm_rate"] == 0.05
     (result,) = answer["results"]
     assert list(result) == [
-        "status", "filename", "mse", "score", "is_anomaly", "verdict", "p_value", "warnings", "regions",
-        "reconstruction",
+        "status", "filename", "mse", "score", "is_anomaly", "verdict", "out_of_scope", "p_value", "warnings",
+        "regions", "reconstruction",
     ]  # fmt: skip
     assert result["status"] == "scored"
     assert result["filename"] == "five.png"

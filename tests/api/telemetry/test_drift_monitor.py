@@ -169,7 +169,7 @@ def test_state_file_is_locked_by_one_worker_and_taken_over_after_release(tmp_pat
 
 def scored_request(calibration: Calibration, scores: list[float], version: str = "1") -> ScoredRequest:
     unused = [0.0] * len(scores)
-    return ScoredRequest("m", version, calibration, 0, unused, scores, unused, [], 0, 0)
+    return ScoredRequest("m", version, calibration, 0, 0, unused, scores, unused, [], 0, 0)
 
 
 def test_drift_state_has_bounded_memory_and_file_size(tmp_path: Path) -> None:

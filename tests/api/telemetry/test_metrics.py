@@ -22,16 +22,17 @@ def test_requests_and_images_are_counted_by_label() -> None:
     metrics = Metrics()
     metrics.count_requests("POST", "/score", 200, [0.002, 0.2])
     metrics.count_requests("POST", "/score", 422, [0.002])
-    metrics.count_scored("parts", 1, [0.001, 0.04, 0.002], [0.5, 0.004, 0.9])
-    metrics.count_scored("digits", 0, [0.01], [0.1])
+    metrics.count_scored("parts", 2, 1, [0.001, 0.04, 0.002], [0.5, 0.004, 0.9])
+    metrics.count_scored("digits", 0, 0, [0.01], [0.1])
     lines = metrics.exposition().decode().splitlines()
     for line in (
         'anomaly_requests_total{method="POST",route="/score",status="200"} 2.0',
         'anomaly_requests_total{method="POST",route="/score",status="422"} 1.0',
         'anomaly_request_duration_seconds_bucket{le="0.0025",route="/score",status="200"} 1.0',
         'anomaly_request_duration_seconds_count{route="/score",status="200"} 2.0',
-        'anomaly_images_total{model="parts",verdict="normal"} 2.0',
-        'anomaly_images_total{model="parts",verdict="anomaly"} 1.0',
+        'anomaly_images_total{model="parts",verdict="normal"} 1.0',
+        'anomaly_images_total{model="parts",verdict="anomaly"} 2.0',
+        'anomaly_out_of_scope_total{model="parts"} 1.0',
         'anomaly_mse_count{model="parts"} 3.0',
         'anomaly_mse_bucket{le="0.001",model="parts"} 1.0',
         'anomaly_p_value_bucket{le="0.005",model="parts"} 1.0',

@@ -19,6 +19,7 @@ def scored(model: str, *verdicts: str, rejected: tuple[str, ...] = ()) -> Scored
         "v1",
         Calibration([0.1, 0.2]),
         anomalies=verdicts.count("anomaly"),
+        out_of_scope=0,
         mses=[0.01] * len(verdicts),
         scores=[0.1] * len(verdicts),
         p_values=[0.5] * len(verdicts),

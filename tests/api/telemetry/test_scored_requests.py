@@ -29,8 +29,16 @@ def results(bundle: Bundle, outcomes: Sequence[Outcome]) -> Results:
     return Results(bundle, OperatingPoint(0.05, 0.5), outcomes)
 
 
-def scored(score: float, *, mse: float = 0.1, p_value: float = 0.2, queue_s: float = 0, compute_s: float = 0) -> Scored:
-    return Scored(BATCH, BATCH, 0, None, mse, score, p_value, (), queue_s, compute_s)
+def scored(
+    score: float,
+    *,
+    mse: float = 0.1,
+    p_value: float = 0.2,
+    queue_s: float = 0,
+    compute_s: float = 0,
+    scope: float | None = None,
+) -> Scored:
+    return Scored(BATCH, BATCH, 0, None, mse, score, p_value, (), queue_s, compute_s, scope=scope)
 
 
 def test_summary_counts_scored_and_rejected_images(bundle: Bundle) -> None:
@@ -42,13 +50,14 @@ def test_summary_counts_scored_and_rejected_images(bundle: Bundle) -> None:
                 Rejected(UnreadableImage("not an image")),
                 scored(0.6, mse=0.02, p_value=0.1, queue_s=1, compute_s=2),
                 scored(0.5, mse=0.03, p_value=0.3),
-                scored(0.7, mse=0.04),
+                scored(0.7, mse=0.04, scope=1.1),
             ],
         )
     )
     assert (summary.model, summary.version) == ("a", "20260101T000000Z-000001")
     assert summary.calibration is bundle.calibration
     assert summary.anomalies == 2
+    assert summary.out_of_scope == 1
     assert (summary.mses, summary.scores, summary.p_values) == (
         [0.01, 0.02, 0.03, 0.04],
         [0.4, 0.6, 0.5, 0.7],

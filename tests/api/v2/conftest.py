@@ -17,7 +17,7 @@ Digits = dict[int, list[bytes]]
 Body = dict[str, Any]
 
 INFER = "/v2/models/digits-5/infer"
-OUTPUTS = ["reconstruction", "mse", "score", "p_value", "is_anomaly", "error_map"]
+OUTPUTS = ["reconstruction", "mse", "score", "p_value", "is_anomaly", "error_map", "out_of_scope"]
 
 
 def pixels(*files: bytes) -> NDArray[np.uint8]:

@@ -54,6 +54,7 @@ class TestMetadata:
         assert [(each["name"], each["datatype"], each["shape"]) for each in body["outputs"]] == [
             ("reconstruction", "FP32", [-1, 1, 8, 8]), ("mse", "FP64", [-1]), ("score", "FP64", [-1]),
             ("p_value", "FP64", [-1]), ("is_anomaly", "BOOL", [-1]), ("error_map", "FP32", [-1, 1, 8, 8]),
+            ("out_of_scope", "BOOL", [-1]),
         ]  # fmt: skip
         assert server.client.get("/v2/models/colour").json()["inputs"][0]["shape"] == [-1, 3, 8, 8]
 
@@ -172,7 +173,7 @@ class TestRequests:
         "members",
         [
             {"id": 7}, {"parameters": []}, {"outputs": {}}, {"outputs": [{"name": "heatmap"}]}, {"outputs": [{}]},
-            {"outputs": ["mse"]}, {"outputs": [{"name": "mse"}] * 7},
+            {"outputs": ["mse"]}, {"outputs": [{"name": "mse"}] * 8},
             {"parameters": {"binary_data_output": 1}}, {"outputs": [{"name": "mse", "parameters": {"binary_data": 1}}]},
             *({"parameters": {"false_alarm_rate": rate}} for rate in BAD_RATES),
             {"parameters": {"threshold": -1}}, {"parameters": {"threshold": "1"}},

@@ -13,8 +13,10 @@ from benchmarks.accuracy.pool import Pool
 from benchmarks.accuracy.trials import Division, at_random, by_group, run_trial
 from training.data.datasets import Dataset
 from training.data.images import Images
-from training.model.method import Fitted, Fold, ImageSet, Method, Progress
+from training.model.folds import Fold
+from training.model.method import Fitted, ImageSet, Method, Progress
 from training.model.recipes import LINEAR
+from training.model.scope import fit_scope
 
 OBJECTS, PHOTOS = 30, 4
 NORMAL = OBJECTS * PHOTOS
@@ -59,7 +61,8 @@ class LevelMethod(Method[torch.Tensor]):
         self, images: torch.Tensor, groups: Sequence[str], validation: torch.Tensor, progress: Progress
     ) -> Fitted[torch.Tensor]:
         self.fitted_on, self.groups = (images * 1000).round().int().tolist(), groups
-        return Fitted(nn.Identity(), lambda images: images)
+        scope, _ = fit_scope(images[:, None], torch.ones(1), [[0], [1]], images)
+        return Fitted(nn.Identity(), lambda images: images, scope)
 
     def cross_fit(
         self, images: torch.Tensor, folds: Sequence[Fold], progress: Progress

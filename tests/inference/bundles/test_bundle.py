@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from app.inference.bundles.bundle import file_record, load_bundle
-from app.inference.bundles.manifest import Manifest
+from app.inference.bundles.manifest import Manifest, ScopeRecord
 from app.inference.errors import BundleRejected
 from tests.support import make_bundle
 
@@ -124,6 +124,22 @@ def test_model_with_invalid_output_is_refused(tmp_path: Path, network: torch.nn.
 
     with pytest.raises(BundleRejected, match=r"^model\.pt (returns|fails on) .*probe"):
         load_bundle(_write(tmp_path, *_with_model(*make_bundle("m"), torchscript.dump(network))))
+
+
+def test_manifest_that_promises_a_scope_needs_a_model_that_returns_one(tmp_path: Path) -> None:
+    manifest, files = make_bundle("m")
+    scope = ScopeRecord(statistics="pixels", limit=2, largest=1, rate=0.001)
+    promised = manifest.model_copy(update={"scope": scope})
+    assert Manifest.from_bytes(promised.to_bytes()).scope == scope
+    with pytest.raises(BundleRejected, match=r"^model\.pt returns shapes .* expected .*\(2,\)\]$"):
+        load_bundle(_write(tmp_path, promised, files))
+
+
+def test_bundle_of_before_scope_has_none(tmp_path: Path) -> None:
+    manifest, files = make_bundle("m")
+    assert b'"scope"' not in manifest.to_bytes()
+    bundle = load_bundle(_write(tmp_path, manifest, files))
+    assert bundle.score_batch(torch.rand(3, 1, 8, 8)).scope is None
 
 
 def test_unreadable_golden_image_is_refused(tmp_path: Path) -> None:

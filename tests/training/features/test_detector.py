@@ -7,9 +7,19 @@ import torch
 
 from app.inference.bundles import torchscript
 from tests.training.features.test_extraction import TinyBackbone
-from training.features.detector import FeatureAutoencoder, Heads, Scale, figures_of, fit_heads, level_of, without
+from training.features.detector import (
+    FeatureAutoencoder,
+    Heads,
+    Scale,
+    figures_of,
+    fit_heads,
+    level_of,
+    statistics_of,
+    without,
+)
 from training.features.extraction import THUMBNAIL, Features, extract, thumbnails
 from training.model.autoencoders import LinearAutoencoder
+from training.model.scope import fit_scope
 
 
 def normal_features(count: int = 24) -> Features:
@@ -119,12 +129,15 @@ def test_an_archive_scores_alone_and_in_a_batch_alike(channels: int) -> None:
     heads = fit_heads(features, seed=0)
     scale = Scale(figures_of(maps_of(heads, features)))
     traced = torchscript.trace(backbone, torch.zeros(1, 3, 32, 32))
+    statistics = statistics_of(features.fine.float())
+    folds = [[*range(10)], [*range(10, 20)]]
+    scope, _ = fit_scope(statistics, torch.full(statistics.shape[1:], 0.01), folds, torch.ones(20))
     outside = torch.zeros(8, 8, dtype=torch.bool)
     outside[:, :3] = True
-    archive = torchscript.dump(FeatureAutoencoder(traced, heads, scale, thumbnail, THUMBNAIL, outside))
+    archive = torchscript.dump(FeatureAutoencoder(traced, heads, scale, scope, thumbnail, THUMBNAIL, outside))
     model = torchscript.load(archive)
     with torch.inference_mode():
-        reconstruction, mse, score, error_map = model(images)
+        reconstruction, mse, score, error_map, in_scope = model(images)
         alone = [model(image) for image in images.split(1)]  # type: ignore[no-untyped-call]
         rebuilt = thumbnail(thumbnails(images))
     assert reconstruction.shape == images.shape
@@ -135,6 +148,7 @@ def test_an_archive_scores_alone_and_in_a_batch_alike(channels: int) -> None:
     torch.testing.assert_close(score, scale(without(maps_of(heads, features), outside)), rtol=1e-2, atol=0)
     torch.testing.assert_close(mse, (images - reconstruction).square().flatten(1).mean(1))
     torch.testing.assert_close(torch.cat([each[2] for each in alone]), score, rtol=1e-5, atol=0)
+    torch.testing.assert_close(torch.cat([each[4] for each in alone]), in_scope, rtol=1e-5, atol=0)
     expected = torch.nn.functional.interpolate(rebuilt, (32, 32), mode="bilinear").clamp(0, 1)
     torch.testing.assert_close(reconstruction, expected)
 

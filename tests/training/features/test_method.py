@@ -11,7 +11,8 @@ from training.features.detector import Scale, figures_of, fit_heads
 from training.features.extraction import Features
 from training.features.method import FeatureMethod
 from training.features.variation import turned
-from training.model.method import Progress, folds_of, others
+from training.model.folds import folds_of, others
+from training.model.method import Progress
 from training.model.recipes import FEATURES
 
 SIDE, COUNT = 32, 15
@@ -101,6 +102,28 @@ def test_scores_of_a_fit_are_those_of_its_archive(method: FeatureMethod, normal:
         published = model(images)[2]
     # The method holds features in half precision, 11 bits; the archive computes with all of them.
     torch.testing.assert_close(fitted.scores(represent(method, images)), published, rtol=0.02, atol=0)
+
+
+def test_foreign_images_are_out_of_scope_and_score_everywhere_above_all_others(
+    method: FeatureMethod, normal: Features
+) -> None:
+    fitted = method.fit(normal, GROUPS, normal[[]], Progress())
+    noise = torch.rand(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    foreign = torch.cat([torch.zeros(1, 1, SIDE, SIDE), torch.ones(1, 1, SIDE, SIDE), noise])
+    model = torchscript.load(torchscript.dump(fitted.network))
+    with torch.inference_mode():
+        *_, error_map, scope = model(foreign)
+        *_, of_normal, near = model(discs(20, seed=3))
+    assert near.max() < 1 < scope.min()
+    assert error_map.min() > fitted.scope.ceiling > 10 * of_normal.max()
+    assert fitted.scores(represent(method, foreign)).min() > fitted.scope.ceiling
+
+
+def test_an_outlier_far_away_is_raised_in_its_fold(method: FeatureMethod, normal: Features) -> None:
+    """As if it had been held back: the score that calibrates is that of an image out of scope."""
+    black = represent(method, torch.zeros(1, 1, SIDE, SIDE))
+    fitted, held_out = method.cross_fit(replaced(normal, 6, black), FOLDS, Progress())
+    assert held_out[6] > fitted.scope.ceiling > held_out[others([6], COUNT)].max()
 
 
 def test_the_scale_of_a_fit_comes_from_two_folds_of_whole_groups(method: FeatureMethod, normal: Features) -> None:

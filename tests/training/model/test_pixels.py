@@ -7,13 +7,15 @@ import torch
 
 from training.data.images import Images
 from training.model.fitting import Epoch
-from training.model.method import Progress, others
+from training.model.folds import others
+from training.model.method import Progress
 from training.model.pixels import PixelMethod
 from training.model.recipes import DEFAULT, LINEAR, Recipe
 from training.model.scoring_rules import SCORING_RULES
 
 COUNT = 24
 FOLDS = [[*range(first, COUNT, 3)] for first in range(3)]
+GROUPS = [str(position) for position in range(COUNT)]
 SHORT = dataclasses.replace(DEFAULT, hidden=(16,), code=4, epochs=4, batch_size=8)
 FEW = dataclasses.replace(LINEAR, code=4)
 each_recipe = pytest.mark.parametrize("recipe", [SHORT, FEW], ids=["default", "linear"])
@@ -34,9 +36,9 @@ def test_held_out_scores_are_those_of_a_model_fitted_without_the_fold(recipe: Re
     images = blobs()
     fitted, held_out = method(recipe).cross_fit(images, FOLDS, Progress())
     for fold in FOLDS:
-        without = method(recipe).fit(images[others(fold, COUNT)], (), images[:0], Progress())
+        without = method(recipe).fit(images[others(fold, COUNT)], GROUPS[: COUNT - len(fold)], images[:0], Progress())
         assert torch.equal(held_out[fold], without.scores(images[fold]))
-    whole = method(recipe).fit(images, (), images[:0], Progress())
+    whole = method(recipe).fit(images, GROUPS, images[:0], Progress())
     assert torch.equal(fitted.scores(images), whole.scores(images))
     assert held_out.mean() > fitted.scores(images).mean()
 
@@ -46,7 +48,7 @@ def test_no_model_has_a_wider_code_than_the_smallest_fit_part_permits() -> None:
     images = torch.rand(COUNT, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     fitted, held_out = method(LINEAR).cross_fit(images, FOLDS, Progress())
     further = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    assert fitted.network.get_submodule("network.encoder").out_features == COUNT - COUNT // 3 - 1
+    assert fitted.network.get_submodule("model.network.encoder").out_features == COUNT - COUNT // 3 - 1
     assert fitted.scores(further).median() > 0.7 * held_out.median()
 
 
@@ -66,7 +68,9 @@ def test_twins_are_scored_by_the_model_of_their_image(recipe: Recipe) -> None:
     images, twins = blobs(), (blobs() + 0.2 * torch.rand(COUNT, 1, 8, 8)).clamp(0, 1)
     of_images, of_twins = method(recipe).held_out_scores(images, twins, FOLDS)
     assert torch.equal(of_images, method(recipe).cross_fit(images, FOLDS, Progress())[1])
-    without = method(recipe).fit(images[others(FOLDS[2], COUNT)], (), images[:0], Progress())
+    without = method(recipe).fit(
+        images[others(FOLDS[2], COUNT)], GROUPS[: COUNT - len(FOLDS[2])], images[:0], Progress()
+    )
     assert torch.equal(of_twins[FOLDS[2]], without.scores(twins[FOLDS[2]]))
 
 
@@ -78,7 +82,7 @@ def test_images_represent_themselves() -> None:
 
 def test_scores_do_not_depend_on_the_batch() -> None:
     images = blobs()
-    scores = method(FEW).fit(images, (), images[:0], Progress()).scores
+    scores = method(FEW).fit(images, GROUPS, images[:0], Progress()).scores
     many = images.repeat(20, 1, 1, 1)
     torch.testing.assert_close(scores(many), scores(images).repeat(20))
     assert scores(images[:0]).shape == (0,)
@@ -88,7 +92,7 @@ def test_steps_are_those_of_all_models() -> None:
     steps, epochs = list[int](), list[Epoch]()
     progress = Progress(on_step=steps.append, on_epoch=epochs.append)
     images = blobs()
-    method(SHORT).fit(images, (), images[:0], progress)
+    method(SHORT).fit(images, GROUPS, images[:0], progress)
     assert sum(steps) == method(SHORT).steps(COUNT, 0)
     steps.clear()
     epochs.clear()

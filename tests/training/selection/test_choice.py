@@ -15,7 +15,8 @@ from tests.conftest import digits_run
 from training.data.datasets import Source
 from training.data.splitting import CalibrationPlan
 from training.methods import method_of
-from training.model.method import Fitted, Fold, ImageSet, Method, Progress
+from training.model.folds import Fold
+from training.model.method import Fitted, ImageSet, Method, Progress
 from training.model.recipes import CONV, DEFAULT, FEATURES, LINEAR
 from training.model.scoring_rules import DEFAULT_SCORING_RULE, FEATURE_RULE, SCORING_RULES
 from training.preparation import prepare

@@ -14,6 +14,7 @@ const COLUMNS = {
   model: (_, model) => model.name,
   version: (_, model) => model.version,
   warnings: (image) => image.result?.warnings.join("; "),
+  out_of_scope: (image, model) => (image.result ? model.isOutOfScope(image) : null),
   decision: (image) => image.decision?.verdict,
   comment: (image) => image.decision?.comment,
   reason: (image) => image.reason,

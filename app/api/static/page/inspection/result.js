@@ -19,7 +19,7 @@ export function showResult(image, model) {
   const verdict = image && model.verdict(image);
   byId("result-heading").textContent = image ? image.name : "Result";
   byId("verdict").className = ["verdict", image?.state ?? "empty", verdict].filter(Boolean).join(" ");
-  byId("verdict-title").textContent = title(image, verdict);
+  byId("verdict-title").textContent = title(image, verdict, model);
   byId("verdict-text").textContent = explanation(image, model);
   byId("number-score").textContent = result ? model.formatScore(result.score) : "–";
   byId("number-threshold").textContent = model.formatScore(model.threshold);
@@ -43,13 +43,15 @@ function showPictures(image, result) {
   }
 }
 
-function title(image, verdict) {
+function title(image, verdict, model) {
   if (image === null) return "No image yet";
+  if (model.isOutOfScope(image)) return "Out of scope";
   if (verdict) return { anomaly: "Anomaly", normal: "Normal" }[verdict];
   return { waiting: "…", rejected: "Not readable" }[image.state] ?? "Not scored";
 }
 
 function explanation(image, model) {
+  if (image && model.isOutOfScope(image)) return "The image does not look like the training images at all.";
   if (image === null) return model.learnedDigits ? "Draw something, or try a sample." : "Drop images, use the camera, or try a sample.";
   if (image.result) return pValueText(image.result.p_value, model.card.calibration.groups);
   return image.state === "waiting" ? "Waiting for the service." : sentence(image.reason);

@@ -48,6 +48,11 @@ export class Model {
     return image.result.score > this.threshold ? "anomaly" : "normal";
   }
 
+  /** Whether the image does not look like the product at all; then it is an anomaly. */
+  isOutOfScope(image) {
+    return Boolean(image.result?.out_of_scope) && this.verdict(image) === "anomaly";
+  }
+
   formatScore(score) {
     return score.toFixed(this.decimals);
   }

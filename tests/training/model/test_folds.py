@@ -3,7 +3,7 @@
 import pytest
 
 from training.errors import TrainingError
-from training.model.method import folds_of, others
+from training.model.folds import folds_of, others
 
 SIZES = (9, 7, 4, 4, 3, 3, 2, 2, 1, 1, 1, 1, 1)
 GROUPS = [f"object {number}" for number, size in enumerate(SIZES) for _ in range(size)]

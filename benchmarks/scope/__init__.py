@@ -1,0 +1,1 @@
+"""Measures what a published model finds out of scope: ``python -m benchmarks.scope``."""
