@@ -1,4 +1,4 @@
-"""Exports a published version of a pixel recipe to ONNX or OpenVINO, for programs without torch, with its card.
+"""Exports a published version to ONNX or OpenVINO, for programs without torch, with its card.
 
 The exported model takes ``image``, (N, C, H, W) float32 in [0, 1] at the model's input size, and returns what the
 bundle returns: ``reconstruction``, ``mse``, ``score`` and, if the model has them, ``error_map`` and ``scope``. Each
@@ -24,6 +24,8 @@ from app.inference.bundles.manifest import Manifest
 from app.inference.bundles.store import ModelStore
 from app.inference.images.decoding import open_image
 from training.errors import TrainingError
+from training.features.whole_batch import WholeBatch
+from training.model.interest import RegionOfInterest
 
 Format = Literal["onnx", "openvino"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -64,12 +66,9 @@ def export(store: ModelStore, name: str, version: str, form: Format, path: Path)
                 f"{package} is not installed; install the packages for exports: pip install '.[export]'"
             )
     manifest = store.load(name, version).manifest
-    if manifest.training.backbone is not None:
-        raise TrainingError(
-            f"{name} cannot be exported: models of the recipe features take images one at a time in a loop, which the "
-            "exporter of torch cannot convert; models of the pixel recipes can"
-        )
     model = torchscript.load_plain(store.file(manifest, MODEL_FILE))
+    if manifest.training.backbone is not None:
+        model = _of_features(model, manifest)
     golden = open_image(base64.b64decode(manifest.golden.image), max_pixels=_MAX_PIXELS).decode(manifest.input).tensor
     images = golden.unsqueeze(0)
     with torch.inference_mode():
@@ -83,6 +82,16 @@ def export(store: ModelStore, name: str, version: str, form: Format, path: Path)
     difference = _difference(_openvino(converted), images.numpy(), expected)
     _save_openvino(converted, path)
     return difference
+
+
+def _of_features(model: Any, manifest: Manifest) -> torch.nn.Module:
+    """A model of the recipe ``features`` in operators that can be exported."""
+    size, grid = (manifest.input.height, manifest.input.width), manifest.error_map
+    if manifest.region_of_interest is None or grid is None:
+        return torchscript.compiled(WholeBatch(model, size))
+    whole = WholeBatch(model.model, size)
+    cells = (grid.height, grid.width)
+    return torchscript.compiled(RegionOfInterest(whole, model.inside, cells, score_is_maximum=True))
 
 
 def card(manifest: Manifest) -> dict[str, str]:
@@ -102,7 +111,8 @@ def _to_onnx(model: torch.nn.Module, images: torch.Tensor, manifest: Manifest, o
 
     exporter: Any = torch.onnx  # half annotated
     file, names = io.BytesIO(), [_INPUT, *_OUTPUTS[:outputs]]
-    exporter.register_custom_op_symbolic("aten::diff", _diff, _OPSET)
+    for operator, symbolic in _SYMBOLICS.items():
+        exporter.register_custom_op_symbolic(operator, symbolic, _OPSET)
     try:
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
             # This exporter is the only one that reads TorchScript; torch deprecates both. Numbers are checked below.
@@ -114,7 +124,8 @@ def _to_onnx(model: torch.nn.Module, images: torch.Tensor, manifest: Manifest, o
     except RuntimeError as error:  # torch's own errors derive from it
         raise TrainingError(f"{manifest.name} cannot be exported: {str(error).splitlines()[0]}") from error
     finally:
-        exporter.unregister_custom_op_symbolic("aten::diff", _OPSET)
+        for operator in _SYMBOLICS:
+            exporter.unregister_custom_op_symbolic(operator, _OPSET)
     proto = onnx.load_from_string(file.getvalue())
     onnx.helper.set_model_props(proto, card(manifest))
     onnx.checker.check_model(proto)
@@ -128,6 +139,21 @@ def _diff(graph: Any, values: Any, order: Any, dim: Any, prepend: Any, append: A
     axis = helper._get_const(dim, "i", "dim")
     later = helper._slice_helper(graph, values, axes=[axis], starts=[1], ends=[2**63 - 1])
     return graph.op("Sub", later, helper._slice_helper(graph, values, axes=[axis], starts=[0], ends=[-1]))
+
+
+def _reduced(graph: Any, values: Any, size: Any) -> Any:
+    """``adaptive_avg_pool2d`` to a size that is not constant: to half of it, linear interpolation is the mean."""
+    helper: Any = torch.onnx.symbolic_helper
+    sides = [helper._unsqueeze_helper(graph, side, [0]) for side in helper._unpack_list(size)]
+    batch = helper._slice_helper(graph, graph.op("Shape", values), axes=[0], starts=[0], ends=[2])
+    none = graph.op("Constant", value_t=torch.empty(0))
+    return graph.op(
+        "Resize", values, none, none, graph.op("Concat", batch, *sides, axis_i=0),
+        coordinate_transformation_mode_s="half_pixel", mode_s="linear",
+    )  # fmt: skip
+
+
+_SYMBOLICS: Final = {"aten::diff": _diff, "aten::adaptive_avg_pool2d": _reduced}
 
 
 def _onnx_runtime(content: bytes) -> Run:

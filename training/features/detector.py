@@ -73,7 +73,8 @@ class Heads(nn.Module):
             self._logarithm(self.components(deep[:, : self.channels])),
             self._logarithm(self.level(fine)),
         ]
-        joined = torch.cat([nn.functional.interpolate(each, fine.shape[2:], mode="bilinear") for each in maps], dim=1)
+        grid = (fine.shape[2], fine.shape[3])
+        joined = torch.cat([nn.functional.interpolate(each, grid, mode="bilinear") for each in maps], dim=1)
         return joined, error.clamp_min(self.least).log()
 
     def _logarithm(self, error: torch.Tensor) -> torch.Tensor:
@@ -121,7 +122,11 @@ def figures_of(maps: torch.Tensor) -> torch.Tensor:
 
 def level_of(maps: torch.Tensor) -> torch.Tensor:
     """(N, 4, h, w) maps → (N,) lower quartiles of the last one."""
-    return torch.quantile(maps[:, -1].flatten(1), 0.25, dim=1)
+    values = maps[:, -1].flatten(1)
+    position = (values.shape[1] - 1) / 4
+    below = (values.shape[1] - 1) // 4
+    lowest = torch.topk(values, min(below + 2, values.shape[1]), dim=1, largest=False)[0]
+    return torch.lerp(lowest[:, below], lowest[:, -1], position - below)
 
 
 def statistics_of(fine: torch.Tensor) -> torch.Tensor:
@@ -167,7 +172,7 @@ class FeatureAutoencoder(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """(N, C, H, W) in [0, 1] → reconstruction (N, C, H, W), mse (N,), score (N,), map (N, 1, h, w), scope (N,)."""
         small = nn.functional.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
-        rebuilt = nn.functional.interpolate(self.thumbnail(small), images.shape[2:], mode="bilinear").clamp(0.0, 1.0)
+        rebuilt = nn.functional.interpolate(self.thumbnail(small), images.shape[2:], mode="bilinear")
         maps: list[torch.Tensor] = []
         errors: list[torch.Tensor] = []
         statistics: list[torch.Tensor] = []
@@ -178,9 +183,21 @@ class FeatureAutoencoder(nn.Module):
             maps.append(part_maps)
             errors.append(part_errors)
             statistics.append(statistics_of(fine))
-        scope = self.scope(torch.cat(statistics))
-        score = self.scale(without(torch.cat(maps), self.outside))
-        places = self.scale.places(score, torch.cat(errors).masked_fill(self.outside, -math.inf))
+        return self.outputs(images, rebuilt, torch.cat(maps), torch.cat(errors), torch.cat(statistics))
+
+    def outputs(
+        self,
+        images: torch.Tensor,
+        rebuilt: torch.Tensor,
+        maps: torch.Tensor,
+        errors: torch.Tensor,
+        statistics: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What :meth:`forward` returns, from the reconstruction, what the heads return, and the statistics."""
+        rebuilt = rebuilt.clamp(0.0, 1.0)
+        scope = self.scope(statistics)
+        score = self.scale(without(maps, self.outside))
+        places = self.scale.places(score, errors.masked_fill(self.outside, -math.inf))
         # Added everywhere: no place of an image that is out of scope is the defect.
         error_map = places + self.scope.added(scope).reshape(-1, 1, 1, 1)
         return (

@@ -49,10 +49,16 @@ def dump(model: torch.nn.Module) -> bytes:
     weights and code give equal bytes. Between processes they may not: torch orders a layer's constants differently.
     """
     with _no_deprecation_warning():
-        scripted = torch.jit.script(model.cpu().eval())
         buffer = io.BytesIO()
-        torch.jit.save(scripted, buffer)
+        torch.jit.save(compiled(model.cpu()), buffer)
     return _without_debug_records(buffer.getvalue())
+
+
+def compiled(model: torch.nn.Module) -> torch.nn.Module:
+    """A module in evaluation mode, compiled."""
+    with _no_deprecation_warning():
+        scripted: torch.nn.Module = torch.jit.script(model.eval())
+    return scripted
 
 
 def trace(module: torch.nn.Module, example: torch.Tensor) -> torch.nn.Module:

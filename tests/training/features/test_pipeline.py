@@ -11,6 +11,7 @@ from app.inference.bundles.store import ModelStore
 from app.inference.images.decoding import open_image
 from tests.support import Server, encode, running_server
 from training.__main__ import main
+from training.export import SUFFIXES
 
 
 def part(random: np.random.Generator, *, defect: bool = False) -> Image.Image:
@@ -103,3 +104,23 @@ def test_the_threshold_comes_from_folds(store: Path) -> None:
 def test_a_score_of_its_own_cannot_be_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", str(tmp_path), "--recipe", "features", "--score", "mse", "--store", str(tmp_path)]) == 1
     assert "leave --score out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_export_gives_the_numbers_of_the_bundle(store: Path, tmp_path: Path, form: str) -> None:
+    """The command itself compares them for the golden image, alone and in a batch; here, for an anomaly."""
+    runtime = pytest.importorskip({"onnx": "onnxruntime"}.get(form, form))
+    path = tmp_path / f"parts{SUFFIXES[form]}"  # type: ignore[index]  # one of the formats
+    assert main(["export", "parts", "--store", str(store), "--format", form, "--output", str(path)]) == 0
+    bundle = ModelStore(store).load("parts", ModelStore(store).current("parts"))
+    image = encode(part(np.random.default_rng(3), defect=True))
+    given = open_image(image, max_pixels=10**6).decode(bundle.spec).tensor[None]
+    with torch.inference_mode():
+        expected = bundle.model(given)
+    if form == "onnx":
+        outputs = runtime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"image": given.numpy()})
+    else:
+        compiled = runtime.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        outputs = compiled(given.numpy()).values()
+    for output, right in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(torch.as_tensor(output), right, rtol=1e-3, atol=1e-4)
