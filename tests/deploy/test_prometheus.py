@@ -47,7 +47,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     store = ModelStore(directory / "store")
     store.publish(*make_bundle("m"))
     store.publish(*make_bundle("other"))
-    with running_server(directory / "store", directory / "log", model="m") as server:
+    with running_server(directory / "store", directory / "log", measure_coverage=False, model="m") as server:
         assert server.client.post("/score?model=other", files={"file": PNG}).status_code == 200
         shutil.copytree(store.root / "other" / store.current("other"), store.root / "other" / "broken")
         (store.root / "other" / "CURRENT").write_text("broken")
