@@ -207,6 +207,12 @@ class Server:
         raise AssertionError(f"{path} did not return {status} within {seconds} s:\n{self.log.read_text()}")
 
 
+def run_app(log: Path, *options: str) -> tuple[int, str]:
+    """Runs ``python -m app`` until it ends by itself: exit status, and what it printed on both streams."""
+    process = warm.Process("app", *options, cwd=ROOT, env=os.environ, log=log)
+    return process.wait(60), log.read_text()
+
+
 @contextlib.contextmanager
 def running_server(
     store: Path, log: Path, *, ready: bool = True, measure_coverage: bool = True, **settings: object

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 import jinja2
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from app.inference.bundles.fitness import fitness
@@ -21,7 +20,6 @@ from training.suspects import Suspect
 WITHOUT_THRESHOLD: Final = ("samples", "loss", "gallery", "precision_recall")
 """The charts that do not depend on the threshold."""
 
-_DPI: Final = 110
 _SUSPECTS: Final = "The most suspicious normal images"
 
 # Section → its charts, each with the text for its alt attribute.
@@ -106,7 +104,6 @@ def draw(data: ReportData) -> dict[str, bytes]:
 
 
 def _png(figure: Figure) -> bytes:
-    figure.dpi = _DPI
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
