@@ -185,7 +185,7 @@ class TestActivate:
 
 
 def wait_for_version(server: Server, version: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while server.client.get("/health").json()["model"]["version"] != version:
         assert time.monotonic() < deadline, f"the service does not serve {version}"
         time.sleep(0.05)
