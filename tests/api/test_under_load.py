@@ -100,8 +100,9 @@ def test_simultaneous_uploads_have_a_memory_limit(service: Start, small_store: P
 
 def test_timed_out_requests_leave_the_queue(service: Start, tmp_path: Path) -> None:
     ModelStore(tmp_path).publish(*make_bundle("slow", network=SlowAutoencoder(1200)))
-    with service(tmp_path, model="slow", request_timeout_s=0.3, max_batch=1) as running:
-        tally = asyncio.run(crowd(running.port, [post(image(8))], connections=120, seconds=1.5))
+    # All images take four seconds, one of them a fiftieth of one: on a busy machine still less than the timeout.
+    with service(tmp_path, model="slow", request_timeout_s=1, max_batch=1, queue_size=300) as running:
+        tally = asyncio.run(crowd(running.port, [post(image(8))], connections=200, seconds=2))
         assert {200, 504} <= tally.statuses().keys() <= {200, 504}
         after = asyncio.run(crowd(running.port, [post(image(8))], connections=1, seconds=0.5))
         assert after.statuses().keys() == {200}
