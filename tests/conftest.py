@@ -27,7 +27,10 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("anomaly", deadline=None)
 hypothesis.settings.load_profile("anomaly")
 
-_SLOWEST = {"test_readme.py", "test_under_load.py", "test_train.py", "page", "fuzz"}
+_SLOWEST = {
+    *("test_readme.py", "test_under_load.py", "test_train.py", "test_data_as_it_comes.py", "test_pipeline.py"),
+    *("test_ray.py", "page", "fuzz"),
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

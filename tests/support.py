@@ -46,7 +46,7 @@ from training.model.scoring_rules import Mse, ScoredAutoencoder
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
-# Environment of processes without coverage measurement, which would double the time of importing libraries.
+# Environment of programs without coverage measurement, which would double the time of importing libraries.
 WITHOUT_COVERAGE = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 SPEC = InputSpec(mode="L", height=8, width=8)
 
@@ -207,14 +207,24 @@ class Server:
         raise AssertionError(f"{path} did not return {status} within {seconds} s:\n{self.log.read_text()}")
 
 
+def run_app(log: Path, *options: str) -> tuple[int, str]:
+    """Runs ``python -m app`` until it ends by itself: exit status, and what it printed on both streams."""
+    process = warm.Process("app", *options, cwd=ROOT, env=os.environ, log=log)
+    return process.wait(60), log.read_text()
+
+
 @contextlib.contextmanager
 def running_server(
     store: Path, log: Path, *, ready: bool = True, measure_coverage: bool = True, **settings: object
 ) -> Iterator[Server]:
-    """Starts the real service, on a free port unless one is given. Stops it with SIGTERM and asserts status 0."""
+    """Starts the real service, on a free port unless one is given. Stops it with SIGTERM and asserts status 0.
+
+    Coverage is measured in the service and its workers; in decode processes, the tests of those do it.
+    """
     port = int(str(settings.get("port") or free_port()))
+    inherited = os.environ if "workers" in settings else WITHOUT_COVERAGE
     environment: Mapping[str, str] = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("ANOMALY_")},
+        **{key: value for key, value in inherited.items() if not key.startswith("ANOMALY_")},
         "ANOMALY_MODEL_STORE": str(store),
         "ANOMALY_PORT": str(port),
         "ANOMALY_DRAIN_S": "0",

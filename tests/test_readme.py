@@ -13,7 +13,7 @@ import pytest
 from tests.documents import API, OPERATIONS, README, TRAINING, Document
 from tests.support import ROOT, WITHOUT_COVERAGE, Server, running_server
 
-pytestmark = pytest.mark.no_cover  # only the lines of the server are counted
+pytestmark = pytest.mark.no_cover  # commands of users; the tests of their packages count
 
 GUIDES = [README, API, OPERATIONS, TRAINING]
 RUN_HERE = ("curl", ".venv/bin/python")
@@ -50,7 +50,8 @@ def checkout(guide: Document, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(checkout / "model_store", tmp_path_factory.mktemp("log") / "log") as running:
+    log = tmp_path_factory.mktemp("log") / "log"
+    with running_server(checkout / "model_store", log, measure_coverage=False) as running:
         yield running
 
 

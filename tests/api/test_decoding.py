@@ -98,7 +98,7 @@ def test_processes_end_with_a_service_that_is_killed(store: Path, tmp_path: Path
         decoders += decoders_of(server)
         server.process.kill()
     assert decoders
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{each}/cmdline").read_text() for each in decoders if Path(f"/proc/{each}").exists()):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -25,7 +25,7 @@ def score(server: Server, model: str) -> int:
 
 
 def wait_for_refusal(server: Server, model: str) -> str:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         refused = {each["name"]: each["reason"] for each in server.client.get("/health").json()["refused"]}
         if model in refused:

@@ -1,8 +1,6 @@
 """Settings from the environment and the command line."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ import torch
 
 from app.api.settings import BadSettings, Settings, read_settings
 from app.inference.bundles.signing import SigningKey
-from tests.support import ROOT
+from tests.support import run_app
 
 
 @pytest.fixture(autouse=True)
@@ -18,11 +16,6 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("ANOMALY_"):
             monkeypatch.delenv(name)
-
-
-def start_app(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "app", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +193,9 @@ def test_unusable_feedback_path_is_one_line_that_names_the_variable(
 
 def test_label_secret_of_the_wrong_size_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "labels.key").write_bytes(b"too short")
-    done = start_app("--feedback-path", str(tmp_path / "labels"), "--port", "0")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    status, printed = run_app(tmp_path / "log", "--feedback-path", str(tmp_path / "labels"), "--port", "0")
+    assert status == 2
+    (line,) = printed.splitlines()
     assert line.startswith("error: ANOMALY_FEEDBACK_PATH: ")
     assert "must hold a secret of 32 bytes" in line
 
@@ -238,25 +231,25 @@ def test_invalid_value_is_one_line_that_names_the_variable(
     assert "\n" not in str(caught.value)
 
 
-def test_invalid_option_stops_the_start() -> None:
-    done = start_app("--port", "ninety")
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
+def test_invalid_option_stops_the_start(tmp_path: Path) -> None:
+    status, printed = run_app(tmp_path / "log", "--port", "ninety")
+    assert status == 2
+    assert printed.splitlines() == [
         "error: ANOMALY_PORT: Input should be a valid integer, unable to parse string as an integer (got 'ninety')"
     ]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a graphics processor")
-def test_missing_graphics_processor_stops_the_start() -> None:
-    done = start_app("--device", "cuda")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ANOMALY_DEVICE: there is no cuda: torch finds 0 graphics processors")
+def test_missing_graphics_processor_stops_the_start(tmp_path: Path) -> None:
+    status, printed = run_app(tmp_path / "log", "--device", "cuda")
+    assert status == 2
+    assert printed.startswith("error: ANOMALY_DEVICE: there is no cuda: torch finds 0 graphics processors")
 
 
-def test_help_lists_every_option_with_its_default() -> None:
-    done = start_app("--help")
-    assert done.returncode == 0
-    text = " ".join(done.stdout.split())
+def test_help_lists_every_option_with_its_default(tmp_path: Path) -> None:
+    status, printed = run_app(tmp_path / "log", "--help")
+    assert status == 0
+    text = " ".join(printed.split())
     for name, field in Settings.model_fields.items():
         assert f"--{name.replace('_', '-')} " in text
         assert f"(default: {field.default})" in text

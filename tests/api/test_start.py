@@ -1,7 +1,6 @@
 """Mistakes at the start of the service: each is one line with its remedy."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -10,19 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from app.__main__ import main
+from app.__main__ import _warn_if_open, main
 from app.api import workers as processes
 from app.api.http.listening import require_free
 from app.api.settings import BadSettings, read_settings
-from tests.support import ROOT, free_port, running_server
-
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("ANOMALY_")}
-
-
-def start_app(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "app", *options]
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+from tests.support import ROOT, WITHOUT_COVERAGE, free_port, run_app, running_server
 
 
 @pytest.fixture
@@ -33,11 +26,13 @@ def used_port() -> Iterator[int]:
 
 class TestPort:
     @pytest.mark.parametrize(("host", "workers"), [("127.0.0.1", "1"), ("0.0.0.0", "2")])
-    def test_port_in_use_is_one_line_with_the_remedy(self, used_port: int, host: str, workers: str) -> None:
-        done = start_app("--host", host, "--port", str(used_port), "--workers", workers)
-        assert done.returncode == 2
-        assert done.stdout == ""
-        (line,) = done.stderr.splitlines()
+    def test_port_in_use_is_one_line_with_the_remedy(
+        self, used_port: int, host: str, workers: str, tmp_path: Path
+    ) -> None:
+        options = ("--host", host, "--port", str(used_port), "--workers", workers)
+        status, printed = run_app(tmp_path / "log", *options)
+        assert status == 2
+        (line,) = printed.splitlines()
         assert line.startswith(f"error: ANOMALY_PORT: port {used_port} of {host} is in use; ")
         assert f"PORT={used_port + 1} make serve" in line
         assert f"ANOMALY_PORT={used_port + 1}" in line
@@ -96,15 +91,19 @@ class TestOpenService:
         ("host", "keys", "warnings"),
         [("0.0.0.0", "", 1), ("0.0.0.0", "alpha", 0), ("127.0.0.1", "", 0), ("localhost", "", 0)],
     )
-    def test_open_to_other_machines_without_keys_is_one_warning(
-        self, store: Path, tmp_path: Path, host: str, keys: str, warnings: int
-    ) -> None:
+    def test_open_to_other_machines_without_keys_is_one_warning(self, host: str, keys: str, warnings: int) -> None:
+        settings = read_settings(["--host", host, *(["--api-keys", keys] if keys else [])])
+        with capture_logs() as logged:
+            _warn_if_open(settings)
+        assert [line["log_level"] for line in logged] == ["warning"] * warnings
+
+    def test_open_service_logs_the_warning_when_it_starts(self, store: Path, tmp_path: Path) -> None:
         log = tmp_path / "log"
-        with running_server(store, log, ready=False, model="digits-5", host=host, api_keys=keys, log_format="json"):
+        with running_server(store, log, ready=False, model="digits-5", host="0.0.0.0", log_format="json"):
             pass
         lines = map(json.loads, log.read_text().splitlines())
         events = [line["event"].partition(" port")[0] for line in lines if line["level"] == "warning"]
-        assert events == ["ANOMALY_API_KEYS: everybody who reaches"] * warnings
+        assert events == ["ANOMALY_API_KEYS: everybody who reaches"]
 
 
 class TestModel:
@@ -162,7 +161,11 @@ class TestOptions:
         assert capsys.readouterr().err == f"error: {message} (see python -m app --help)\n"
 
     def test_misspelt_option_stops_the_start(self) -> None:
-        done = start_app("--prot", "9000")
+        """With a new Python process; the other tests fork one."""
+        done = subprocess.run(
+            [sys.executable, "-m", "app", "--prot", "9000"],
+            cwd=ROOT, env=WITHOUT_COVERAGE, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == "error: '--prot' is not understood; did you mean '--port'? (see python -m app --help)\n"
 

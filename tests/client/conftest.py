@@ -73,7 +73,9 @@ def closed_url(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     shutil.copytree(store, root / "store")
     (root / "store" / "broken").mkdir()
     (root / "store" / "broken" / "CURRENT").write_text("gone\n")
-    with running_server(root / "store", root / "log", model="digits-5", api_keys="schlüssel") as closed:
+    with running_server(
+        root / "store", root / "log", measure_coverage=False, model="digits-5", api_keys="schlüssel"
+    ) as closed:
         yield f"http://127.0.0.1:{closed.port}"
 
 

@@ -107,7 +107,7 @@ def running_nginx(directory: Path, ports: list[int]) -> Iterator[str]:
     )
     url = f"http://127.0.0.1:{listen}"
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

@@ -47,11 +47,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     store = ModelStore(directory / "store")
     store.publish(*make_bundle("m"))
     store.publish(*make_bundle("other"))
-    with running_server(directory / "store", directory / "log", model="m") as server:
+    with running_server(directory / "store", directory / "log", measure_coverage=False, model="m") as server:
         assert server.client.post("/score?model=other", files={"file": PNG}).status_code == 200
         shutil.copytree(store.root / "other" / store.current("other"), store.root / "other" / "broken")
         (store.root / "other" / "CURRENT").write_text("broken")
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while not server.client.get("/health").json()["refused"]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -171,7 +171,7 @@ def evaluate(client: httpx.Client, query: str) -> list[Any]:
 
 
 def wait_until(condition: Any, log: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             if condition():
@@ -204,7 +204,7 @@ class TestPrometheus:
             groups = prometheus.get("/rules").json()["data"]["groups"]
             return [rule for group in groups for rule in group["rules"]]
 
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while any(rule["health"] == "unknown" for rule in rules()):
             assert time.monotonic() < deadline
             time.sleep(0.2)

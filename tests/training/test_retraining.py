@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -77,12 +78,19 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def store(parts: Path, tmp_path: Path) -> ModelStore:
-    """A store with a model of these parts."""
-    arguments = ["--data", parts, "--name", "parts", "--store", tmp_path / "store", "--data-dir", tmp_path / "data"]
+@pytest.fixture(scope="module")
+def trained_once(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a model of these parts, which no test changes."""
+    folder = tmp_path_factory.mktemp("trained")
+    arguments = ["--data", parts, "--name", "parts", "--store", folder / "store", "--data-dir", folder / "data"]
     options = ["--recipe", "linear", "--size", SIDE, "--false-alarm-rate", "0.05"]
     assert main([*map(str, arguments), *map(str, options)]) == 0
+    return folder / "store"
+
+
+@pytest.fixture
+def store(trained_once: Path, tmp_path: Path) -> ModelStore:
+    shutil.copytree(trained_once, tmp_path / "store")
     return ModelStore(tmp_path / "store")
 
 

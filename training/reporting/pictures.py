@@ -36,6 +36,7 @@ _PREFERRED_KIND: Final = "7"  # the anomaly that the tutorial shows
 
 # A grid of images: width of the chart, and heights of gaps and labels in image widths.
 _GRID_INCHES: Final = 9
+_TITLE_INCHES: Final = 0.4
 _GAP: Final = 0.06
 _LABEL: Final = 0.2
 _CELL_PIXELS: Final = 256
@@ -64,7 +65,8 @@ def _show(axes: mpl.axes.Axes, image: torch.Tensor, title: str = "") -> None:
 def _grid(title: str, cells: Mapping[tuple[int, int], _Cell], columns: int) -> Figure:
     """Images of one size in rows and columns, with labels above them.
 
-    They share one ``Axes``: with one for each image, the layout would take a hundred times as long as the drawing.
+    They share one ``Axes`` that fills the figure below the title: with one for each image, or a layout that measures
+    all labels, the layout would take much longer than the drawing.
 
     Args:
         title: of the chart.
@@ -72,10 +74,9 @@ def _grid(title: str, cells: Mapping[tuple[int, int], _Cell], columns: int) -> F
         columns: number of columns, including empty ones.
     """
     height = max(cell.image.height / cell.image.width for cell in cells.values())
-    figure = Figure(layout="constrained")
-    axes = figure.subplots()
+    figure = Figure()
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    figure.suptitle(title)
     bottom = 0.0
     for row in range(max(row for row, _ in cells) + 1):
         labelled = any((row, column) in cells and cells[row, column].label for column in range(columns))
@@ -85,8 +86,12 @@ def _grid(title: str, cells: Mapping[tuple[int, int], _Cell], columns: int) -> F
             if cell := cells.get((row, column)):
                 axes.imshow(cell.image, interpolation="nearest", extent=(column, column + 1 - _GAP, bottom, top))
                 axes.text(column, top + _GAP / 2, cell.label, fontsize=7)
-    axes.set(xlim=(0, columns), ylim=(bottom, 0))
-    figure.set_size_inches(_GRID_INCHES, _GRID_INCHES / columns * -bottom + 0.5)
+    axes.set(xlim=(-_GAP, columns), ylim=(bottom - _GAP, 0))
+    grid_inches = _GRID_INCHES * (_GAP - bottom) / (columns + _GAP)
+    whole_inches = grid_inches + _TITLE_INCHES
+    figure.set_size_inches(_GRID_INCHES, whole_inches)
+    axes.set_position((0, 0, 1, grid_inches / whole_inches))
+    figure.suptitle(title, y=1 - 0.2 * _TITLE_INCHES / whole_inches)
     return figure
 
 
@@ -118,7 +123,8 @@ def reconstruction(data: ReportData) -> Figure:
     anomalies = [index for index, kind in enumerate(data.test_kinds) if kind != NORMAL]
     index = next((i for i in anomalies if data.test_kinds[i] == _PREFERRED_KIND), anomalies[0])
     original, output = data.test[index], outputs(data.model, data.test[[index]])
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(7, 3))
+    figure.subplots_adjust(left=0.02, right=0.98, bottom=0.03, top=0.8, wspace=0.05)
     figure.suptitle(
         f"An anomaly of kind “{data.test_kinds[index]}”: MSE {data.test_scores.mse[index]:.4f}, "
         f"score {data.test_scores.score[index]:.4f}, threshold {data.threshold:.4f}",

@@ -103,7 +103,8 @@ def score_files(page: Page, *files: FilePayload) -> None:
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(ROOT / "model_store", tmp_path_factory.mktemp("log") / "log") as running:
+    log = tmp_path_factory.mktemp("log") / "log"
+    with running_server(ROOT / "model_store", log, measure_coverage=False) as running:
         yield running
 
 

@@ -136,6 +136,6 @@ class TestStaticFiles:
 
     def test_static_files_are_counted_under_their_route(self, server: Server) -> None:
         server.client.get("/static/page.css")
-        deadline = time.monotonic() + 5  # a file response is counted after its file is closed in a thread
+        deadline = time.monotonic() + 60  # a file response is counted after its file is closed in a thread
         while 'route="/static/{path:path}",status="200"' not in server.client.get("/metrics").text:
             assert time.monotonic() < deadline

@@ -20,9 +20,9 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # on a busy machine, thread
 
 
 def start(program: str, *arguments: object, log_folder: Path) -> warm.Process:
-    """Starts a program from this folder in a process of its own."""
+    """Starts a program from this folder in a process of its own. Coverage would take longer than its sixty forks."""
     module, log = f"tests.inference.bundles.{program}", log_folder / f"{uuid.uuid4()}.log"
-    return warm.Process(module, *map(str, arguments), cwd=ROOT, env=ONE_THREAD, log=log)
+    return warm.Process(module, *map(str, arguments), cwd=ROOT, env=ONE_THREAD, log=log, measure_coverage=False)
 
 
 @pytest.fixture

@@ -129,16 +129,16 @@ def test_what_is_no_image_costs_little(content: bytes) -> None:
 
 def test_damaged_and_hostile_headers_are_estimated_at_once() -> None:
     files = [*hostile.corpus().values(), *(file[:cut] for file in valid_images.seeds().values() for cut in range(80))]
-    began = time.perf_counter()
+    began = time.process_time()
     for file in files:
         cost = decode_cost(file, SPEC)
         assert cost.memory >= 0
         assert cost.seconds >= 0
-    assert (time.perf_counter() - began) / len(files) < 0.002
+    assert (time.process_time() - began) / len(files) < 0.002
 
 
 def test_estimate_takes_microseconds() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for file in LARGE.values():
         decode_cost(file, SPEC)
-    assert (time.perf_counter() - began) / len(LARGE) < 0.001
+    assert (time.process_time() - began) / len(LARGE) < 0.001

@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -31,10 +30,8 @@ def test_result_and_exception_are_passed_on() -> None:
 def test_call_that_hangs_is_given_up_at_the_deadline() -> None:
     async def scenario() -> None:
         access, answered = StoreAccess(0.2), threading.Event()
-        began = time.monotonic()
         with pytest.raises(ModelUnavailable, match=r"the model store did not answer within 0\.2 s"):
-            await access.run(answered.wait)
-        assert time.monotonic() - began < 2
+            await asyncio.wait_for(access.run(answered.wait), 30)  # it never answers
         assert await access.run(lambda: 1) == 1
         answered.set()
 

@@ -106,7 +106,7 @@ def test_service_with_trusted_keys_serves_signed_versions_only(key: Path, store:
 
 
 def wait_for_refusal(server: Server, reason: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not any(each["reason"].startswith(reason) for each in server.client.get("/health").json()["refused"]):
         assert time.monotonic() < deadline, f"/health does not show: {reason}"
         time.sleep(0.05)

@@ -173,7 +173,7 @@ class TestActivate:
     def test_running_service_switches_to_the_activated_version(
         self, store: ModelStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        with running_server(store.root, tmp_path / "log", model="m") as server:
+        with running_server(store.root, tmp_path / "log", measure_coverage=False, model="m") as server:
             for version in ("v1", "v2"):
                 assert run(capsys, "activate", "m", version, store=store)[0] == 0
                 wait_for_version(server, version)
@@ -185,7 +185,7 @@ class TestActivate:
 
 
 def wait_for_version(server: Server, version: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while server.client.get("/health").json()["model"]["version"] != version:
         assert time.monotonic() < deadline, f"the service does not serve {version}"
         time.sleep(0.05)

@@ -49,7 +49,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
-    with running_server(store, tmp_path_factory.mktemp("log") / "log", model="parts") as running:
+    log = tmp_path_factory.mktemp("log") / "log"
+    with running_server(store, log, measure_coverage=False, model="parts") as running:
         yield running
 
 

@@ -57,7 +57,7 @@ def test_megabytes_of_segments_take_no_time_per_segment_before() -> None:
     began = time.process_time()
     with pytest.raises(UnreadableImage, match="more than 64 segments of EXIF data"):
         decode(data)
-    assert time.process_time() - began < 0.1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("name", valid_images.seeds())
