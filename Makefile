@@ -97,7 +97,7 @@ $(VENV)/backend.lock: requirements.lock | $(VENV)/bin/uv
 $(VENV)/ready-serving: EXTRA := --extra client --extra watch --extra mqtt
 $(VENV)/ready-training: EXTRA := --extra client --extra watch --extra mqtt --extra training
 # The project itself, so that deploy/ray/score_dataset.py can import it from any folder.
-$(VENV)/ready-dev: EXTRA := --extra client --extra watch --extra mqtt --extra training --extra export --extra ray --extra dev --editable .
+$(VENV)/ready-dev: EXTRA := --extra client --extra watch --extra mqtt --extra camera --extra training --extra export --extra ray --extra dev --editable .
 $(VENV)/ready-serving $(VENV)/ready-training $(VENV)/ready-dev: $(VENV)/bin/uv pyproject.toml requirements.lock $(VENV)/backend.lock
 	UV_HTTP_RETRIES=0 $(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --torch-backend=auto \
 	  --constraint $(VENV)/backend.lock -r pyproject.toml $(EXTRA) 2>/dev/null \
