@@ -1,4 +1,4 @@
-"""Cameras that the tests start: snapshots and streams over HTTP, whose pictures have their number as their grey level."""
+"""Cameras that the tests start: snapshots and streams, with pictures that are as bright as their number."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Final, Protocol
 
 from PIL import Image
 
@@ -20,7 +20,16 @@ USER, PASSWORD = "viewer", "s3cret:pa/ss"
 LOGIN = "viewer:s3cret%3Apa%2Fss@"
 PART = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
 
-Stream = Callable[[int, BinaryIO], None]
+MIXED: Final = "multipart/x-mixed-replace"
+
+
+class Out(Protocol):
+    """A connection to a watcher."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+Stream = Callable[[int, Out], None]
 
 
 def jpeg(number: int) -> bytes:
@@ -46,7 +55,7 @@ class CameraServer(ThreadingHTTPServer):
     block_on_close = False
     allow_reuse_address = True
 
-    def __init__(self, port: int = 0, stream: Stream | None = None, media_type: str = "multipart/x-mixed-replace") -> None:
+    def __init__(self, port: int = 0, stream: Stream | None = None, media_type: str = MIXED) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.answers: list[bytes | int | str | None] = []
         self.scheme = ""
@@ -95,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", self.server.media_type + "; boundary=frame")
         self.end_headers()
-        self.server.stream(self.server.connections, self.wfile)  # type: ignore[arg-type]  a buffered writer
+        self.server.stream(self.server.connections, self.wfile)
 
     def _send(self, status: int, body: bytes, location: str = "") -> None:
         self.send_response(status)
@@ -103,8 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
         if location:
             self.send_header("Location", location)
         if status == 401:
-            ask = 'Digest realm="camera", nonce="abc", qop="auth"' if self.server.scheme == "digest" else 'Basic realm="camera"'
-            self.send_header("WWW-Authenticate", ask)
+            details = ', nonce="abc", qop="auth"' if self.server.scheme == "digest" else ""
+            self.send_header("WWW-Authenticate", f'{self.server.scheme} realm="camera"{details}')
         self.end_headers()
         self.wfile.write(body)
 
@@ -116,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         given = dict(re.findall(r'(\w+)="?([^",]*)"?', login))
         mine = _md5(f"{USER}:camera:{PASSWORD}"), _md5(f"GET:{self.path}")
         wanted = _md5(f"{mine[0]}:abc:{given['nc']}:{given['cnonce']}:auth:{mine[1]}")
-        return given["response"] == wanted and given["username"] == USER
+        return (given["response"], given["username"]) == (wanted, USER)
 
     def log_message(self, *_: object) -> None:
         """Silent."""
@@ -127,7 +136,7 @@ def _md5(text: str) -> str:
 
 
 @contextmanager
-def camera(port: int = 0, stream: Stream | None = None, media_type: str = "multipart/x-mixed-replace") -> Iterator[CameraServer]:
+def camera(port: int = 0, stream: Stream | None = None, media_type: str = MIXED) -> Iterator[CameraServer]:
     with CameraServer(port, stream, media_type) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -143,7 +152,7 @@ def motion_jpeg(ended: threading.Event, first: int = 0, fps: float = 30) -> Stre
     """A stream of pictures with ever greater numbers, from connection to connection, until it is ended."""
     numbers = iter(range(first, 256))
 
-    def send(_: int, out: BinaryIO) -> None:
+    def send(_: int, out: Out) -> None:
         for each in numbers:
             out.write(PART % (len(jpeg(each)), jpeg(each)))
             if ended.wait(1 / fps):
@@ -153,7 +162,7 @@ def motion_jpeg(ended: threading.Event, first: int = 0, fps: float = 30) -> Stre
 
 
 @contextmanager
-def tcp_server(serve: Callable[[BinaryIO], None]) -> Iterator[str]:
+def tcp_server(serve: Callable[[Out], None]) -> Iterator[str]:
     """A server at an address ``tcp://…`` that sends what ``serve`` writes to each connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -164,7 +173,7 @@ def tcp_server(serve: Callable[[BinaryIO], None]) -> Iterator[str]:
                     threading.Thread(target=send, args=(connection,), daemon=True).start()
 
         def send(connection: socket.socket) -> None:
-            with suppress(OSError), connection, connection.makefile("wb", buffering=0) as out:
+            with suppress(Exception), connection, connection.makefile("wb", buffering=0) as out:
                 serve(out)
 
         thread = threading.Thread(target=accept, daemon=True)

@@ -16,7 +16,7 @@ import pytest
 
 from app.client.watching import command
 from app.client.watching.sources import snapshot
-from app.client.watching.sources.address import URL_VARIABLE, Address
+from app.client.watching.sources.address import Address
 from app.client.watching.sources.camera import CameraAway, Outage
 from app.client.watching.sources.snapshot import SnapshotCamera
 from tests.client.conftest import BusyServer, Failure
@@ -144,21 +144,14 @@ def test_camera_that_is_away_at_the_start_and_restarts(url: str, archive: Path) 
             watcher.send_signal(signal.SIGTERM)
             out, _ = watcher.communicate(timeout=60)
     assert re.fullmatch(r"[\d,]+ images: .* 0 waiting, [\d,]+ missed\n", out)
-    assert len({line["sha256"] for line in journal(archive)}) > 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("given", ["on the command line", "in the environment"])
-def test_password_is_in_no_output_and_no_list_of_processes(
-    url: str, eye: CameraServer, archive: Path, given: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_password_is_in_no_output_and_no_list_of_processes(url: str, eye: CameraServer, archive: Path) -> None:
     eye.scheme = "basic"
     eye.answers = [500]
     address = eye.url("/picture?token=hidden", login=LOGIN)
-    options = ["--archive", archive, "--url", url, "--every", "20ms", "--lines"]
-    if given == "in the environment":
-        monkeypatch.setitem(WITHOUT_COVERAGE, URL_VARIABLE, address)
-    with running(*([address] if given == "on the command line" else []), *options) as watcher:
+    with running(address, "--archive", archive, "--url", url, "--every", "20ms", "--lines") as watcher:
         wait_until(lambda: len(journal(archive)) > 1)
         listed = Path(f"/proc/{watcher.pid}/cmdline").read_text()
         watcher.send_signal(signal.SIGTERM)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from contextlib import suppress
 from typing import Final
@@ -76,8 +78,9 @@ class StreamCamera:
         except asyncio.IncompleteReadError:
             return "the process that reads it has ended"
         finally:
-            with suppress(ProcessLookupError):
-                process.kill()
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)  # Process.kill would take the exit status from asyncio
             await process.wait()
             process.stdin.close()
 
