@@ -16,7 +16,7 @@ SEED ?= 1337
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train demo test test-attack test-cluster test-docker attack bench bench-anomalib bench-images bench-peers bench-training soak lint lock audit clean
+.PHONY: help serve train demo test test-attack test-cluster test-docker attack bench bench-anomalib bench-images bench-peers bench-training soak lint types lock audit clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -72,6 +72,9 @@ lint: $(VENV)/ready-dev  ## run ruff, mypy (strict) and the import contracts
 	$(PY) -m ruff format --check .
 	$(PY) -c "from importlinter.cli import lint_imports_command; lint_imports_command()" --no-logo --no-cache
 	$(PY) -m mypy
+
+types: $(VENV)/ready-dev  ## update docs/typescript/anomaly.d.ts from the OpenAPI document (needs Node.js)
+	$(PY) docs/typescript/generate.py
 
 lock: $(VENV)/bin/uv  ## update requirements.lock
 	$(PY) -m uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --no-header \

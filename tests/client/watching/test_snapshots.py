@@ -214,3 +214,19 @@ def test_ticks_that_are_missed_are_counted(
     ticks = (time.monotonic() - started) / 0.01
     (missed,) = re.findall(r"(\d+) missed before", capfd.readouterr().out)
     assert 2 <= int(missed) <= ticks
+
+
+def test_pauses_grow_while_a_camera_comes_for_moments_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    now = 100.0
+    monkeypatch.setattr("app.client.watching.sources.camera.time.monotonic", lambda: now)
+    outage = Outage("c", told.append)
+    assert [outage.failed("gone") for _ in range(6)] == [1, 2, 4, 8, 10, 10]
+    outage.over()
+    now += 1
+    assert outage.failed("gone") == 10
+    outage.over()
+    now += 60
+    assert [outage.failed("gone"), outage.failed("other")] == [1, 2]
+    away, back = "camera c is away: gone; trying again", "camera c is back"
+    assert told == [away, back, away, back, away, away.replace("gone", "other")]

@@ -1,5 +1,6 @@
 """What all cameras have in common: pictures, and how an outage is waited for and told."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -59,9 +60,13 @@ class Outage:
         self._tell = tell
         self._told: set[str] = set()
         self._pause_s = _FIRST_PAUSE_S
+        self._up_since: float | None = None
 
     def failed(self, why: str) -> float:
-        """Returns the seconds until the camera is to be asked again."""
+        """Returns the seconds until the camera is to be asked again; they grow while it comes for moments only."""
+        if self._up_since is not None and time.monotonic() - self._up_since > _LONGEST_PAUSE_S:
+            self._pause_s = _FIRST_PAUSE_S
+        self._up_since = None
         if why not in self._told:
             self._told.add(why)
             self._tell(f"camera {self._name} is away: {why}; trying again")
@@ -73,4 +78,4 @@ class Outage:
         if self._told:
             self._tell(f"camera {self._name} is back")
         self._told.clear()
-        self._pause_s = _FIRST_PAUSE_S
+        self._up_since = self._up_since or time.monotonic()
