@@ -23,7 +23,7 @@ training = serving + project['optional-dependencies']['training']; \
 pathlib.Path('serving.txt').write_text('\n'.join(serving)); \
 pathlib.Path('training.txt').write_text('\n'.join(training)); \
 extras = project['optional-dependencies']; \
-pathlib.Path('watching.txt').write_text('\n'.join(extras['client'] + extras['watch'] + extras['mqtt']))"
+pathlib.Path('watching.txt').write_text('\n'.join(extras['client'] + extras['watch'] + extras['mqtt'] + extras['camera']))"
 
 
 FROM base AS installer

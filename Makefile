@@ -16,7 +16,7 @@ SEED ?= 1337
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train demo test test-attack test-cluster test-docker attack bench bench-anomalib bench-images bench-peers bench-training soak lint lock audit clean
+.PHONY: help serve train demo test test-attack test-cluster test-docker attack bench bench-anomalib bench-images bench-peers bench-training soak lint types lock audit clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -73,6 +73,9 @@ lint: $(VENV)/ready-dev  ## run ruff, mypy (strict) and the import contracts
 	$(PY) -c "from importlinter.cli import lint_imports_command; lint_imports_command()" --no-logo --no-cache
 	$(PY) -m mypy
 
+types: $(VENV)/ready-dev  ## update docs/typescript/anomaly.d.ts from the OpenAPI document (needs Node.js)
+	$(PY) docs/typescript/generate.py
+
 lock: $(VENV)/bin/uv  ## update requirements.lock
 	$(PY) -m uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --no-header \
 	  --no-emit-index-url --generate-hashes --upgrade pyproject.toml -o requirements.lock
@@ -97,7 +100,7 @@ $(VENV)/backend.lock: requirements.lock | $(VENV)/bin/uv
 $(VENV)/ready-serving: EXTRA := --extra client --extra watch --extra mqtt
 $(VENV)/ready-training: EXTRA := --extra client --extra watch --extra mqtt --extra training
 # The project itself, so that deploy/ray/score_dataset.py can import it from any folder.
-$(VENV)/ready-dev: EXTRA := --extra client --extra watch --extra mqtt --extra training --extra export --extra ray --extra dev --editable .
+$(VENV)/ready-dev: EXTRA := --extra client --extra watch --extra mqtt --extra camera --extra training --extra export --extra ray --extra dev --editable .
 $(VENV)/ready-serving $(VENV)/ready-training $(VENV)/ready-dev: $(VENV)/bin/uv pyproject.toml requirements.lock $(VENV)/backend.lock
 	UV_HTTP_RETRIES=0 $(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --torch-backend=auto \
 	  --constraint $(VENV)/backend.lock -r pyproject.toml $(EXTRA) 2>/dev/null \

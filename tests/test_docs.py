@@ -111,7 +111,7 @@ def test_the_settings_table_is_complete() -> None:
 @_by_name(DOCUMENTS)
 def test_every_setting_that_is_named_exists(document: Document) -> None:
     compose = {"UID", "GID"}  # of docker-compose.yml
-    client = {"API_KEY", "WEBHOOK_SECRET", "MQTT_PASSWORD"}
+    client = {"API_KEY", "CAMERA_URL", "WEBHOOK_SECRET", "MQTT_PASSWORD"}
     named = set(re.findall(rf"\b{PREFIX}([A-Z_]+[A-Z])\b", document.text))
     assert {name.lower() for name in named - compose - client} <= set(Settings.model_fields)
 
@@ -137,7 +137,7 @@ def test_every_link_leads_somewhere(document: Document) -> None:
 
 @_by_name(DOCUMENTS)
 def test_every_path_that_is_named_exists(document: Document) -> None:
-    for path in re.findall(r"(?<![\w/.…-])(?:app|benchmarks|deploy|docs|tests|training)/[\w./-]*\w", document.text):
+    for path in re.findall(r"(?<![\w/.…-])(?:app|benchmarks|deploy|docs|tests|training)/[\w./@-]*\w", document.text):
         assert (ROOT / path).exists(), path
 
 

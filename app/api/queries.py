@@ -42,12 +42,9 @@ class Sensitivity(BaseModel):
         return self
 
 
-class ScoreQuery(Sensitivity):
-    """Query parameters of ``POST /score``."""
+class Decision(Sensitivity):
+    """What decides the verdicts of a request that may have many images: also a false discovery rate."""
 
-    model: str | None = Field(
-        None, description="name of a model in the store; default: the default model of the service"
-    )
     fdr: float | None = Field(
         None,
         gt=0,
@@ -55,6 +52,20 @@ class ScoreQuery(Sensitivity):
         description="false discovery rate: the images of the request are decided together (Benjamini-Hochberg), so "
         "that on average at most this share of the images called anomalies is normal. Instead of `false_alarm_rate` "
         "and `threshold`",
+    )
+
+    @model_validator(mode="after")
+    def _alone(self) -> Self:
+        if self.fdr is not None and (self.false_alarm_rate is not None or self.threshold is not None):
+            raise ValueError("fdr excludes false_alarm_rate and threshold; send one of them")
+        return self
+
+
+class ScoreQuery(Decision):
+    """Query parameters of ``POST /score``."""
+
+    model: str | None = Field(
+        None, description="name of a model in the store; default: the default model of the service"
     )
     include: tuple[Extra, ...] = Field(
         ("reconstruction",),
@@ -69,12 +80,6 @@ class ScoreQuery(Sensitivity):
         "error map over it and boxes around the regions; `strip`: the model's input, the reconstruction and the error "
         "map, side by side",
     )
-
-    @model_validator(mode="after")
-    def _alone(self) -> Self:
-        if self.fdr is not None and (self.false_alarm_rate is not None or self.threshold is not None):
-            raise ValueError("fdr excludes false_alarm_rate and threshold; send one of them")
-        return self
 
     @field_validator("include", mode="before")
     @classmethod

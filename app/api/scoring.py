@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from app.api.errors import ShuttingDown
 from app.api.http.disconnect import cancelled_on_disconnect
-from app.api.queries import Sensitivity
+from app.api.queries import Decision, Sensitivity
 from app.api.request_state import request_state
 from app.api.services import Services
 from app.api.telemetry.scored_requests import summarize
@@ -115,6 +115,17 @@ def _decode_seconds(image: Content, spec: InputSpec) -> float:
     if not isinstance(image, bytes) or (len(image) <= SMALL_BYTES and _SMALL_PNG.match(image)):
         return 0
     return decode_cost(image, spec).seconds
+
+
+async def decision(model: ServedModel, wanted: Decision) -> OperatingPoint | FalseDiscoveryRate:
+    """What decides the verdicts of a request.
+
+    Raises:
+        UnsupportedFalseAlarmRate: as :meth:`Bundle.operating_point` and :meth:`FalseDiscoveryRate.of`.
+    """
+    if wanted.fdr is None:
+        return await operating_point(model, wanted)
+    return FalseDiscoveryRate.of(wanted.fdr, model.bundle.calibration)
 
 
 async def operating_point(model: ServedModel, sensitivity: Sensitivity) -> OperatingPoint:

@@ -1,9 +1,13 @@
 """What the command lines of the client share: option groups, types of values, exit statuses."""
 
 import argparse
+import re
 from enum import IntEnum
+from typing import Final
 
 from app.client.clients import API_KEY_VARIABLE, DEFAULT_TIMEOUT_S, DEFAULT_URL, check_url
+
+_UNITS_S: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 class Exit(IntEnum):
@@ -89,6 +93,14 @@ def seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return value
+
+
+def duration(text: str) -> float:
+    """A positive number of seconds, or of what follows it: ``ms``, ``s``, ``min`` or ``h``."""
+    parts = re.fullmatch(r"(.*?)(ms|s|min|h|)", text)
+    if parts is None or not 0 < (value := _number(parts[1])) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 500ms, 1s or 5min")
+    return value * _UNITS_S[parts[2]]
 
 
 def positive_int(text: str) -> int:

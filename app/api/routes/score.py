@@ -24,7 +24,6 @@ from app.api.http.negotiation import best_type
 from app.api.queries import Extra, ScoreQuery, parse_score_query
 from app.api.request_state import request_state
 from app.api.services import Services
-from app.inference.decisions.false_discovery import FalseDiscoveryRate
 from app.inference.images.rendering import png, side_by_side, to_pixels
 from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import Rejected, Scored
@@ -81,7 +80,7 @@ class ScoreEndpoint:
         self, model: ServedModel, media_type: str, query: ScoreQuery, scope: Scope, receive: Receive
     ) -> ASGIApp:
         services, claim = self._services, request_state(scope).claim
-        decided_by = await scoring.operating_point(model, query) if query.fdr is None else _together(model, query.fdr)
+        decided_by = await scoring.decision(model, query)
         services.engine.require_room(model, client=claim.client)
         uploads = await read_uploads(
             Headers(scope=scope), receive, services.body_reader, claim, services.settings.max_files
@@ -115,10 +114,6 @@ class ScoreEndpoint:
         if not isinstance(answer, Results):
             return answer
         return _png_response(answer, await scoring.overlay(services, scope, model, uploads[0].data, answer))
-
-
-def _together(model: ServedModel, fdr: float) -> FalseDiscoveryRate:
-    return FalseDiscoveryRate.of(fdr, model.bundle.calibration)
 
 
 class _Json:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from app import __version__
 from app.api.http.deadline import deadline
 from app.api.request_state import request_state
-from app.api.scoring import answer, operating_point, require_running, why_unavailable
+from app.api.scoring import answer, decision, require_running, why_unavailable
 from app.api.services import RequestServices, Services
 from app.api.v2 import openapi as document
 from app.api.v2.schemas import (
@@ -166,7 +166,7 @@ async def _answer(request: Request, services: Services, model: ServedModel) -> t
     else:
         claim.take(await asyncio.to_thread(parsed_bytes, request.headers, body))
         inference, images = await asyncio.to_thread(read)
-    point = await operating_point(model, inference.parameters)
+    decided_by = await decision(model, inference.parameters)
 
     def render(results: Results) -> tuple[bytes, int | None]:
         # An output tensor cannot represent a failed image, so the whole request fails.
@@ -179,7 +179,7 @@ async def _answer(request: Request, services: Services, model: ServedModel) -> t
         request.scope,
         model,
         images,
-        point,
+        decided_by,
         render,
         bytes_per_value=_BYTES_PER_VALUE,
         diagnose=False,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 
-from app.api.queries import Sensitivity
+from app.api.queries import Decision
 
 OutputName = Literal["reconstruction", "mse", "score", "p_value", "is_anomaly", "error_map", "out_of_scope"]
 
@@ -55,7 +55,7 @@ class RequestedOutput(_Message):
     parameters: OutputParameters = OutputParameters(binary_data=None)
 
 
-class RequestParameters(_Message, Sensitivity):
+class RequestParameters(_Message, Decision):
     """Parameters of a request."""
 
     binary_data_output: bool = Field(False, description="whether outputs are binary by default")
@@ -65,7 +65,9 @@ class InferenceRequest(_Message):
     """An inference request: images as one tensor."""
 
     id: str | None = Field(None, description="returned in the response")
-    parameters: RequestParameters = RequestParameters(false_alarm_rate=None, threshold=None, binary_data_output=False)
+    parameters: RequestParameters = RequestParameters(
+        false_alarm_rate=None, threshold=None, fdr=None, binary_data_output=False
+    )
     inputs: Annotated[list[InputTensor], FailFast(), Field(min_length=1, max_length=1)]
     outputs: Annotated[list[RequestedOutput], FailFast(), Field(max_length=7)] = Field(
         [], description="the requested outputs; empty: all"
@@ -91,10 +93,14 @@ class OutputTensor(BaseModel):
 class AnswerParameters(BaseModel):
     """The operating point of the verdicts."""
 
-    threshold: float
-    false_alarm_rate: float | None = Field(
-        description="the rate that the threshold guarantees; null if the request chose the threshold"
+    threshold: float = Field(
+        description="with `fdr`, it separates the flagged images of this request from the others, and is of no use for "
+        "other images"
     )
+    false_alarm_rate: float | None = Field(
+        description="the rate that the threshold guarantees; null if the request chose the threshold or `fdr`"
+    )
+    fdr: float | None = Field(None, description="as requested; absent if it was not")
 
 
 class InferenceResponse(BaseModel):

@@ -291,7 +291,11 @@ def write_answer(request: InferenceRequest, results: Results) -> tuple[bytes, in
         "model_name": manifest.name,
         "model_version": manifest.version,
         **({} if request.id is None else {"id": request.id}),
-        "parameters": {"threshold": point.threshold, "false_alarm_rate": point.false_alarm_rate},
+        "parameters": {
+            "threshold": point.threshold,
+            "false_alarm_rate": point.false_alarm_rate,
+            **({} if request.parameters.fdr is None else {"fdr": request.parameters.fdr}),
+        },
         "outputs": described,
     }
     head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

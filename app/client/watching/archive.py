@@ -6,8 +6,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from app.client.watching.arrivals import Image, identify
 from app.client.watching.journal import Entry
+from app.client.watching.sources.arrivals import Image, identify
 
 _DIGITS = 12  # of a hash in a file name
 

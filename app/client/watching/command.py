@@ -1,12 +1,10 @@
-"""Runs ``python -m app.client watch``: wires the parts, reacts to notifications, time and signals."""
+"""Runs ``python -m app.client watch``: wires the parts, and ends with a signal."""
 
 import asyncio
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import Final
 
 from app.client.arguments import Exit
@@ -14,18 +12,17 @@ from app.client.clients import AsyncAnomalyClient
 from app.client.errors import ServiceUnreachable
 from app.client.model_choice import CannotRun, model_card
 from app.client.watching.archive import Archive
-from app.client.watching.arrivals import Arrivals
 from app.client.watching.broker import Broker
 from app.client.watching.deliveries import Deliveries, Receiver
+from app.client.watching.folder import watch_folder
 from app.client.watching.journal import Journal, UnusableJournal
-from app.client.watching.notifications import changed_paths, is_on_network
-from app.client.watching.options import Options, parse_options
+from app.client.watching.options import CameraOptions, Options, parse_options
+from app.client.watching.pictures import watch_camera
 from app.client.watching.report import Report
+from app.client.watching.sources.arrivals import Arrivals
 from app.client.watching.watcher import Stopped, Watcher
 from app.client.watching.webhook import Webhook
 
-_SEARCH_S: Final = 60.0  # a search of the whole folder finds what a notification was lost for
-_POLL_S: Final = 2.0
 _TICK_S: Final = 0.25
 
 
@@ -44,7 +41,7 @@ def main(words: list[str]) -> int:
 
 async def _run(options: Options) -> None:
     archive = None if options.archive is None else Archive(options.archive, keep=options.keep)
-    arrivals = Arrivals(options.folder, options.archive, options.settle_s)
+    arrivals = _arrivals(options)
     report = Report(each=options.each, waiting=lambda: len(arrivals) + watcher.busy)
     wake, stop = asyncio.Event(), asyncio.Event()
     async with AsyncExitStack() as stack:
@@ -70,6 +67,7 @@ async def _run(options: Options) -> None:
             journal,
             archive,
             operator=options.operator,
+            camera=options.camera,
             report=report,
             concurrency=options.concurrency,
             on_done=on_done,
@@ -81,11 +79,20 @@ async def _run(options: Options) -> None:
         stack.push_async_callback(watcher.stop)
         with suppress(Stopped):
             await watcher.recover()
-            await _watch(options, arrivals, watcher, report, wake, stop)
+            if isinstance(options.source, CameraOptions):
+                await watch_camera(options.source, arrivals, watcher, report, stop)
+            else:
+                await watch_folder(options.source, arrivals, watcher, report, wake, stop)
         on_done()
         await _deliver_rest(deliveries, stop)
     if not options.each:
         report.summarize()
+
+
+def _arrivals(options: Options) -> Arrivals:
+    if isinstance(options.source, CameraOptions):
+        return Arrivals(options.source.spool, archive=None, settle_s=0)  # each file there is whole
+    return Arrivals(options.source.folder, options.archive, options.source.settle_s)
 
 
 def _set_both(stop: asyncio.Event, wake: asyncio.Event) -> None:
@@ -133,47 +140,3 @@ async def _check(service: AsyncAnomalyClient, options: Options, report: Report) 
         if not isinstance(error.__cause__, ServiceUnreachable):
             raise
         report.trouble(f"waiting: {error}")
-
-
-async def _watch(
-    options: Options, arrivals: Arrivals, watcher: Watcher, report: Report, wake: asyncio.Event, stop: asyncio.Event
-) -> None:
-    changed: set[Path] = set()
-    polling = options.poll_s or (_POLL_S if is_on_network(options.folder) else None)
-    listening = None if polling or options.once else asyncio.create_task(_listen(options.folder, changed, wake, stop))
-    next_search = time.monotonic()
-    try:
-        while not stop.is_set():
-            wake.clear()
-            if listening and listening.done():
-                listening.result()
-            if time.monotonic() >= next_search:
-                try:
-                    arrivals.scan()
-                except OSError as error:  # a share that is away comes back
-                    report.trouble(f"cannot read {options.folder}: {error.strerror or error}")
-                next_search = time.monotonic() + (polling or _SEARCH_S)
-            arrivals.look(changed)
-            changed.clear()
-            watcher.start()
-            report.tick()
-            if options.once and not arrivals and not watcher.busy:
-                return
-            busy = arrivals or watcher.busy
-            pause = min(_TICK_S, options.settle_s) if busy else max(0.0, min(next_search - time.monotonic(), _SEARCH_S))
-            await _pause(wake, pause)
-    finally:
-        if listening:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
-
-
-async def _listen(folder: Path, changed: set[Path], wake: asyncio.Event, stop: asyncio.Event) -> None:
-    try:
-        async for paths in changed_paths(folder, stop):
-            changed.update(paths)
-            wake.set()
-    except ModuleNotFoundError as error:
-        raise CannotRun("watchfiles is not installed; run: pip install watchfiles, or use --poll 2") from error
-    finally:
-        wake.set()

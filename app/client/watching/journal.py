@@ -26,7 +26,7 @@ class Entry:
     Attributes:
         id: of the verdict, random.
         time: of the answer, ISO 8601 with the offset from UTC.
-        file: relative to the watched folder, with ``/``.
+        file: relative to the watched folder, with ``/``; the name of a camera's picture.
         size: in bytes.
         modified_ns: time of modification in nanoseconds since 1970.
         sha256: of the file, in hexadecimal.
@@ -34,6 +34,9 @@ class Entry:
         regions: as in the answer of ``POST /score``; None if the service gave none.
         operator: who ran the watcher.
         archived: relative to the archive, with ``/``; None without an archive.
+
+        camera: the name of the camera; None for images of a folder.
+        captured: when the camera's picture was received, like ``time``.
 
     The other attributes are those of ``POST /score``; None for rejected images.
     """
@@ -57,6 +60,8 @@ class Entry:
     regions: list[Any] | None = None
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    camera: str | None = None
+    captured: str | None = None
 
     def to_line(self) -> bytes:
         """The entry as a line of JSON."""

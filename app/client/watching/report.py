@@ -23,6 +23,7 @@ class Report:
         self.each = each
         self._waiting = waiting
         self._counts: Counter[str] = Counter()
+        self._missed = 0
         self._trouble = ""
         self._since = time.monotonic()
 
@@ -33,8 +34,14 @@ class Report:
         if self.each:
             score = "" if entry.score is None else f"{entry.score:.6f}"
             p_value = "" if entry.p_value is None else f"{entry.p_value:.4f}"
-            note = entry.error or "; ".join(entry.warnings)
+            missed = [f"{self._missed:,} missed before"] if self._missed else []
+            note = "; ".join([*([entry.error] if entry.error else entry.warnings), *missed])
+            self._missed = 0
             _print(f"{entry.time[11:19]}  {entry.verdict:<8}  {score:>10}  {p_value:>8}  {entry.file}  {note}".rstrip())
+
+    def missed(self, ticks: int) -> None:
+        """A camera's picture could not be taken when it was due."""
+        self._missed += ticks
 
     def trouble(self, text: str) -> None:
         """A step failed and will be tried again, or a file needs attention."""
@@ -50,10 +57,11 @@ class Report:
     def summarize(self) -> None:
         """Prints the counts since the last time, and what waits."""
         counts, self._counts, self._since = self._counts, Counter(), time.monotonic()
+        missed, self._missed = (f", {self._missed:,} missed" if self._missed else ""), 0
         rejected = f", {counts['rejected']:,} rejected" if counts["rejected"] else ""
         _print(
             f"{counts.total():,} images: {counts['normal']:,} normal, {counts['anomaly']:,} anomalous{rejected}; "
-            f"{self._waiting():,} waiting"
+            f"{self._waiting():,} waiting{missed}"
         )
 
 

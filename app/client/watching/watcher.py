@@ -14,12 +14,13 @@ from app.client.clients import AsyncAnomalyClient
 from app.client.errors import AllRejected, ClientError, Problem, TooLarge
 from app.client.responses import ScoreAnswer, ScoredImage
 from app.client.watching.archive import Archive
-from app.client.watching.arrivals import Arrivals, Identity, Image, identify
 from app.client.watching.journal import Entry, Journal
+from app.client.watching.sources.arrivals import Arrivals, Identity, Image, identify
 
 _FIRST_PAUSE_S: Final = 1.0  # before a step that failed is tried again; doubles
 _LONGEST_PAUSE_S: Final = 30.0
 _TIMEOUTS: Final = 5  # of the service with one image, before it counts as one that cannot be scored
+_NS_PER_S: Final = 10**9
 _GATEWAY_TIMEOUT: Final = 504
 _MAX_FILE_BYTES: Final = 256 * 2**20  # far above the service's default limit; keeps huge files out of memory
 
@@ -41,7 +42,7 @@ class Report(Protocol):
 
 
 class Watcher:
-    """Scores the images of a folder.
+    """Scores the images of a folder, which may be those of a camera.
 
     Args:
         service: the client; retries by itself for a while, and is asked again after that.
@@ -50,6 +51,7 @@ class Watcher:
         journal: their lines.
         archive: where they go; None: they stay.
         operator: for the journal.
+        camera: its name, for the journal; None: the images are those of a folder.
         report: tells what happens.
         concurrency: most images that are scored at a time.
         on_done: called when an image is finished, so that the next can be started.
@@ -65,6 +67,7 @@ class Watcher:
         archive: Archive | None,
         *,
         operator: str | None,
+        camera: str | None,
         report: Report,
         concurrency: int,
         on_done: Callable[[], None],
@@ -76,6 +79,7 @@ class Watcher:
         self._journal = journal
         self._archive = archive
         self._operator = operator
+        self._camera = camera
         self._report = report
         self._concurrency = concurrency
         self._recording = asyncio.Lock()
@@ -84,8 +88,8 @@ class Watcher:
         self._known: dict[str, str] = {}  # file → SHA-256 of those that stay in the folder
         self._stopping = stopping
         self._unfinished = False  # a line was written whose image could not be archived: no other may follow it
-        self._running: set[asyncio.Task[None]] = set()
-        self._recordings: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Entry | None]] = set()
+        self._recordings: set[asyncio.Task[Entry | None]] = set()
 
     @property
     def busy(self) -> int:
@@ -128,42 +132,53 @@ class Watcher:
             task.add_done_callback(lambda _: self._on_done())
             self._running.add(task)
 
+    async def finish(self) -> list[Entry]:
+        """Scores what has arrived, and returns the entries once the images are archived.
+
+        Raises:
+            Stopped: the watcher is to end.
+        """
+        self.start()
+        return [entry for entry in await asyncio.gather(*map(asyncio.shield, self._running)) if entry is not None]
+
     async def stop(self) -> None:
         """Records and archives what is scored, and drops the rest, which the next run scores."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, *self._recordings, return_exceptions=True)
 
-    async def _process(self, image: Image) -> None:
+    async def _process(self, image: Image) -> Entry | None:
+        """Scores an image and archives it; None if it is not to be scored, or not yet."""
         content = await self._read(image)
         if content is None:
-            return
+            return None
         file, sha256 = image.path.relative_to(self._arrivals.folder).as_posix(), hashlib.sha256(content).hexdigest()
         if self._known.get(file) == sha256:
-            return  # touched, not changed
+            return None  # touched, not changed
         answer = await self._score(content, image.path.name)
         if isinstance(answer, str) and not image.settled:
             self._arrivals.give_back(image)  # unreadable so far: a slow writer may not have finished
-            return
+            return None
         recording = asyncio.create_task(self._record(image, file, sha256, answer))
         self._recordings.add(recording)
         recording.add_done_callback(self._recordings.discard)
-        await asyncio.shield(recording)
+        return await asyncio.shield(recording)
 
-    async def _record(self, image: Image, file: str, sha256: str, answer: ScoreAnswer | str) -> None:
+    async def _record(self, image: Image, file: str, sha256: str, answer: ScoreAnswer | str) -> Entry | None:
         """Writes the line, then archives the image; one image at a time, so that only the last can be unfinished."""
         async with self._recording:
             if self._unfinished:
                 raise Stopped
             if identify(image.path) != image.identity:
                 self._arrivals.look([image.path])  # replaced meanwhile: its successor is scored
-                return
+                return None
             entry = self._entry(image, file, sha256, answer)
             await self._insist(f"cannot write {self._journal.path}", lambda: self._journal.append(entry))
             self._report.scored(entry)
             if self._stay:
                 self._known[file] = sha256
             await self._put(image, entry)
+            return entry
 
     async def _read(self, image: Image) -> bytes | None:
         if image.identity.size > _MAX_FILE_BYTES:
@@ -221,6 +236,8 @@ class Watcher:
             operator=self._operator,
             archived=place,
             error=answer if isinstance(answer, str) else None,
+            camera=self._camera,
+            captured=None if self._camera is None else _time(image.identity.modified_ns),
         )
         return entry if scored is None or isinstance(answer, str) else _with_numbers(entry, scored, answer)
 
@@ -257,6 +274,10 @@ class Watcher:
                 self._unfinished = True
                 raise Stopped
             pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def _time(ns: int) -> str:
+    return datetime.fromtimestamp(ns / _NS_PER_S).astimezone().isoformat(timespec="milliseconds")
 
 
 def _with_numbers(entry: Entry, scored: ScoredImage, answer: ScoreAnswer) -> Entry:

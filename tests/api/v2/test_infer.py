@@ -121,6 +121,19 @@ class TestSameAsScore:
         default = infer(server, tensor(pixels(*files))).json()["parameters"]
         assert default == {"threshold": trained.manifest.threshold, "false_alarm_rate": 0.05}
 
+    def test_fdr_equals_score(self, server: Server, digit_files: Digits, trained: Published) -> None:
+        files = [digit_files[digit][0] for digit in (5, 0, 1, 2, 3, 4, 6)]
+        rate = 2 / (len(trained.manifest.calibration.scores) + 1)
+        expected = server.client.post(
+            "/score", files=[("file", file) for file in files], params={"include": "", "fdr": rate}
+        ).json()
+        response = infer(server, tensor(pixels(*files)), parameters={"fdr": rate})
+        parameters = {"threshold": expected["threshold"], "false_alarm_rate": None, "fdr": rate}
+        assert response.json()["parameters"] == parameters
+        verdicts = [each["is_anomaly"] for each in expected["results"]]
+        assert set(verdicts) == {True, False}
+        assert outputs_of(response)["is_anomaly"]["data"] == verdicts
+
     def test_colour_image_equals_score(self, server: Server) -> None:
         image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
         file = io.BytesIO()
@@ -178,6 +191,8 @@ class TestRequests:
             *({"parameters": {"false_alarm_rate": rate}} for rate in BAD_RATES),
             {"parameters": {"threshold": -1}}, {"parameters": {"threshold": "1"}},
             {"parameters": {"threshold": 0.5, "false_alarm_rate": 0.1}},
+            {"parameters": {"fdr": 0.1, "false_alarm_rate": 0.1}}, {"parameters": {"fdr": 0.1, "threshold": 0.5}},
+            {"parameters": {"fdr": "0.1"}}, {"parameters": {"fdr": 1}},
         ],
         ids=repr,
     )  # fmt: skip
@@ -195,6 +210,8 @@ class TestRequests:
     ) -> None:
         response = infer(server, tensor(images), parameters={"false_alarm_rate": 0.0001})
         assert "needs at least 9999 calibration images" in error_of(response)
+        response = infer(server, tensor(images), parameters={"fdr": 0.0001})
+        assert "with fdr 0.0001 no image can be flagged" in error_of(response)
 
     @pytest.mark.parametrize(
         "changed",
