@@ -1,12 +1,15 @@
-"""A station of parts: a model trained on generated pictures, with a region of interest, and a server that keeps labels."""
+"""A station of parts: a model with a region of interest, trained on generated pictures; its server keeps labels."""
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import orjson
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -100,6 +103,15 @@ def enter(page: Page) -> None:
     page.fill("#key-input", "key")
     page.click("#key-form button")
     expect(page.locator("#open-card")).to_be_enabled()
+
+
+def wait_for_labels(page: Page, station: Station, count: int) -> list[dict[str, Any]]:
+    """The lines of the label file, once there are so many."""
+    deadline = time.monotonic() + 60
+    while len(lines := station.labels.read_bytes().splitlines()) < count:
+        assert time.monotonic() < deadline, f"{len(lines)} of {count} labels are stored"
+        page.wait_for_timeout(50)
+    return [orjson.loads(line) for line in lines]
 
 
 def png_of(number: int, size: tuple[int, int] = (SIDE, SIDE), *, spot: bool = False) -> bytes:

@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -12,8 +14,8 @@ from playwright.sync_api import Page, expect
 
 from tests.api.conftest import PHONE, Visit
 from tests.api.page.conftest import file, layout_shift, names, score_files, serious_violations, wait_until_scored
-from tests.api.page.station import Station, enter, png_of
-from tests.support import encode, gradient
+from tests.api.page.station import Station, enter, png_of, wait_for_labels
+from tests.support import ROOT, encode, gradient
 
 pytestmark = pytest.mark.no_cover  # the server is measured, not its clients
 
@@ -77,8 +79,7 @@ def test_picture_has_its_own_proportions_and_zooms_with_its_regions(visit: Visit
     shown = page.locator("#regions .box").first
     assert [float(shown.get_attribute(name) or "nan") for name in ("x", "y", "width", "height")] == region["box"]
     x, y, width, height = region["box"]
-    assert x <= 15 < 39 <= x + width  # the spot is inside
-    assert y <= 24 < 36 <= y + height
+    assert (x <= 15, y <= 24, x + width >= 39, y + height >= 36) == (True,) * 4  # the spot is inside
     picture, drawn = page.locator("#plane").bounding_box(), shown.bounding_box()
     assert picture is not None
     assert drawn is not None
@@ -166,6 +167,36 @@ def test_decisions_are_kept_with_operator_comment_and_image(visit: Visit, statio
         page.click("#labels button:has-text('JSON')")
     lines = Path(downloading.value.path()).read_text("utf-8").splitlines()
     assert [orjson.loads(line) for line in lines] == kept
+
+
+def test_retraining_command_names_the_model_and_counts_its_labels(visit: Visit, station: Station) -> None:
+    page = visit(of=station.server, permissions=["clipboard-read", "clipboard-write"])
+    enter(page)
+    score_files(page, file("normal.png", png_of(1)), file("spot.png", png_of(2, spot=True)))
+    page.evaluate("localStorage.setItem('anomaly-operator', 'Kim')")
+    decide(page, "j", 1)
+    decide(page, "j", 2)
+    wait_for_labels(page, station, 2)
+    page.click("#open-retrain")
+    dialog = page.locator("#retraining")
+    expect(dialog).to_contain_text("1 labelled normal and 1 labelled anomaly for parts.")
+    dialog.get_by_role("button", name="Copy").click()
+    expect(dialog.locator(".command [role=status]")).to_have_text("Copied.")
+    command = page.evaluate("navigator.clipboard.readText()")
+    assert command == (
+        "python -m training retrain parts --data …/parts "
+        '--feedback "$ANOMALY_FEEDBACK_PATH" --images "$ANOMALY_FEEDBACK_IMAGES"'
+    )
+    assert dialog.locator("code").inner_text().strip() == command
+    given = {word for word in command.split() if word.startswith("--")}
+    explain = [sys.executable, *command.split()[1:4], "--help"]
+    assert given <= set(subprocess.run(explain, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
+    assert serious_violations(page) == []
+    page.keyboard.press("Escape")
+    page.goto(f"http://127.0.0.1:{station.server.port}/?model=pad")
+    expect(page.locator("#open-retrain")).to_be_enabled()
+    page.click("#open-retrain")
+    expect(dialog).to_contain_text("0 labelled normal and 0 labelled anomalies for pad.")
 
 
 def test_mask_is_painted_and_downloaded_at_the_size_of_the_picture(visit: Visit, station: Station) -> None:

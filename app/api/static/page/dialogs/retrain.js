@@ -7,6 +7,7 @@ import { titleBar } from "./dialog.js";
 
 const MOST = 1000; // labels that the service lists
 const BUILT_IN = ["mnist", "fashion-mnist", "digits"]; // sets of images that no labelled image can join
+const WHERE = "Run it on the machine of the service, with its settings as environment variables; add --store if its models are not in model_store.";
 const [LABELS, IMAGES] = ["$ANOMALY_FEEDBACK_PATH", "$ANOMALY_FEEDBACK_IMAGES"];
 
 export async function showRetraining(dialog, model, imagesKept) {
@@ -34,7 +35,7 @@ function retraining({ name, card }, labels) {
       "Trains again on the old images and three quarters of those labelled normal, compares both versions on the rest and " +
       "on the labelled anomalies, and goes on serving the old version until you activate the new one.",
     words: ["python -m training retrain", name, `--data …/${card.data.source}`, `--feedback "${LABELS}"`, `--images "${IMAGES}"`],
-    places: `Run it where the service runs. Put the folder that ${name} was trained on in place of …/${card.data.source}; the variables are those of the service's settings.`,
+    places: `Put the folder that ${name} was trained on in place of …/${card.data.source}. ${WHERE}`,
   };
 }
 
@@ -44,7 +45,7 @@ function recalibration({ name, version, card }, labels) {
     labels: labels.filter((label) => label.model.version === version),
     meaning: `${why}, so only the threshold can be set again: from the scores of the images labelled normal, with the same weights.`,
     words: ["python -m training recalibrate", name, `--feedback "${LABELS}"`],
-    places: "Run it where the service runs; the variable is that of the service's settings.",
+    places: WHERE,
   };
 }
 

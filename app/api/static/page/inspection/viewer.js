@@ -44,11 +44,12 @@ export class Viewer {
     if (!(await this.#loaded) || this.#shown !== wanted) return; // another image was chosen meanwhile
     this.picture.alt = `Picture of ${image.name}`;
     drawRegions(this.regions, regions.filter(({ peak }) => peak > model.threshold), this.#size);
-    this.map.hidden = !pictures.error_map;
     if (pictures.error_map) await drawMap(this.map, pictures.error_map, this.#size, model.card.input);
     if (this.#shown !== wanted) return;
-    this.veil.hidden = !(await drawVeil(this.veil, model.interest, this.#size, model.card.input));
-    byId("veil-hint").hidden = this.veil.hidden;
+    this.map.hidden = !pictures.error_map; // shown where it belongs, and never moved
+    const isDimmed = await drawVeil(this.veil, model.interest, this.#size, model.card.input);
+    if (this.#shown !== wanted) return;
+    this.veil.hidden = byId("veil-hint").hidden = !isDimmed;
   }
 
   /** Shows or hides what lies over the picture. */
