@@ -66,21 +66,20 @@ def test_camera_that_is_not_allowed_is_explained(visit: Visit, station: Station)
     expect(page.locator("#drop-zone")).to_be_visible()
 
 
-def test_picture_has_its_own_proportions_and_zooms_with_its_regions(visit: Visit, station: Station) -> None:
+def test_regions_of_the_service_lie_on_the_picture(visit: Visit, station: Station) -> None:
     wide = png_of(1, (120, 60), spot=True)
     page = visit(of=station.server)
     enter(page)
-    score_files(page, file("b.png", wide), file("a.png", png_of(2, (60, 120))), file("notes.txt", b"no image"))
-    page.click("text=b.png")
+    score_files(page, file("wide.png", wide))
     expect(page.locator("#original")).to_have_js_property("naturalWidth", 120)
     (region, *_) = station.server.client.post(
         "/score?include=", content=wide, headers={"Content-Type": "image/png", "X-API-Key": "key"}
     ).json()["results"][0]["regions"]
-    shown = page.locator("#regions .box").first
-    assert [float(shown.get_attribute(name) or "nan") for name in ("x", "y", "width", "height")] == region["box"]
+    box = page.locator("#regions .box").first
+    assert [float(box.get_attribute(name) or "nan") for name in ("x", "y", "width", "height")] == region["box"]
     x, y, width, height = region["box"]
     assert (x <= 15, y <= 24, x + width >= 39, y + height >= 36) == (True,) * 4  # the spot is inside
-    picture, drawn = page.locator("#plane").bounding_box(), shown.bounding_box()
+    picture, drawn = page.locator("#plane").bounding_box(), box.bounding_box()
     assert picture is not None
     assert drawn is not None
     assert picture["width"] == pytest.approx(2 * picture["height"], rel=0.01)
@@ -95,8 +94,31 @@ def test_picture_has_its_own_proportions_and_zooms_with_its_regions(visit: Visit
     expect(page.locator("#map")).to_be_visible()
     page.uncheck("#boxes")
     expect(page.locator("#regions")).to_be_hidden()
+    page.check("#boxes")
     page.locator("#opacity").press("Home")
     assert page.locator("#map").evaluate("map => getComputedStyle(map).opacity") == "0"
+
+
+def test_boxes_follow_the_slider_as_far_as_they_are_known(visit: Visit, station: Station) -> None:
+    page = visit(of=station.server)
+    enter(page)
+    score_files(page, file("spot.png", png_of(1, spot=True)), file("plain.png", png_of(2)))
+    page.click("text=plain.png")
+    expect(page.locator("#warnings")).to_contain_text("No region is above the threshold.")
+    page.locator("#sensitivity").press("Home")
+    expect(page.locator("#warnings")).to_contain_text("No region is above the calibrated threshold.")
+    page.click("text=spot.png")
+    expect(page.locator("#warnings")).to_contain_text("Boxes are those of the calibrated threshold.")
+
+
+def test_picture_zooms_and_the_arrow_keys_go_through_the_list(visit: Visit, station: Station) -> None:
+    page = visit(of=station.server)
+    enter(page)
+    score_files(page, file("b.png", WIDE), file("a.png", encode(gradient(60, 120))), file("notes.txt", b"no image"))
+    page.click("text=b.png")
+    expect(page.locator("#original")).to_have_js_property("naturalWidth", 120)
+    picture = page.locator("#plane").bounding_box()
+    assert picture is not None
 
     def width() -> float:
         box = page.locator("#plane").bounding_box()
