@@ -80,6 +80,6 @@ export class Model {
   get description() {
     const { data, training } = this.card;
     const kind = data.normal === "normal" ? "" : ` of “${data.normal}”`; // image folders do not name what they show
-    return `Model ${this.name}, learned from ${count(training.fit_images)} normal images${kind} (${data.source}). The higher the score, the more unusual the image.`;
+    return `Model ${this.name}, learned from ${count(training.fit_images)} normal images${kind} (${data.source}). A higher score is more unusual.`;
   }
 }
