@@ -15,7 +15,7 @@ from tests.api.conftest import Visit
 from tests.api.page.station import Station, running_station
 from tests.support import ROOT, Server, running_server
 
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=60_000)
 
 Point = tuple[float, float]
 Digits = dict[int, list[bytes]]

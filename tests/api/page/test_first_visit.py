@@ -66,7 +66,11 @@ def test_first_paint_waits_for_little_and_nothing_moves_when_results_arrive(
     assert sorted(first["modules"]) == sorted(f"/static/{path.relative_to(folder).as_posix()}" for path in files)
 
     held: list[Route] = []
-    page.route("**/score?*", lambda route: held.append(route))
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/score?*", hold)
     page.set_input_files("#files", [file(f"{n}.png", png_of(n, (90, 60), spot=n < 3)) for n in range(20)])
     expect(page.locator("#rows tr.waiting")).to_have_count(20)
     expect(page.locator("#stage.filled")).to_be_visible()
