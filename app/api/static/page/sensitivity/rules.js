@@ -16,6 +16,7 @@ export class FalseAlarmRate {
     return { rule: "false alarm rate", threshold: this.threshold, false_alarm_rate: this.rate, fdr: null };
   }
 
+  /** The threshold is the same for every list. */
   decide() {}
 
   get explanation() {
