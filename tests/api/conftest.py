@@ -46,7 +46,7 @@ def visit(browser: Browser, server: Server) -> Iterator[Visit]:
 
     def open_page(path: str = "/", *, of: Server = server, **options: Any) -> Page:
         context = browser.new_context(**options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)  # of a busy machine
         contexts.append(context)
         page = context.new_page()
         page.on("console", add_error)

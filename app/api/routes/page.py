@@ -8,7 +8,20 @@ from starlette.staticfiles import StaticFiles
 
 router = APIRouter(include_in_schema=False)
 
-_FILES: Final = StaticFiles(directory=Path(__file__).parent.parent / "static")
+_FOLDER: Final = Path(__file__).parent.parent / "static"
+_FILES: Final = StaticFiles(directory=_FOLDER)
+
+# Browsers find a module only in the one that imports it: without these links (RFC 8288) they ask for the page's small
+# modules in several rounds. Styles come first, because nothing is painted before them.
+_PRELOAD: Final = ", ".join(
+    [
+        *(f'<static/{path.name}>; rel="preload"; as="style"' for path in sorted(_FOLDER.glob("*.css"))),
+        *(
+            f'<static/{path.relative_to(_FOLDER).as_posix()}>; rel="modulepreload"'
+            for path in [_FOLDER / "page.js", *sorted((_FOLDER / "page").rglob("*.js"))]
+        ),
+    ]
+)
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -28,7 +41,9 @@ _HEADERS: Final = {
 @router.get("/")
 async def page(request: Request) -> Response:
     """The page for drawing or uploading images and viewing their results."""
-    return await _file(request, "index.html")
+    response = await _file(request, "index.html")
+    response.headers["Link"] = _PRELOAD
+    return response
 
 
 @router.get("/docs")

@@ -4,8 +4,9 @@ import { byId, element } from "./page/dom.js";
 import { compareModels } from "./page/dialogs/compare_models.js";
 import { drawMask } from "./page/dialogs/mask_editor.js";
 import { showModelCard } from "./page/dialogs/model_card.js";
+import { showRetraining } from "./page/dialogs/retrain.js";
 import { reviewLabels } from "./page/dialogs/review.js";
-import { count, headline, rateText } from "./page/format.js";
+import { count, headline } from "./page/format.js";
 import { downloadCsv } from "./page/images/csv.js";
 import { ImageEntry } from "./page/images/image.js";
 import { Session } from "./page/images/session.js";
@@ -17,6 +18,7 @@ import { showResult } from "./page/inspection/result.js";
 import { Table } from "./page/inspection/table.js";
 import { Viewer } from "./page/inspection/viewer.js";
 import { listenForKeys } from "./page/keyboard.js";
+import { SensitivityControl } from "./page/sensitivity/control.js";
 import { requestHealth } from "./page/service/http.js";
 import { listLabels } from "./page/service/labels.js";
 import { Model, listModels } from "./page/service/model.js";
@@ -44,6 +46,7 @@ const viewer = new Viewer();
 const table = new Table(byId("columns"), byId("rows"), { thumbnails: new Thumbnails(), onSelect: select });
 const pad = new DrawingPad(byId("pad"), { onDraw: scoreDrawing, onClear: () => (drawing = null) });
 const camera = new Camera({ onStill: (file) => add([file]), onProblem: (text) => notify("camera", text) });
+const sensitivity = new SensitivityControl(show);
 const decisions = new Decisions({
   images: () => images,
   onDecision: (image, isNew) => {
@@ -51,6 +54,7 @@ const decisions = new Decisions({
     show();
     if (isNew && image === selected) goTo(table.next(image, ({ state, decision }) => state === "scored" && decision === null));
   },
+  onBack: goTo,
   onProblem: (text, action) => notify("decisions", text, action),
 });
 const queue = new ScoringQueue({
@@ -68,7 +72,7 @@ const queue = new ScoringQueue({
 
 async function start() {
   try {
-    store = await listModels();
+    [store] = await Promise.all([listModels(), lookForLabels()]);
   } catch (error) {
     document.body.dataset.mode ??= "files"; // there is a page to look at, whatever happens
     notify("service", error.message, start);
@@ -84,13 +88,13 @@ async function start() {
   );
   byId("compare").hidden = names.length < 2;
   byId("model-choice").hidden = names.length === 0 || (isThere && names.length < 2);
-  await Promise.all([lookForLabels(), isThere ? chooseModel(wanted) : showMissing(wanted)]);
+  await (isThere ? chooseModel(wanted) : showMissing(wanted));
 }
 
+/** Before the page is laid out: it has more parts where labels are kept. */
 async function lookForLabels() {
   try {
     const { kept, images_kept: imagesKept } = await listLabels(1);
-    byId("open-labels").hidden = !kept;
     document.body.classList.toggle("labelling", kept);
     decisions.imagesKept = imagesKept;
     decisions.send();
@@ -130,19 +134,16 @@ async function chooseModel(name) {
   model = chosen;
   notify("service", "");
   byId("model").value = name;
-  byId("open-card").disabled = false;
+  byId("open-card").disabled = byId("open-retrain").disabled = false;
   byId("lead").textContent = model.description;
   showBanners(stateMessages({ store, model }));
   document.body.dataset.mode = model.learnedDigits ? "digits" : "files";
   byId("source-heading").textContent = model.learnedDigits ? "Draw a digit" : "Add images";
   if (isOther) showSamples(model, (file) => add([file]), () => notify("samples", "The sample could not be loaded."));
-  byId("sensitivity").max = model.stops.length - 1;
-  byId("sensitivity").value = model.stops.indexOf(model.calibratedStop);
-  byId("sensitivity").disabled = false;
   byId("histogram-heading").textContent = `Score compared with ${count(model.scores.length)} normal images`;
   histogram.calibrate(model);
   renewOutdated();
-  applySensitivity();
+  sensitivity.setModel(model); // this shows everything
 }
 
 /** Scores again what another model or version has scored. */
@@ -152,14 +153,6 @@ function renewOutdated() {
   outdated.forEach((image) => image.reset());
   session.save(outdated);
   queue.run();
-}
-
-function applySensitivity() {
-  model.stop = model.stops[byId("sensitivity").value];
-  const text = rateText(model.stop.false_alarm_rate);
-  byId("rate").textContent = text;
-  byId("sensitivity").setAttribute("aria-valuetext", text);
-  show();
 }
 
 /** A page can be open all day: drift and refused versions must not wait for a reload. */
@@ -244,7 +237,11 @@ function removeAll() {
 
 function show() {
   if (!model) return;
-  if (followsUrgent) selected = table.sorted(images, model)[0];
+  sensitivity.show(images); // first: the verdicts of all images can depend on each other
+  if (followsUrgent) {
+    selected = table.sorted(images, model)[0];
+    followsUrgent = selected.state !== "scored"; // never from under the finger on a key
+  }
   showResult(selected, model);
   viewer.show(selected, model);
   decisions.show(selected, model);
@@ -252,7 +249,7 @@ function show() {
   table.show(images, selected, model);
   byId("summary").textContent = headline(images, model);
   byId("compare").disabled = selected === null;
-  byId("draw-mask").disabled = selected === null;
+  byId("draw-mask").disabled = selected === null || selected.state === "rejected";
   byId("download").disabled = images.every((image) => image.state === "waiting");
   byId("remove").disabled = images.length === 0;
 }
@@ -260,12 +257,12 @@ function show() {
 // ---- Event listeners
 
 byId("model").addEventListener("change", () => switchTo(byId("model").value));
-byId("sensitivity").addEventListener("input", applySensitivity);
 byId("open-card").addEventListener("click", () => showModelCard(byId("card"), model));
 byId("compare").addEventListener("click", () =>
   compareModels(byId("comparison"), selected, store.models.map(({ name }) => name), switchTo),
 );
 byId("open-labels").addEventListener("click", () => reviewLabels(byId("labels")));
+byId("open-retrain").addEventListener("click", () => showRetraining(byId("retraining"), model, decisions.imagesKept));
 byId("draw-mask").addEventListener("click", () => drawMask(byId("mask"), byId("original"), model));
 byId("undo").addEventListener("click", () => pad.undo());
 byId("clear").addEventListener("click", () => pad.clear());
@@ -282,6 +279,9 @@ listenForKeys({
   ArrowUp: () => step(-1),
   j: () => decisions.decide(true),
   f: () => decisions.decide(false),
+  Backspace: () => decisions.back(),
+  c: () => decisions.comment(),
+  m: () => viewer.toggleMarks(),
   " ": ({ target }) => camera.isOpen && !target.matches("button, a") && (camera.still(), true),
   "+": () => viewer.zoom(1.7),
   "-": () => viewer.zoom(1 / 1.7),

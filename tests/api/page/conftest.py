@@ -12,9 +12,10 @@ from PIL import Image
 from playwright.sync_api import FilePayload, Page, expect
 
 from tests.api.conftest import Visit
+from tests.api.page.station import Station, running_station
 from tests.support import ROOT, Server, running_server
 
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=60_000)
 
 Point = tuple[float, float]
 Digits = dict[int, list[bytes]]
@@ -106,6 +107,19 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("log") / "log"
     with running_server(ROOT / "model_store", log, measure_coverage=False) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def _station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
+    with running_station(tmp_path_factory.mktemp("station")) as running:
+        yield running
+
+
+@pytest.fixture
+def station(_station: Station) -> Station:
+    """A station without labels."""
+    _station.forget_labels()
+    return _station
 
 
 @pytest.fixture

@@ -2,59 +2,24 @@
 
 import csv
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
-from app.inference.bundles.bundle import file_record
-from app.inference.bundles.store import ModelStore
 from tests.api.conftest import PHONE, Visit
 from tests.api.page.conftest import file, layout_shift, names, score_files, serious_violations, wait_until_scored
-from tests.support import Server, encode, gradient, make_bundle, running_server
+from tests.api.page.station import Station, enter, png_of, wait_for_labels
+from tests.support import ROOT, encode, gradient
 
 pytestmark = pytest.mark.no_cover  # the server is measured, not its clients
 
 WIDE = encode(gradient(120, 60))
-
-
-@dataclass(frozen=True)
-class Station:
-    """A server of a model of parts, which keeps labels and their images."""
-
-    server: Server
-    labels: Path
-    images: Path
-
-
-@pytest.fixture(scope="module")
-def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
-    folder = tmp_path_factory.mktemp("station")
-    store = ModelStore(folder / "store")
-    manifest, files = make_bundle("parts")
-    files |= {
-        f"report/sample-0{n}-{kind}.png": encode(gradient(20, n)) for n, kind in ((1, "normal"), (2, "deep-scratch"))
-    }
-    store.publish(
-        manifest.model_copy(update={"files": {name: file_record(data) for name, data in files.items()}}), files
-    )
-    labels, images = folder / "labels.jsonl", folder / "images"
-    log = folder / "log"
-    with running_server(
-        store.root, log, model="parts", feedback_path=labels, feedback_images=images, api_keys="key"
-    ) as server:
-        yield Station(server, labels, images)
-
-
-def enter(page: Page) -> None:
-    page.fill("#key-input", "key")
-    page.click("#key-form button")
-    expect(page.locator("#open-card")).to_be_enabled()
 
 
 def decide(page: Page, key: str, count: int) -> None:
@@ -67,10 +32,11 @@ def test_model_of_parts_has_files_camera_and_its_own_samples(visit: Visit, stati
     enter(page)
     expect(page.locator("#pad")).to_be_hidden()
     expect(page.locator("main")).not_to_contain_text("digit")
-    assert page.locator("#samples button").all_inner_texts() == ["normal", "deep scratch"]
-    page.click("#samples button >> nth=1")
+    assert page.locator("#samples button").all_inner_texts() == ["normal"] * 3 + ["deep scratch"]
+    page.click("#samples button >> nth=3")
     wait_until_scored(page, 1)
-    expect(page.locator("#original")).to_have_js_property("naturalWidth", 20)
+    expect(page.locator("#verdict-title")).to_have_text("Anomaly")
+    expect(page.locator("#original")).to_have_js_property("naturalWidth", 32)
     assert serious_violations(page) == []
 
     page.click("#camera-open")
@@ -100,36 +66,59 @@ def test_camera_that_is_not_allowed_is_explained(visit: Visit, station: Station)
     expect(page.locator("#drop-zone")).to_be_visible()
 
 
-def add_regions(route: Route) -> None:
-    """The answer of the service, with regions."""
-    response = route.fetch()
-    body: dict[str, Any] = response.json()
-    for result in body["results"]:
-        result["regions"] = [
-            {"box": [30, 15, 60, 30], "area": 0.25, "peak": 1.0, "polygon": [[30, 15], [90, 15], [90, 45], [30, 45]]}
-        ]
-    route.fulfill(response=response, json=body)
-
-
-def test_picture_has_its_own_proportions_and_zooms_with_its_regions(visit: Visit, station: Station) -> None:
+def test_regions_of_the_service_lie_on_the_picture(visit: Visit, station: Station) -> None:
+    wide = png_of(1, (120, 60), spot=True)
     page = visit(of=station.server)
-    page.route("**/score?*", add_regions)
+    enter(page)
+    score_files(page, file("wide.png", wide))
+    expect(page.locator("#original")).to_have_js_property("naturalWidth", 120)
+    (region, *_) = station.server.client.post(
+        "/score?include=", content=wide, headers={"Content-Type": "image/png", "X-API-Key": "key"}
+    ).json()["results"][0]["regions"]
+    box = page.locator("#regions .box").first
+    assert [float(box.get_attribute(name) or "nan") for name in ("x", "y", "width", "height")] == region["box"]
+    x, y, width, height = region["box"]
+    assert (x <= 15, y <= 24, x + width >= 39, y + height >= 36) == (True,) * 4  # the spot is inside
+    picture, drawn = page.locator("#plane").bounding_box(), box.bounding_box()
+    assert picture is not None
+    assert drawn is not None
+    assert picture["width"] == pytest.approx(2 * picture["height"], rel=0.01)
+    scale = picture["width"] / 120
+    assert drawn["x"] + drawn["width"] / 2 == pytest.approx(picture["x"] + scale * (x + width / 2), abs=2)
+    assert drawn["width"] == pytest.approx(scale * width, abs=6)
+    expect(page.locator("#warnings")).to_contain_text(re.compile(r"covers? \d+(\.\d+)?% of the image"))
+    page.keyboard.press("m")
+    expect(page.locator("#regions")).to_be_hidden()
+    expect(page.locator("#map")).to_be_hidden()
+    page.keyboard.press("m")
+    expect(page.locator("#map")).to_be_visible()
+    page.uncheck("#boxes")
+    expect(page.locator("#regions")).to_be_hidden()
+    page.check("#boxes")
+    page.locator("#opacity").press("Home")
+    assert page.locator("#map").evaluate("map => getComputedStyle(map).opacity") == "0"
+
+
+def test_boxes_follow_the_slider_as_far_as_they_are_known(visit: Visit, station: Station) -> None:
+    page = visit(of=station.server)
+    enter(page)
+    score_files(page, file("spot.png", png_of(1, spot=True)), file("plain.png", png_of(2)))
+    page.click("text=plain.png")
+    expect(page.locator("#warnings")).to_contain_text("No region is above the threshold.")
+    page.locator("#sensitivity").press("Home")
+    expect(page.locator("#warnings")).to_contain_text("No region is above the calibrated threshold.")
+    page.click("text=spot.png")
+    expect(page.locator("#warnings")).to_contain_text("Boxes are those of the calibrated threshold.")
+
+
+def test_picture_zooms_and_the_arrow_keys_go_through_the_list(visit: Visit, station: Station) -> None:
+    page = visit(of=station.server)
     enter(page)
     score_files(page, file("b.png", WIDE), file("a.png", encode(gradient(60, 120))), file("notes.txt", b"no image"))
     page.click("text=b.png")
     expect(page.locator("#original")).to_have_js_property("naturalWidth", 120)
     picture = page.locator("#plane").bounding_box()
-    region = page.locator("#regions .box").bounding_box()
     assert picture is not None
-    assert region is not None
-    assert picture["width"] == pytest.approx(2 * picture["height"], rel=0.01)
-    assert region["x"] + region["width"] / 2 == pytest.approx(picture["x"] + picture["width"] / 2, abs=2)
-    assert region["width"] == pytest.approx(picture["width"] / 2, abs=6)
-    expect(page.locator("#warnings")).to_contain_text("1 region covers 25% of the image")
-    page.uncheck("#boxes")
-    expect(page.locator("#regions")).to_be_hidden()
-    page.locator("#opacity").press("Home")
-    assert page.locator("#map").evaluate("map => getComputedStyle(map).opacity") == "0"
 
     def width() -> float:
         box = page.locator("#plane").bounding_box()
@@ -200,6 +189,36 @@ def test_decisions_are_kept_with_operator_comment_and_image(visit: Visit, statio
         page.click("#labels button:has-text('JSON')")
     lines = Path(downloading.value.path()).read_text("utf-8").splitlines()
     assert [orjson.loads(line) for line in lines] == kept
+
+
+def test_retraining_command_names_the_model_and_counts_its_labels(visit: Visit, station: Station) -> None:
+    page = visit(of=station.server, permissions=["clipboard-read", "clipboard-write"])
+    enter(page)
+    score_files(page, file("normal.png", png_of(1)), file("spot.png", png_of(2, spot=True)))
+    page.evaluate("localStorage.setItem('anomaly-operator', 'Kim')")
+    decide(page, "j", 1)
+    decide(page, "j", 2)
+    wait_for_labels(page, station, 2)
+    page.click("#open-retrain")
+    dialog = page.locator("#retraining")
+    expect(dialog).to_contain_text("1 labelled normal and 1 labelled anomaly for parts.")
+    dialog.get_by_role("button", name="Copy").click()
+    expect(dialog.locator(".command [role=status]")).to_have_text("Copied.")
+    command = page.evaluate("navigator.clipboard.readText()")
+    assert command == (
+        "python -m training retrain parts --data …/parts "
+        '--feedback "$ANOMALY_FEEDBACK_PATH" --images "$ANOMALY_FEEDBACK_IMAGES"'
+    )
+    assert dialog.locator("code").inner_text().strip() == command
+    given = {word for word in command.split() if word.startswith("--")}
+    explain = [sys.executable, *command.split()[1:4], "--help"]
+    assert given <= set(subprocess.run(explain, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
+    assert serious_violations(page) == []
+    page.keyboard.press("Escape")
+    page.goto(f"http://127.0.0.1:{station.server.port}/?model=pad")
+    expect(page.locator("#open-retrain")).to_be_enabled()
+    page.click("#open-retrain")
+    expect(dialog).to_contain_text("0 labelled normal and 0 labelled anomalies for pad.")
 
 
 def test_mask_is_painted_and_downloaded_at_the_size_of_the_picture(visit: Visit, station: Station) -> None:

@@ -21,21 +21,19 @@ export function pValueText(p, calibrationGroups) {
   return `About ${share} in ${count(base)} normal images ${share === 1 ? "is" : "are"} at least this unusual.`;
 }
 
-export function rateText(rate) {
-  return `1 in ${count(Math.round(1 / rate))} (${percent(rate)})`;
-}
-
-/** "14 of 31 anomalies, 1 not readable": what an operator wants to know first. */
+/** "14 of 31 anomalies, 1 not readable, 5 decided": what an operator wants to know first. */
 export function headline(images, model) {
   if (images.length === 0) return "No images yet";
   const withState = (...states) => images.filter(({ state }) => states.includes(state)).length;
   const anomalies = images.filter((image) => model.verdict(image) === "anomaly").length;
   const [unreadable, failed, waiting] = [withState("rejected"), withState("failed"), withState("waiting")];
+  const decided = images.filter((image) => image.decision !== null).length;
   return [
-    `${count(anomalies)} of ${count(images.length)} anomalies`,
+    waiting === images.length ? "Scoring" : `${count(anomalies)} of ${count(images.length - waiting)} anomalies`,
     ...(unreadable > 0 ? [`${count(unreadable)} not readable`] : []),
     ...(failed > 0 ? [`${count(failed)} not scored`] : []),
     ...(waiting > 0 ? [`${count(waiting)} waiting`] : []),
+    ...(decided > 0 ? [decided === withState("scored") && waiting === 0 ? "all decided" : `${count(decided)} decided`] : []),
   ].join(", ");
 }
 

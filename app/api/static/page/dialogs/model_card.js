@@ -112,10 +112,11 @@ function figure(url, caption) {
   return element("figure", {}, content, element("figcaption", {}, caption));
 }
 
-function settings({ input, scoring, calibration, recalibration, training, data, libraries, guarantee, false_alarm_rate: rate, threshold }) {
+function settings({ input, region_of_interest: interest, scoring, calibration, recalibration, training, data, libraries, guarantee, false_alarm_rate: rate, threshold }) {
   return [
     ["Normal images", `${data.source}: ${data.normal}; ${count(data.groups)} groups, ${data.unreadable} unreadable files`],
     ["Input", `${input.mode === "L" ? "grey" : "colour"}, ${input.width} × ${input.height} pixels; images of other proportions are ${FITS[input.fit]}`],
+    ...(interest ? [["Region of interest", `${percent(interest.share)} of the input; the rest does not count`]] : []),
     ["Score", `${scoring.rule}: ${scoring.formula}`],
     ["Threshold", `${threshold.toPrecision(4)} at a false-alarm rate of ${percent(rate)} (${guarantee} guarantee)`],
     ["Calibration", `${calibrationText(calibration)}; lowest false-alarm rate ${percent(calibration.finest_false_alarm_rate)}`],

@@ -7,8 +7,10 @@ const COLUMNS = {
   status: (image) => (image.state === "rejected" ? "refused" : image.state), // "refused" is part of the file format
   verdict: (image, model) => model.verdict(image),
   score: (image) => image.result?.score,
-  threshold: (_, model) => model.threshold,
-  false_alarm_rate: (_, model) => model.stop.false_alarm_rate,
+  rule: (_, model) => model.rule.columns.rule,
+  threshold: (_, model) => model.rule.columns.threshold, // none of its own if images are decided together
+  false_alarm_rate: (_, model) => model.rule.columns.false_alarm_rate,
+  fdr: (_, model) => model.rule.columns.fdr,
   p_value: (image) => image.result?.p_value,
   mse: (image) => image.result?.mse,
   model: (_, model) => model.name,

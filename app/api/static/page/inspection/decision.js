@@ -9,10 +9,14 @@ const RETRY_S = 5;
 
 export class Decisions {
   #sending = false;
+  #decided = []; // the images of this visit, in the order of the decisions
 
-  /** `onDecision` is called with an image after a decision on it, and again when that is stored. */
-  constructor({ images, onDecision, onProblem }) {
-    Object.assign(this, { images, onDecision, onProblem, imagesKept: false });
+  /**
+   * `onDecision` is called with an image after a decision on it, and again when that is stored; `onBack` with an image
+   * that is to be decided again.
+   */
+  constructor({ images, onDecision, onBack, onProblem }) {
+    Object.assign(this, { images, onDecision, onBack, onProblem, imagesKept: false });
     byId("right").addEventListener("click", () => this.decide(true));
     byId("wrong").addEventListener("click", () => this.decide(false));
     byId("decision").addEventListener("submit", (event) => {
@@ -23,12 +27,12 @@ export class Decisions {
     this.#showOperator();
   }
 
-  /** Shows the buttons for an image whose label can be stored. */
+  /** Enables the buttons for an image whose label can be stored. */
   show(image, model) {
     const can = Boolean(image?.result?.id) && image.state === "scored";
     if (image !== this.image) byId("comment").value = image?.decision?.comment ?? "";
-    Object.assign(this, { image, model });
-    byId("decision").hidden = !can;
+    Object.assign(this, { image, model, can });
+    for (const id of ["right", "wrong", "comment"]) byId(id).disabled = !can;
     const said = image?.decision?.verdict ?? null;
     byId("right").ariaPressed = can && said === model.verdict(image);
     byId("wrong").ariaPressed = can && said !== null && said !== model.verdict(image);
@@ -36,15 +40,33 @@ export class Decisions {
 
   /** Keeps what the operator said about the shown image. Returns false if there is nothing to decide. */
   decide(isRight) {
-    if (byId("decision").hidden) return false;
+    if (!this.can) return false;
     this.#decide(this.image, isRight);
     return true;
+  }
+
+  /** Shows the image of the last decision again. The decision stays until it is replaced. */
+  back() {
+    const present = new Set(this.images());
+    let image = null;
+    while (this.#decided.length > 0 && (image === null || image === this.image)) {
+      const last = this.#decided.pop();
+      if (present.has(last)) image = last;
+    }
+    return image !== null && this.onBack(image);
+  }
+
+  /** Puts the cursor into the comment. Returns false if there is nothing to comment on. */
+  comment() {
+    if (this.can) byId("comment").focus();
+    return this.can;
   }
 
   async #decide(image, isRight) {
     if (localStorage.getItem(OPERATOR) === null) await this.#askForName();
     const verdict = this.model.verdict(image);
     if (verdict === null) return;
+    this.#decided.push(image);
     image.decision = { verdict: isRight ? verdict : OPPOSITE[verdict], comment: byId("comment").value.trim(), sent: false };
     this.onDecision(image, true);
     await this.send();

@@ -6,6 +6,7 @@ const HEIGHT = 172;
 const TOP = 30;
 const BASE = 146; // y of the axis
 const BINS = 56;
+const PIN = 7; // from the edge, so that all of it is seen
 // The axis extends beyond the calibration scores by these factors.
 const LEFT_MARGIN = 1.3;
 const RIGHT_MARGIN = 4;
@@ -66,7 +67,7 @@ export class Histogram {
       rug(withVerdict("anomaly"), x, "rug alarm"),
       svg("line", { x1: line, x2: line, y1: TOP - 12, y2: BASE, class: "threshold" }),
       ...sides(line, width),
-      ...(selected?.result ? marker(x(selected.result.score), model.verdict(selected) === "anomaly") : []),
+      ...(selected?.result ? marker(Math.min(Math.max(x(selected.result.score), PIN), width - PIN), model.verdict(selected) === "anomaly") : []),
     );
   }
 
@@ -110,7 +111,7 @@ function sides(line, width) {
 function marker(x, isAnomaly) {
   return [
     svg("line", { x1: x, x2: x, y1: TOP + 8, y2: BASE, class: isAnomaly ? "pin alarm" : "pin" }),
-    svg("circle", { cx: x, cy: TOP + 8, r: 6, class: isAnomaly ? "pin alarm" : "pin" }),
+    svg("circle", { cx: x, cy: TOP + 8, r: PIN - 1, class: isAnomaly ? "pin alarm" : "pin" }),
   ];
 }
 

@@ -59,10 +59,12 @@ export function drawRegions(drawing, regions, { width, height }) {
   );
 }
 
-/** "3 regions; the strongest covers 2.1% of the image." */
-export function regionsText(regions) {
+/** "3 regions; the strongest covers 2.1% of the image." The service draws them at the calibrated threshold. */
+export function regionsText(regions, { threshold, card }) {
   if (regions === undefined) return "";
-  if (regions.length === 0) return "No region is above the threshold.";
-  const many = regions.length === 1 ? "1 region covers" : `${regions.length} regions; the strongest covers`;
-  return `${many} ${percent(regions[0].area)} of the image.`;
+  const above = regions.filter(({ peak }) => peak > threshold);
+  const at = threshold < card.threshold ? "the calibrated threshold" : "the threshold";
+  if (above.length === 0) return `No region is above ${at}.`;
+  const many = above.length === 1 ? "1 region covers" : `${above.length} regions; the strongest covers`;
+  return `${many} ${percent(above[0].area)} of the image.${threshold < card.threshold ? ` Boxes are those of ${at}.` : ""}`;
 }

@@ -24,7 +24,7 @@ export function showResult(image, model) {
   byId("number-score").textContent = result ? model.formatScore(result.score) : "–";
   byId("number-threshold").textContent = model.formatScore(model.threshold);
   byId("number-p").textContent = result ? pValue(result.p_value) : "–";
-  byId("warnings").textContent = result ? [...result.warnings.map(sentence), regionsText(result.regions)].join(" ").trim() : "";
+  byId("warnings").textContent = result ? [...result.warnings.map(sentence), regionsText(result.regions, model)].join(" ").trim() : "";
   if (result !== shown) showPictures(image, result);
 }
 

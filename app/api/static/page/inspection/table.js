@@ -7,6 +7,7 @@ import { pValue, sentence } from "../format.js";
 const URGENCY = { anomaly: 0, rejected: 1, failed: 1, waiting: 2, normal: 3 };
 
 const MARKS = { right: "✓ right", wrong: "✗ wrong" };
+const UNSENT = " …"; // until the service has stored it
 
 // `key` gives the sort key; null keys sort last in both directions. A column without a key cannot be sorted.
 const COLUMNS = [
@@ -110,7 +111,7 @@ export class Table {
     row.shown = shown;
     row.className = [image.state, verdict].filter(Boolean).join(" ");
     button.ariaPressed = isSelected;
-    mark.textContent = image.decision ? MARKS[image.decision.verdict === verdict ? "right" : "wrong"] : "";
+    mark.textContent = image.decision ? markText(image.decision, verdict) : "";
     reason.textContent = image.reason ? sentence(image.reason) : "";
     verdictCell.textContent = verdict ?? { waiting: "waiting", rejected: "not readable" }[image.state] ?? "not scored";
     score.textContent = image.result ? model.formatScore(image.result.score) : "";
@@ -139,6 +140,8 @@ export class Table {
     return row;
   }
 }
+
+const markText = ({ verdict, sent }, said) => MARKS[verdict === said ? "right" : "wrong"] + (sent ? "" : UNSENT);
 
 function byUrgency(one, other, model) {
   const urgency = (image) => URGENCY[model.verdict(image) ?? image.state];

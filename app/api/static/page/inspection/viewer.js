@@ -1,6 +1,7 @@
 // The big picture: the original in its own proportions, with the map over it. Zooms by wheel, pinch, double click, keys.
 
 import { byId } from "../dom.js";
+import { drawVeil } from "./interest.js";
 import { drawMap, drawRegions } from "./overlay.js";
 
 const MOST = 40; // times the size that fits the stage
@@ -21,6 +22,7 @@ export class Viewer {
     this.plane = byId("plane");
     this.picture = byId("original");
     this.map = byId("map");
+    this.veil = byId("veil");
     this.regions = byId("regions");
     this.#listen();
     new ResizeObserver(() => this.#layout()).observe(this.stage);
@@ -28,7 +30,8 @@ export class Viewer {
 
   /** Shows an image, or nothing. Zoom and place stay as they are while the same file is shown. */
   async show(image, model) {
-    const wanted = [image?.blob, image?.result, model];
+    this.stage.dataset.state = image?.state ?? "empty";
+    const wanted = [image?.blob, image?.result, model, model.threshold];
     if (wanted.every((each, index) => each === this.#shown[index])) return;
     const isSameFile = image?.blob === this.#shown[0];
     this.#shown = wanted;
@@ -40,9 +43,18 @@ export class Viewer {
     if (!(await this.#loaded) && pictures.input) this.#loaded = this.#load(pictures.input);
     if (!(await this.#loaded) || this.#shown !== wanted) return; // another image was chosen meanwhile
     this.picture.alt = `Picture of ${image.name}`;
-    drawRegions(this.regions, regions, this.#size);
-    this.map.hidden = !pictures.error_map;
+    drawRegions(this.regions, regions.filter(({ peak }) => peak > model.threshold), this.#size);
     if (pictures.error_map) await drawMap(this.map, pictures.error_map, this.#size, model.card.input);
+    if (this.#shown !== wanted) return;
+    this.map.hidden = !pictures.error_map; // shown where it belongs, and never moved
+    const isDimmed = await drawVeil(this.veil, model.interest, this.#size, model.card.input);
+    if (this.#shown !== wanted) return;
+    this.veil.hidden = byId("veil-hint").hidden = !isDimmed;
+  }
+
+  /** Shows or hides what lies over the picture. */
+  toggleMarks() {
+    byId("marks").ariaPressed = this.plane.classList.toggle("bare");
   }
 
   zoom(factor, at = this.#centre()) {
@@ -62,6 +74,7 @@ export class Viewer {
     this.#view = { scale: 1, x: 0, y: 0 };
     this.plane.hidden = true;
     this.map.hidden = true;
+    this.veil.hidden = byId("veil-hint").hidden = true;
     this.picture.removeAttribute("src");
     this.picture.alt = "";
     this.stage.classList.remove("filled");
@@ -144,6 +157,7 @@ export class Viewer {
     byId("zoom-in").addEventListener("click", () => this.zoom(STEP ** 2));
     byId("zoom-out").addEventListener("click", () => this.zoom(STEP ** -2));
     byId("zoom-fit").addEventListener("click", () => this.fit());
+    byId("marks").addEventListener("click", () => this.toggleMarks());
     byId("opacity").addEventListener("input", () => this.#applyOpacity());
     byId("boxes").addEventListener("change", () => this.regions.toggleAttribute("hidden", !byId("boxes").checked));
     this.#applyOpacity();

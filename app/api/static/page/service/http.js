@@ -3,6 +3,7 @@
 import { askForKey, storedKey } from "./api_key.js";
 
 const UNAUTHORIZED = 401;
+const NO_KEY = "This service requires an API key."; // the service's own words are for programs
 
 /** A problem document (RFC 9457); status 0 if there was no response. */
 export class Problem extends Error {
@@ -33,7 +34,7 @@ async function checked(url, options) {
   const document = await response.json().catch(() => ({}));
   throw new Problem({
     status: response.status,
-    detail: document.detail ?? `The service returned ${response.status} ${response.statusText}.`,
+    detail: (response.status === UNAUTHORIZED ? NO_KEY : document.detail) ?? `The service returned ${response.status} ${response.statusText}.`,
     errors: document.errors,
     retryAfter: Number(response.headers.get("Retry-After")) || null,
   });

@@ -1,9 +1,13 @@
-// A model: its card, its calibration scores, the available thresholds and the current one.
+// A model: its card, its calibration scores, the rules that can decide and the current one.
 
-import { request } from "./http.js";
 import { count, decimalsFor } from "../format.js";
+import { Calibration } from "../sensitivity/false_discovery.js";
+import { FalseAlarmRate, discoveryRules } from "../sensitivity/rules.js";
+import { request } from "./http.js";
+import { fromBase64 } from "./pictures.js";
 
 const HANDWRITTEN = ["mnist", "digits"]; // the built-in sets of handwritten digits
+const LARGE = 1000; // scores from here on have no decimals
 const SAMPLE = /^report\/sample-\d+-(.+)\.png$/;
 
 /** All models of the store; follows the pages of GET /models. */
@@ -27,11 +31,14 @@ export class Model {
     this.name = calibration.name;
     this.version = calibration.version;
     this.scores = calibration.scores;
-    // Reversed so that the slider and the threshold line move in the same direction.
-    this.stops = calibration.stops.toReversed();
-    this.calibratedStop = this.stops.find((stop) => stop.false_alarm_rate === card.false_alarm_rate);
-    this.stop = this.calibratedStop;
+    this.rules = {
+      // Reversed so that the slider and the threshold line move in the same direction.
+      alarms: calibration.stops.toReversed().map((stop) => new FalseAlarmRate(stop)),
+      discoveries: discoveryRules(new Calibration(calibration)),
+    };
+    this.rule = this.rules.alarms.find(({ rate }) => rate === card.false_alarm_rate);
     this.decimals = decimalsFor(card.threshold);
+    this.interest = card.region_of_interest && fromBase64(card.region_of_interest.mask); // white counts
   }
 
   requestDrift() {
@@ -39,7 +46,7 @@ export class Model {
   }
 
   get threshold() {
-    return this.stop.threshold;
+    return this.rule.threshold;
   }
 
   /** "anomaly", "normal", or null if the image has no score. */
@@ -54,7 +61,7 @@ export class Model {
   }
 
   formatScore(score) {
-    return score.toFixed(this.decimals);
+    return score < LARGE ? score.toFixed(this.decimals) : count(Math.round(score));
   }
 
   /** Whether the model learned handwritten digits, which can be drawn. */
@@ -78,6 +85,6 @@ export class Model {
   get description() {
     const { data, training } = this.card;
     const kind = data.normal === "normal" ? "" : ` of “${data.normal}”`; // image folders do not name what they show
-    return `Learned from ${count(training.fit_images)} normal images${kind} (${data.source}). The higher the score, the more unusual the image.`;
+    return `Model ${this.name}, learned from ${count(training.fit_images)} normal images${kind} (${data.source}). A higher score is more unusual.`;
   }
 }

@@ -7,12 +7,13 @@ export function unpackPictures(outcome) {
   const result = { ...outcome, pictures: {} };
   for (const part of PICTURES) {
     delete result[part];
-    if (outcome[part]) result.pictures[part] = toBlob(outcome[part]);
+    if (outcome[part]) result.pictures[part] = fromBase64(outcome[part].slice(outcome[part].indexOf(",") + 1));
   }
   return result;
 }
 
-function toBlob(dataUri) {
-  const bytes = atob(dataUri.slice(dataUri.indexOf(",") + 1));
+/** A PNG file. */
+export function fromBase64(text) {
+  const bytes = atob(text);
   return new Blob([Uint8Array.from(bytes, (character) => character.charCodeAt(0))], { type: "image/png" });
 }
