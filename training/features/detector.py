@@ -24,7 +24,7 @@ from torch import nn
 from training.features.extraction import Features
 from training.features.heads import fit_components, fit_density, fit_memory
 from training.model.autoencoders import LinearAutoencoder
-from training.model.scope import Scope
+from training.model.scope import Scope, skewness_of
 from training.model.scoring_rules import squared_error
 
 _SIGMA: Final = 1.0  # of the Gaussian that smooths the maps, in places
@@ -195,7 +195,7 @@ class FeatureAutoencoder(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """What :meth:`forward` returns, from the reconstruction, what the heads return, and the statistics."""
         rebuilt = rebuilt.clamp(0.0, 1.0)
-        scope = self.scope(statistics)
+        scope = self.scope(torch.cat([statistics, skewness_of(images).unsqueeze(1)], dim=1))
         score = self.scale(without(maps, self.outside))
         places = self.scale.places(score, errors.masked_fill(self.outside, -math.inf))
         # Added everywhere: no place of an image that is out of scope is the defect.

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from training.model.method import ImageSet
+from training.model.scope import skewness_of
 from training.workers import in_parallel
 
 THUMBNAIL: Final = 64
@@ -44,12 +45,14 @@ class Features:
         fine: (N, F, h, w) float16.
         deep: (N, D, h', w') float16.
         small: (N, C, THUMBNAIL, THUMBNAIL) float32 in [0, 1].
+        skewness: (N,) float32, of the images' details.
         copies: take part in fits.
     """
 
     fine: torch.Tensor
     deep: torch.Tensor
     small: torch.Tensor
+    skewness: torch.Tensor
     copies: Copies | None = None
 
     def __len__(self) -> int:
@@ -57,7 +60,9 @@ class Features:
 
     def __getitem__(self, positions: list[int], /) -> "Features":
         copies = self.copies and self.copies.among(positions)
-        return Features(self.fine[positions], self.deep[positions], self.small[positions], copies)
+        return Features(
+            self.fine[positions], self.deep[positions], self.small[positions], self.skewness[positions], copies
+        )
 
     def with_copies(self, most: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Fine (N + K, F, h, w) and deep (N + K, D, h', w') features, with those of at most ``most`` copies."""
@@ -86,19 +91,21 @@ def extract(
         on_step: called with 1 after each image.
     """
 
-    def features_of(position: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def features_of(position: int) -> tuple[torch.Tensor, ...]:
         image = images[[position]]
         fine, deep = extractor(image.expand(-1, 3, -1, -1))
-        return fine.half(), deep.half(), thumbnails(image)
+        return fine.half(), deep.half(), thumbnails(image), skewness_of(image)
 
     rows = in_parallel(features_of, positions, threads, at_once=at_once)
     first = next(rows)
     # Filled row by row: a list of all rows and tensors made from it would take twice the memory.
-    fine, deep, small = (torch.empty(len(positions), *value.shape[1:], dtype=value.dtype) for value in first)
+    columns = [torch.empty(len(positions), *value.shape[1:], dtype=value.dtype) for value in first]
     for at, row in enumerate(chain([first], rows)):
-        fine[at], deep[at], small[at] = (value[0] for value in row)
+        for column, value in zip(columns, row, strict=True):
+            column[at] = value[0]
         on_step(1)
-    return Features(fine, deep, small)
+    fine, deep, small, skewness = columns
+    return Features(fine, deep, small, skewness)
 
 
 def thumbnails(images: torch.Tensor) -> torch.Tensor:

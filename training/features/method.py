@@ -178,8 +178,9 @@ def _fewer_of_large(copies: int, size: tuple[int, int], usual: tuple[int, int]) 
 
 @torch.inference_mode()
 def _statistics(images: Features) -> torch.Tensor:
-    """(N, F) of represented images."""
-    return torch.cat([statistics_of(fine.float()) for fine in torch.split(images.fine, 1)])
+    """(N, F + 1) of represented images, the last one the skewness."""
+    means = torch.cat([statistics_of(fine.float()) for fine in torch.split(images.fine, 1)])
+    return torch.cat([means, images.skewness.unsqueeze(1)], dim=1)
 
 
 @torch.inference_mode()

@@ -8,6 +8,11 @@ still: their largest distance says little, and one calibration image beyond the 
 is never below twice the least deviations: where all images are alike, a broken part is farther from them than any
 other, and still shows the product.
 
+An inverted photograph has nearly the features of the original. What tells them apart is whether details are bright on
+dark or dark on bright: the skewness of what a local mean leaves over. So each image has a second distance, of its
+skewness from the median towards the opposite one, with a limit likewise; but at least half-way to where the inverted
+fit images are, so that a defect that darkens a part seldom looks like an inverted picture. The larger distance counts.
+
 An image beyond the limit gets a score above all others. Then it is an anomaly at any sensible threshold; and since the
 threshold is calibrated with scores that are raised in the same way, normal images that happen to be out of scope count
 among the false alarms that it promises.
@@ -38,6 +43,8 @@ _FEW: Final = 5  # images: of so many, the limit is twice as wide
 _NEAREST: Final = 2.0
 _FAR_ABOVE: Final = 100.0  # times the highest score of a fit image
 _BATCH: Final = 256
+_FIRST_INVERTED: Final = 0.05  # share of the inverted images that may be nearer than where they are said to begin
+_LEAST: Final = 1e-9
 _MOST: Final = 1e6  # multiples of the limit; keeps scores finite
 
 _CELLS: Final = 4  # of the thumbnail, along each side
@@ -80,26 +87,62 @@ class Distance(nn.Module):
         return ((standard.square().sum(1) * self.rest + along) / statistics.shape[1]).clamp(min=0.0).sqrt()
 
 
+class Polarity(nn.Module):
+    """How far the details of an image are from normal ones, towards those of inverted images.
+
+    Args:
+        skewness: (N,) :func:`skewness_of` the fit images.
+    """
+
+    def __init__(self, skewness: torch.Tensor) -> None:
+        super().__init__()
+        median = float(skewness.median())
+        self.median, self.sign = median, 1.0 if median >= 0 else -1.0
+        inverted = torch.quantile(self._towards(-skewness).double(), _FIRST_INVERTED)
+        limit = _beyond(self._towards(skewness))
+        self.limit = max(limit, (limit + float(inverted)) / 2, _LEAST)
+
+    def forward(self, skewness: torch.Tensor) -> torch.Tensor:
+        """(N,) → (N,), as a multiple of the limit."""
+        return self._towards(skewness).clamp(min=0.0) / self.limit
+
+    def _towards(self, skewness: torch.Tensor) -> torch.Tensor:
+        return self.sign * (self.median - skewness)
+
+
+def skewness_of(images: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) in [0, 1] → (N,): skewness of the details, positive if bright on dark; 0 for flat images."""
+    side, flat = 9, 1e-9  # of the local mean, in pixels; local, as TorchScript knows no constants of modules
+    grey = images.mean(1, keepdim=True)
+    padded = nn.functional.pad(grey, [side // 2, side // 2, side // 2, side // 2], mode="replicate")
+    across = nn.functional.avg_pool2d(padded, [1, side], 1)
+    details = (grey - nn.functional.avg_pool2d(across, [side, 1], 1)).flatten(1)
+    details = details - details.mean(1, keepdim=True)
+    spread = details.square().mean(1).sqrt()
+    return details.pow(3).mean(1) / (spread.pow(3) + flat)
+
+
 class Scope(nn.Module):
     """The distance of an image's statistics as a multiple of the limit; raises the score beyond it.
 
     Args:
         distance: statistics (N, S) → (N,).
+        polarity: skewness (N,) → (N,).
         limit: of the distance.
         largest: distance of a fit image, out of fold.
         ceiling: a score far above those of fit images.
     """
 
-    def __init__(self, distance: nn.Module, limit: float, largest: float, ceiling: float) -> None:
+    def __init__(self, distance: nn.Module, polarity: nn.Module, limit: float, largest: float, ceiling: float) -> None:
         super().__init__()
-        self.distance = distance
+        self.distance, self.polarity = distance, polarity
         self.limit, self.largest, self.ceiling = limit, largest, ceiling
         self.most = _MOST
 
     def forward(self, statistics: torch.Tensor) -> torch.Tensor:
-        """(N, S) → (N,): above 1 for images that are out of scope."""
-        scope: torch.Tensor = self.distance(statistics) / self.limit
-        return scope.clamp(max=self.most)
+        """(N, S + 1), the last one the skewness → (N,): above 1 for images that are out of scope."""
+        distance: torch.Tensor = self.distance(statistics[:, :-1]) / self.limit
+        return torch.maximum(distance, self.polarity(statistics[:, -1])).clamp(max=self.most)
 
     def added(self, scope: torch.Tensor) -> torch.Tensor:
         """(N,) → (N,): what is added to scores; 0 for images that are not out of scope."""
@@ -112,7 +155,7 @@ def fit_scope(
     """The check for (N, S) statistics of normal images, and what it adds to the scores of these out of fold.
 
     Args:
-        statistics: of the fit images.
+        statistics: (N, S + 1), of the fit images, the last one the skewness.
         least: (S,), smallest standard deviation of each, positive.
         folds: together all positions, each once; images of one object are in one fold.
         scores: (N,), of the fit images.
@@ -121,14 +164,17 @@ def fit_scope(
         The check, and (N,) what is added to each image's score by a check that has not seen its fold.
     """
     count = len(statistics)
+    shown, skewness = statistics[:, :-1], statistics[:, -1]
     distances = torch.empty(count)
     for fold in folds:
-        distances[fold] = Distance(statistics[others(fold, count)], least)(statistics[fold])
+        distances[fold] = Distance(shown[others(fold, count)], least)(shown[fold])
     largest, ceiling = float(distances.max()), max(1.0, _FAR_ABOVE * float(scores.max()))
-    scope = Scope(Distance(statistics, least), limit_of(distances), largest, ceiling).eval()
+    scope = Scope(Distance(shown, least), Polarity(skewness), limit_of(distances), largest, ceiling).eval()
     added = torch.empty(count)
     for fold in folds:
-        added[fold] = scope.added(distances[fold] / limit_of(distances[others(fold, count)]))
+        outside = others(fold, count)
+        by_distance = distances[fold] / limit_of(distances[outside])
+        added[fold] = scope.added(torch.maximum(by_distance, Polarity(skewness[outside])(skewness[fold])))
     return scope, added
 
 
@@ -138,12 +184,16 @@ def limit_of(distances: torch.Tensor) -> float:
     Args:
         distances: (N,), of normal images, out of fold.
     """
+    return max(_beyond(distances), _NEAREST)
+
+
+def _beyond(distances: torch.Tensor) -> float:
     ascending = distances.double().sort().values
     begin = ascending[int((1 - _TAIL) * len(ascending))]
     excess = (ascending[ascending >= begin] - begin).mean()
     extrapolated = begin + math.log(_TAIL / RATE) * excess
     margin = _MARGIN * (1 + _FEW / len(ascending))
-    return max(margin * float(extrapolated), margin * float(ascending[-1]), _NEAREST)
+    return margin * max(float(extrapolated), float(ascending[-1]))
 
 
 class PixelStatistics(nn.Module):
@@ -158,7 +208,7 @@ class PixelStatistics(nn.Module):
         self.cells, self.levels, self.dark = _CELLS, _LEVELS, _DARK
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) in [0, 1] → (N, S)."""
+        """(N, C, H, W) in [0, 1] → (N, S + 1), the last one the skewness."""
         height, width = images.shape[2], images.shape[3]
         cells = [max(1, height // self.cells), max(1, width // self.cells)]
         thumbnail = nn.functional.avg_pool2d(images, cells).flatten(1)
@@ -168,13 +218,14 @@ class PixelStatistics(nn.Module):
         across = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().flatten(1).mean(1)
         down = (images[:, :, 1:] - images[:, :, :-1]).abs().flatten(1).mean(1)
         edges = (torch.stack([across, down, contrast], dim=1) + self.dark).log()
-        return torch.cat([thumbnail, torch.stack(brighter, dim=1), edges], dim=1)
+        skewness = skewness_of(images).unsqueeze(1)
+        return torch.cat([thumbnail, torch.stack(brighter, dim=1), edges, skewness], dim=1)
 
 
 def fit_pixel_scope(images: torch.Tensor, folds: Sequence[Fold], scores: torch.Tensor) -> tuple[Scope, torch.Tensor]:
     """The check for (N, C, H, W) normal images by their pixels; otherwise as :func:`fit_scope`."""
     statistics = torch.cat([*map(PixelStatistics(), torch.split(images, _BATCH))])
-    return fit_scope(statistics, torch.full(statistics.shape[1:], _PIXEL_DEVIATION), folds, scores)
+    return fit_scope(statistics, torch.full((statistics.shape[1] - 1,), _PIXEL_DEVIATION), folds, scores)
 
 
 class ScopedAutoencoder(nn.Module):

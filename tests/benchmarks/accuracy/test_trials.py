@@ -61,7 +61,7 @@ class LevelMethod(Method[torch.Tensor]):
         self, images: torch.Tensor, groups: Sequence[str], validation: torch.Tensor, progress: Progress
     ) -> Fitted[torch.Tensor]:
         self.fitted_on, self.groups = (images * 1000).round().int().tolist(), groups
-        scope, _ = fit_scope(images[:, None], torch.ones(1), [[0], [1]], images)
+        scope, _ = fit_scope(torch.stack([images, images], 1), torch.ones(1), [[0], [1]], images)
         return Fitted(nn.Identity(), lambda images: images, scope)
 
     def cross_fit(

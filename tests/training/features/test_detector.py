@@ -28,6 +28,7 @@ def normal_features(count: int = 24) -> Features:
         torch.randn(count, 6, 8, 8, generator=generator).half(),
         torch.randn(count, 10, 4, 4, generator=generator).half(),
         torch.rand(count, 1, THUMBNAIL, THUMBNAIL, generator=generator),
+        torch.ones(count),
     )
 
 
@@ -129,9 +130,9 @@ def test_an_archive_scores_alone_and_in_a_batch_alike(channels: int) -> None:
     heads = fit_heads(features, seed=0)
     scale = Scale(figures_of(maps_of(heads, features)))
     traced = torchscript.trace(backbone, torch.zeros(1, 3, 32, 32))
-    statistics = statistics_of(features.fine.float())
+    statistics = torch.cat([statistics_of(features.fine.float()), features.skewness[:, None]], dim=1)
     folds = [[*range(10)], [*range(10, 20)]]
-    scope, _ = fit_scope(statistics, torch.full(statistics.shape[1:], 0.01), folds, torch.ones(20))
+    scope, _ = fit_scope(statistics, torch.full((statistics.shape[1] - 1,), 0.01), folds, torch.ones(20))
     outside = torch.zeros(8, 8, dtype=torch.bool)
     outside[:, :3] = True
     archive = torchscript.dump(FeatureAutoencoder(traced, heads, scale, scope, thumbnail, THUMBNAIL, outside))

@@ -46,7 +46,7 @@ def normal(method: FeatureMethod) -> Features:
 
 def replaced(features: Features, position: int, other: Features) -> Features:
     """Features in which one image is another one."""
-    changed = Features(features.fine.clone(), features.deep.clone(), features.small.clone())
+    changed = Features(features.fine.clone(), features.deep.clone(), features.small.clone(), features.skewness.clone())
     changed.fine[position], changed.deep[position] = other.fine[0], other.deep[0]
     changed.small[position] = other.small[0]
     return changed

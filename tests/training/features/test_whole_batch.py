@@ -24,9 +24,9 @@ def test_whole_batches_give_the_numbers_of_the_published_network(channels: int, 
     thumbnail = LinearAutoencoder((channels, THUMBNAIL, THUMBNAIL), 4)
     thumbnail.solve(thumbnails(images), seed=0)
     heads = fit_heads(features, seed=0)
-    statistics = statistics_of(features.fine.float())
+    statistics = torch.cat([statistics_of(features.fine.float()), features.skewness[:, None]], dim=1)
     folds = [[*range(8)], [*range(8, 16)]]
-    scope, _ = fit_scope(statistics, torch.full(statistics.shape[1:], 0.01), folds, torch.ones(16))
+    scope, _ = fit_scope(statistics, torch.full((statistics.shape[1] - 1,), 0.01), folds, torch.ones(16))
     without = torch.zeros(features.fine.shape[2:], dtype=torch.bool)
     without[:, :outside] = True
     network = FeatureAutoencoder(

@@ -12,7 +12,16 @@ from training.model.folds import folds_of, others
 from training.model.method import Progress
 from training.model.pixels import PixelMethod, fitted
 from training.model.recipes import LINEAR
-from training.model.scope import Distance, PixelStatistics, Scope, fit_pixel_scope, fit_scope, limit_of
+from training.model.scope import (
+    Distance,
+    PixelStatistics,
+    Polarity,
+    Scope,
+    fit_pixel_scope,
+    fit_scope,
+    limit_of,
+    skewness_of,
+)
 from training.model.scoring_rules import SCORING_RULES
 
 COUNT, WIDTH = 300, 20
@@ -26,6 +35,12 @@ def normal_statistics(count: int = COUNT, seed: int = 0) -> torch.Tensor:
     values = torch.randn(count, WIDTH, generator=generator)
     values[:, :10] += 2 * torch.randn(count, 1, generator=generator)
     return 0.5 + 0.1 * values
+
+
+def with_skewness(statistics: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Of details that are bright on dark."""
+    skewness = 1 + 0.1 * torch.randn(len(statistics), 1, generator=torch.Generator().manual_seed(seed))
+    return torch.cat([statistics, skewness], dim=1)
 
 
 def surfaces(count: int, channels: int = 1, seed: int = 0) -> torch.Tensor:
@@ -68,7 +83,7 @@ def test_limit_follows_from_distances_out_of_fold() -> None:
     """By hand: the images of a fold are measured by the others."""
     statistics = normal_statistics()
     statistics[17] += 0.6
-    scope, _ = fit_scope(statistics, LEAST, FOLDS, torch.ones(COUNT))
+    scope, _ = fit_scope(with_skewness(statistics), LEAST, FOLDS, torch.ones(COUNT))
     distances = torch.empty(COUNT)
     for fold in FOLDS:
         distances[fold] = Distance(statistics[others(fold, COUNT)], LEAST)(statistics[fold])
@@ -89,10 +104,10 @@ def test_limit_is_an_extrapolated_quantile_with_a_margin_and_at_least_the_larges
 
 @pytest.mark.parametrize("seed", range(5))
 def test_few_normal_images_are_out_of_scope(seed: int) -> None:
-    scope, _ = fit_scope(normal_statistics(seed=seed), LEAST, FOLDS, torch.ones(COUNT))
-    further = scope(normal_statistics(20_000, seed=100 + seed))
+    scope, _ = fit_scope(with_skewness(normal_statistics(seed=seed), seed), LEAST, FOLDS, torch.ones(COUNT))
+    further = scope(with_skewness(normal_statistics(20_000, seed=100 + seed), 200 + seed))
     assert (further > 1).float().mean() <= 0.001
-    assert scope(normal_statistics(1, seed=7) + 2).item() > 1
+    assert scope(with_skewness(normal_statistics(1, seed=7) + 2)).item() > 1
 
 
 def test_images_of_one_object_are_measured_by_other_objects() -> None:
@@ -101,20 +116,57 @@ def test_images_of_one_object_are_measured_by_other_objects() -> None:
     objects = torch.randn(10, WIDTH, generator=generator).repeat_interleave(30, 0)
     statistics = 0.5 + 0.1 * (objects + 0.05 * torch.randn(COUNT, WIDTH, generator=generator))
     groups = [f"object {image // 30}" for image in range(COUNT)]
+    statistics = with_skewness(statistics)
     by_object, _ = fit_scope(statistics, LEAST, folds_of(groups, 5, 0), torch.ones(COUNT))
     by_image, _ = fit_scope(statistics, LEAST, FOLDS, torch.ones(COUNT))
     assert by_object.limit > 1.5 * by_image.limit
-    new_objects = 0.5 + 0.1 * torch.randn(500, WIDTH, generator=generator)
+    new_objects = with_skewness(0.5 + 0.1 * torch.randn(500, WIDTH, generator=generator))
     assert (by_object(new_objects) > 1).float().mean() < 0.05 < (by_image(new_objects) > 1).float().mean()
 
 
 def test_what_is_added_to_a_fold_does_not_depend_on_its_images() -> None:
-    statistics = normal_statistics()
-    statistics[17] += 2
+    statistics = with_skewness(normal_statistics())
+    statistics[17, :-1] += 2
     scope, added = fit_scope(statistics, LEAST, FOLDS, torch.full((COUNT,), 0.3))
     assert (added > 0).nonzero().flatten().tolist() == [17]
     assert added[17] > scope.ceiling == pytest.approx(100 * 0.3)
     assert scope(statistics[[17]]) < 1  # the limit of all images includes its distance
+
+
+class TestPolarity:
+    """Whether details are bright on dark or dark on bright."""
+
+    def test_skewness_has_the_sign_of_the_details_and_is_zero_for_flat_images(self) -> None:
+        images = torch.full((4, 3, 24, 32), 0.5)
+        images[0, :, ::8, ::8] += 0.2
+        images[1, :, ::8, ::8] -= 0.2
+        images[2] += torch.linspace(-0.2, 0.2, 32)
+        bright, dark, slope, flat = skewness_of(images).tolist()
+        assert bright > 1
+        assert dark == pytest.approx(-bright, rel=1e-4)
+        assert abs(slope) < 1e-2
+        assert flat == 0
+
+    def test_inverted_images_are_out_of_scope_whatever_their_other_statistics(self) -> None:
+        statistics = with_skewness(normal_statistics())
+        scope, _ = fit_scope(statistics, LEAST, FOLDS, torch.ones(COUNT))
+        inverted = with_skewness(normal_statistics(seed=1), 1)
+        assert (scope(inverted) > 1).sum() == 0
+        inverted[:, -1] *= -1
+        assert (scope(inverted) > 1).all()
+
+    def test_the_limit_is_at_least_half_way_to_the_inverted_images(self) -> None:
+        """They are 4 away, the normal images within 0.1: a part with a large dark defect is no negative."""
+        skewness = 2 + 0.01 * torch.linspace(-1, 1, 101)
+        check = Polarity(skewness)
+        assert check.limit == pytest.approx(2, abs=0.02)
+        torch.testing.assert_close(
+            check(torch.tensor([2.0, 1.0, -2.0, 9.0])), torch.tensor([0, 0.5, 2, 0]), atol=0.02, rtol=0
+        )
+
+    def test_where_normal_images_have_either_sign_nothing_is_an_inverted_image(self) -> None:
+        skewness = torch.linspace(-1, 1, 100)
+        assert (Polarity(skewness)(-skewness) < 1).all()
 
 
 class TestPixels:
@@ -167,13 +219,13 @@ def test_score_and_scope_share_the_promised_false_alarms() -> None:
     threshold of its own, would raise about 8 %.
     """
     draws, n, fresh, rate = 400, 99, 500, 0.05
-    scope = Scope(torch.nn.Flatten(0), limit=1, largest=1, ceiling=100).eval()
+    scope = Scope(torch.nn.Flatten(0), Polarity(torch.ones(3)), limit=1, largest=1, ceiling=100).eval()
     generator = torch.Generator().manual_seed(0)
     shared, apart, flagged = [], [], []
     for _ in range(draws):
         plain = torch.rand(n + fresh, generator=generator)
         distance = torch.rand(n + fresh, 1, generator=generator) / 0.97
-        out = scope(distance)
+        out = scope(with_skewness(distance))
         raised = plain + scope.added(out)
         threshold = Calibration(raised[:n].tolist()).threshold_for(rate)
         alone = Calibration(plain[:n].tolist()).threshold_for(rate)
