@@ -112,14 +112,17 @@ class Polarity(nn.Module):
 
 def skewness_of(images: torch.Tensor) -> torch.Tensor:
     """(N, C, H, W) in [0, 1] → (N,): skewness of the details, positive if bright on dark; 0 for flat images."""
-    side, flat = 9, 1e-9  # of the local mean, in pixels; local, as TorchScript knows no constants of modules
     grey = images.mean(1, keepdim=True)
-    padded = nn.functional.pad(grey, [side // 2, side // 2, side // 2, side // 2], mode="replicate")
-    across = nn.functional.avg_pool2d(padded, [1, side], 1)
-    details = (grey - nn.functional.avg_pool2d(across, [side, 1], 1)).flatten(1)
+    # The mean of 9 × 9 pixels by sums of three and of three threes, a tenth of the time of a pooling layer.
+    wide = nn.functional.pad(grey, [4, 4, 4, 4], mode="replicate")
+    threes = wide[..., :-2] + wide[..., 1:-1] + wide[..., 2:]
+    nines = threes[..., :-6] + threes[..., 3:-3] + threes[..., 6:]
+    threes = nines[..., :-2, :] + nines[..., 1:-1, :] + nines[..., 2:, :]
+    details = (grey - (threes[..., :-6, :] + threes[..., 3:-3, :] + threes[..., 6:, :]) / 81).flatten(1)
     details = details - details.mean(1, keepdim=True)
-    spread = details.square().mean(1).sqrt()
-    return details.pow(3).mean(1) / (spread.pow(3) + flat)
+    squares = details * details
+    spread = squares.mean(1).sqrt()
+    return (squares * details).mean(1) / (spread * spread * spread + 1e-9)
 
 
 class Scope(nn.Module):

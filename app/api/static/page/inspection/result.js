@@ -45,13 +45,12 @@ function showPictures(image, result) {
 
 function title(image, verdict, model) {
   if (image === null) return "No image yet";
-  if (model.isOutOfScope(image)) return "Out of scope";
   if (verdict) return { anomaly: "Anomaly", normal: "Normal" }[verdict];
   return { waiting: "…", rejected: "Not readable" }[image.state] ?? "Not scored";
 }
 
 function explanation(image, model) {
-  if (image && model.isOutOfScope(image)) return "The image does not look like the training images at all.";
+  if (image && model.isOutOfScope(image)) return "Out of scope: perhaps no picture of this product.";
   if (image === null) return model.learnedDigits ? "Draw something, or try a sample." : "Drop images, use the camera, or try a sample.";
   if (image.result) return pValueText(image.result.p_value, model.card.calibration.groups);
   return image.state === "waiting" ? "Waiting for the service." : sentence(image.reason);
