@@ -27,6 +27,7 @@ _SUBCOMMANDS = {
     "verify",
     "activate",
     "keygen",
+    "places",
     "sign",
     "recalibrate",
 }
