@@ -248,10 +248,8 @@ class ScopedAutoencoder(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """(N, C, H, W) in [0, 1] → reconstruction (N, C, H, W), mse (N,), score (N,), map (N, 1, H, W), scope (N,).
 
-        The map of an image that is out of scope is even: no place of it is the defect.
+        The map stays, as a large defect can put an image of a product that never changes out of scope.
         """
         rebuilt, mse, score, error_map = self.model(images)
         scope = self.scope(self.statistics(images))
-        even = error_map.flatten(1).amax(1).reshape(-1, 1, 1, 1).expand_as(error_map)
-        seen = torch.where(scope.reshape(-1, 1, 1, 1) > 1, even, error_map)
-        return rebuilt, mse, score + self.scope.added(scope), seen, scope
+        return rebuilt, mse, score + self.scope.added(scope), error_map, scope
