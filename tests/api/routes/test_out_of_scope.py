@@ -37,13 +37,12 @@ def counted(server: Server) -> float:
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_foreign_image_is_out_of_scope_with_a_warning_and_a_whole_region(server: Server, kind: str) -> None:
+def test_foreign_image_is_out_of_scope_with_a_warning_and_a_large_region(server: Server, kind: str) -> None:
     result = scored(server, encode(Image.fromarray(FOREIGN[kind])))
     assert (result["out_of_scope"], result["is_anomaly"], result["verdict"]) == (True, True, "anomaly")
     assert is_said(result)
-    (region,) = result["regions"]
-    assert region["area"] == 1
-    assert region["peak"] == pytest.approx(result["score"])
+    assert sum(region["area"] for region in result["regions"]) > 0.5
+    assert result["regions"][0]["peak"] == pytest.approx(result["score"])
 
 
 def test_out_of_scope_images_are_counted(server: Server, digit_files: dict[int, list[bytes]]) -> None:
