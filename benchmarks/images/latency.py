@@ -1,9 +1,9 @@
 """Latency with large images: what the service adds to decoding and the model, and how long small images wait."""
 
 import os
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 import torch
 
 from app.inference.images.decoding import decode
+from benchmarks.errors import BenchmarkError
 from benchmarks.images.photographs import encoded, photographs
 from benchmarks.images.service import MAX_PIXELS, expected, shipped_model
 from benchmarks.load.server_process import SERVER_CORE
@@ -52,11 +53,12 @@ def _beside_large(url: str, small: bytes, rounds: int, seconds: int, folder: Pat
         return run_wrk(url, script, _CONNECTIONS, seconds)
 
     def beside() -> Load:
-        stream = threading.Thread(target=run_wrk, args=(url, large, _CONNECTIONS, seconds + 2 * _AHEAD_S))
-        stream.start()
-        time.sleep(_AHEAD_S)
-        load = alone()
-        stream.join()
+        with ThreadPoolExecutor(1) as pool:
+            stream = pool.submit(run_wrk, url, large, _CONNECTIONS, seconds + 2 * _AHEAD_S)
+            time.sleep(_AHEAD_S)
+            load = alone()
+        if stream.result().errors:
+            raise BenchmarkError(f"{stream.result().errors} answers for large images were wrong")
         return load
 
     name = f"28 × 28 PNG beside 4000 × 3000 JPEG, {_CONNECTIONS} connections each"

@@ -44,7 +44,7 @@ _NEAREST: Final = 2.0
 _FAR_ABOVE: Final = 100.0  # times the highest score of a fit image
 _BATCH: Final = 256
 _FIRST_INVERTED: Final = 0.05  # share of the inverted images that may be nearer than where they are said to begin
-_LEAST: Final = 1e-9
+_NEAREST_SKEWNESS: Final = 0.5  # where normal images are flat, a defect alone decides the sign
 _MOST: Final = 1e6  # multiples of the limit; keeps scores finite
 
 _CELLS: Final = 4  # of the thumbnail, along each side
@@ -100,7 +100,7 @@ class Polarity(nn.Module):
         self.median, self.sign = median, 1.0 if median >= 0 else -1.0
         inverted = torch.quantile(self._towards(-skewness).double(), _FIRST_INVERTED)
         limit = _beyond(self._towards(skewness))
-        self.limit = max(limit, (limit + float(inverted)) / 2, _LEAST)
+        self.limit = max(limit, (limit + float(inverted)) / 2, _NEAREST_SKEWNESS)
 
     def forward(self, skewness: torch.Tensor) -> torch.Tensor:
         """(N,) → (N,), as a multiple of the limit."""
@@ -155,7 +155,7 @@ class Scope(nn.Module):
 def fit_scope(
     statistics: torch.Tensor, least: torch.Tensor, folds: Sequence[Fold], scores: torch.Tensor
 ) -> tuple[Scope, torch.Tensor]:
-    """The check for (N, S) statistics of normal images, and what it adds to the scores of these out of fold.
+    """The check for statistics of normal images, and what it adds to the scores of these out of fold.
 
     Args:
         statistics: (N, S + 1), of the fit images, the last one the skewness.

@@ -308,7 +308,9 @@ def _listening(text: str) -> Listening:
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", text):
-        raise argparse.ArgumentTypeError("a name has letters, digits, '.', '_' and '-', and begins with none of '.-'")
+        raise argparse.ArgumentTypeError(
+            "a name has letters, digits, '.', '_' and '-', and begins with a letter, a digit or '_'"
+        )
     return text
 
 

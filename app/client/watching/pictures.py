@@ -47,7 +47,7 @@ class Pictures:
                 entry later.
 
         Raises:
-            CameraAway: there is no picture.
+            CameraAway: the camera gave no picture.
             OSError: it could not be written.
             TimeoutError: the patience is over.
             Stopped: the watcher is to end.
@@ -133,7 +133,7 @@ async def _ticks(pictures: Pictures, options: CameraOptions, report: Report) -> 
             await pictures.take(options.every_s)
             if options.once:
                 return
-        except CameraAway:  # of which the camera itself has told
+        except CameraAway:  # the camera has reported it
             report.missed(1)
         except OSError as error:
             report.trouble(f"cannot write a picture: {error.strerror or error}")

@@ -60,8 +60,8 @@ class ScopeRecord(_Part):
     """
 
     statistics: Literal["features", "pixels"] = Field(
-        description="features: of a pretrained network, their mean and deviation over the image; pixels: brightness, "
-        "contrast, edges and a coarse thumbnail"
+        description="features: means over the image of a pretrained network's fine features; pixels: brightness, "
+        "contrast, edges and a coarse thumbnail. Both also measure whether details are bright on dark or dark on bright"
     )
     limit: float = Field(gt=0, description="the distance beyond which an image is out of scope")
     largest: float = Field(ge=0, description="the largest distance of an image of the fit part, out of fold")

@@ -164,6 +164,9 @@ class TestPolarity:
             check(torch.tensor([2.0, 1.0, -2.0, 9.0])), torch.tensor([0, 0.5, 2, 0]), atol=0.02, rtol=0
         )
 
+    def test_where_normal_images_are_flat_a_small_skewness_is_no_inverted_image(self) -> None:
+        assert (Polarity(torch.zeros(20))(torch.tensor([-0.4, 0.4])) < 1).all()
+
     def test_where_normal_images_have_either_sign_nothing_is_an_inverted_image(self) -> None:
         skewness = torch.linspace(-1, 1, 100)
         assert (Polarity(skewness)(-skewness) < 1).all()

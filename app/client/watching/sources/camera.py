@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 _FIRST_PAUSE_S: Final = 1.0  # before a camera that is away is asked again; doubles
-_LONGEST_PAUSE_S: Final = 10.0  # it is not long until a camera that is back is noticed
+_LONGEST_PAUSE_S: Final = 10.0  # so that a camera that is back is noticed soon
 
 
 class CameraAway(Exception):
