@@ -91,7 +91,7 @@ def _of_features(model: Any, manifest: Manifest) -> torch.nn.Module:
         return torchscript.compiled(WholeBatch(model, size))
     whole = WholeBatch(model.model, size)
     cells = (grid.height, grid.width)
-    return torchscript.compiled(RegionOfInterest(whole, model.inside, cells, score_is_maximum=True))
+    return torchscript.compiled(RegionOfInterest(whole, model.inside, cells))
 
 
 def card(manifest: Manifest) -> dict[str, str]:

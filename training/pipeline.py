@@ -70,7 +70,7 @@ def train(run: Run, observer: Observer | None = None) -> Published:
     method = method_for(run, data.spec, data.inside)
     observer.stage(FITTING, method.steps(len(parts.fit), len(parts.folds)))
     fitted, held_out = _fit(method, prepared, Progress(observer.step, observer.epoch))
-    network = _within_interest(fitted.network, method, data)
+    network = _within_interest(fitted.network, data)
     seconds = time.perf_counter() - began
 
     observer.stage(CALIBRATING)
@@ -161,12 +161,12 @@ def _fit(method: Method[R], prepared: Prepared, progress: Progress) -> tuple[Fit
     return method.fit(images, groups, validation, progress), None
 
 
-def _within_interest(network: nn.Module, method: Method[Any], data: Dataset) -> nn.Module:
+def _within_interest(network: nn.Module, data: Dataset) -> nn.Module:
     if data.inside is None:
         return network
     error_map = network(data.normal[[0]])[3]
     grid = (error_map.shape[2], error_map.shape[3])
-    return RegionOfInterest(network, as_tensor(data.inside), grid, score_is_maximum=method.score == "maximum")
+    return RegionOfInterest(network, as_tensor(data.inside), grid)
 
 
 def _error_map_record(model: torchscript.ScoringModel, method: Method[Any], image: torch.Tensor) -> ErrorMap:

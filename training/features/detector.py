@@ -199,7 +199,7 @@ class FeatureAutoencoder(nn.Module):
         score = self.scale(without(maps, self.outside))
         places = self.scale.places(score, errors.masked_fill(self.outside, -math.inf))
         # Added everywhere: no place of an image that is out of scope is the defect.
-        error_map = places + self.scope.added(scope).reshape(-1, 1, 1, 1)
+        error_map = (places + self.scope.added(scope).reshape(-1, 1, 1, 1)).masked_fill(self.outside, 0.0)
         return (
             rebuilt,
             squared_error(images, rebuilt).flatten(1).mean(1),

@@ -47,18 +47,14 @@ class RegionOfInterest(nn.Module):
     """A scored model that sees a region only. Its reconstruction shows the image itself outside.
 
     Args:
-        model: images → reconstruction, mse, score, error map, scope.
+        model: images → reconstruction, mse, score, error map, scope; the score depends on places inside only.
         inside: (1, 1, H, W), 1 inside.
         grid: (h, w) of the error map.
-        score_is_maximum: whether the score is the maximum of the map.
     """
 
-    def __init__(
-        self, model: nn.Module, inside: torch.Tensor, grid: tuple[int, int], *, score_is_maximum: bool
-    ) -> None:
+    def __init__(self, model: nn.Module, inside: torch.Tensor, grid: tuple[int, int]) -> None:
         super().__init__()
         self.model = model
-        self.score_is_maximum = score_is_maximum
         self.inside: torch.Tensor
         self.cells: torch.Tensor
         self.register_buffer("inside", inside)
@@ -70,7 +66,4 @@ class RegionOfInterest(nn.Module):
         """(N, C, H, W) in [0, 1] → reconstruction (N, C, H, W), mse (N,), score (N,), map (N, 1, h, w), scope (N,)."""
         rebuilt, _, score, error_map, scope = self.model(images * self.inside)
         shown = rebuilt * self.inside + images * (1 - self.inside)
-        seen = error_map * self.cells
-        if self.score_is_maximum:
-            score = seen.flatten(1).amax(1)
-        return shown, (images - shown).square().flatten(1).mean(1), score, seen, scope
+        return shown, (images - shown).square().flatten(1).mean(1), score, error_map * self.cells, scope

@@ -44,5 +44,7 @@ def test_whole_batches_give_the_numbers_of_the_published_network(channels: int, 
         expected, outputs = published(images), whole(images)
     assert len(outputs) == len(expected) == 5
     assert expected[4][3] > 1
+    assert (expected[3][..., :outside] == 0).all()  # of images out of scope, too
+    assert torch.equal(expected[2], expected[3].flatten(1).amax(1))
     for output, right in zip(outputs, expected, strict=True):
         torch.testing.assert_close(output, right, rtol=1e-4, atol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from app.inference.bundles import torchscript
-from tests.support import SPEC, BrightestCell
+from tests.support import SPEC
 from training.methods import method_of
 from training.model.autoencoders import DenseAutoencoder
 from training.model.interest import BlackOutside, RegionOfInterest, as_tensor, cells_inside
@@ -23,20 +23,6 @@ def images(seed: int = 0) -> torch.Tensor:
     return torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
-class WithScope(torch.nn.Module):
-    """A model that finds every image in scope."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, images: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        rebuilt, mse, score, error_map = self.model(images)
-        return rebuilt, mse, score, error_map, torch.zeros_like(score)
-
-
 def changed_outside(values: torch.Tensor) -> torch.Tensor:
     return torch.where(REGION > 0, values, images(1))
 
@@ -47,7 +33,7 @@ def test_no_scoring_rule_sees_what_is_outside(rule: str) -> None:
     network = BlackOutside(DenseAutoencoder(SPEC.shape, (16,), 4, linear_code=True), REGION)
     scope, _ = fit_pixel_scope(images(2) * REGION, [[0, 1, 2], [3, 4, 5]], torch.ones(6))
     scored = ScopedAutoencoder(ScoredAutoencoder(network, SCORING_RULES[rule].module()), scope).eval()
-    model = torchscript.load(torchscript.dump(RegionOfInterest(scored, REGION, (8, 8), score_is_maximum=False)))
+    model = torchscript.load(torchscript.dump(RegionOfInterest(scored, REGION, (8, 8))))
     one, other = model(images()), model(changed_outside(images()))
     for name, mine, theirs in zip(("mse", "score", "map", "scope"), one[1:], other[1:], strict=True):
         torch.testing.assert_close(mine, theirs, msg=name)
@@ -56,15 +42,6 @@ def test_no_scoring_rule_sees_what_is_outside(rule: str) -> None:
     torch.testing.assert_close(mse, (images() - rebuilt).square().mean((1, 2, 3)))
     assert error_map[:, :, ~torch.from_numpy(INSIDE)].max() == 0
     assert error_map.max() > 0
-
-
-def test_maximum_of_a_map_counts_inside_only() -> None:
-    model = RegionOfInterest(WithScope(BrightestCell((4, 4))), REGION, (4, 4), score_is_maximum=True)
-    bright = torch.zeros(2, 1, 8, 8)
-    bright[0, :, 7, 7], bright[1, :, 3, 3] = 1, 0.5
-    _, _, score, error_map, _ = model(bright)
-    assert score.tolist() == [0, 0.125]
-    assert error_map.flatten(1).amax(1).tolist() == score.tolist()
 
 
 def test_cells_count_if_any_part_of_them_is_inside() -> None:
