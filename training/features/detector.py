@@ -196,17 +196,9 @@ class FeatureAutoencoder(nn.Module):
         """What :meth:`forward` returns, from the reconstruction, what the heads return, and the statistics."""
         rebuilt = rebuilt.clamp(0.0, 1.0)
         scope = self.scope(torch.cat([statistics, skewness_of(images).unsqueeze(1)], dim=1))
-        score = self.scale(without(maps, self.outside))
-        places = self.scale.places(score, errors.masked_fill(self.outside, -math.inf))
-        # Added everywhere: no place of an image that is out of scope is the defect.
-        error_map = (places + self.scope.added(scope).reshape(-1, 1, 1, 1)).masked_fill(self.outside, 0.0)
-        return (
-            rebuilt,
-            squared_error(images, rebuilt).flatten(1).mean(1),
-            error_map.flatten(1).amax(1),
-            error_map,
-            scope,
-        )
+        score = self.scale(without(maps, self.outside)) + self.scope.added(scope)
+        error_map = self.scale.places(score, errors.masked_fill(self.outside, -math.inf))
+        return rebuilt, squared_error(images, rebuilt).flatten(1).mean(1), score, error_map, scope
 
 
 def without(maps: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:

@@ -104,18 +104,17 @@ def test_scores_of_a_fit_are_those_of_its_archive(method: FeatureMethod, normal:
     torch.testing.assert_close(fitted.scores(represent(method, images)), published, rtol=0.02, atol=0)
 
 
-def test_foreign_images_are_out_of_scope_and_score_everywhere_above_all_others(
-    method: FeatureMethod, normal: Features
-) -> None:
+def test_foreign_images_are_out_of_scope_and_score_above_all_others(method: FeatureMethod, normal: Features) -> None:
     fitted = method.fit(normal, GROUPS, normal[[]], Progress())
     noise = torch.rand(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     foreign = torch.cat([torch.zeros(1, 1, SIDE, SIDE), torch.ones(1, 1, SIDE, SIDE), noise])
     model = torchscript.load(torchscript.dump(fitted.network))
     with torch.inference_mode():
-        *_, error_map, scope = model(foreign)
-        *_, of_normal, near = model(discs(20, seed=3))
+        _, _, score, error_map, scope = model(foreign)
+        _, _, of_normal, _, near = model(discs(20, seed=3))
     assert near.max() < 1 < scope.min()
-    assert error_map.min() > fitted.scope.ceiling > 10 * of_normal.max()
+    assert score.min() > fitted.scope.ceiling > 10 * of_normal.max()
+    assert torch.equal(score, error_map.flatten(1).amax(1))
     assert fitted.scores(represent(method, foreign)).min() > fitted.scope.ceiling
 
 
