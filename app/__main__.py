@@ -20,6 +20,7 @@ from app.api.telemetry import logging
 from app.api.workers import require_memory
 from app.inference.bundles.devices import device_named
 from app.inference.bundles.store import ModelStore
+from app.inference.decoding_processes.confinement import landlock_version
 from app.inference.decoding_processes.process import require_processes
 from app.inference.errors import DecodingUnavailable, DeviceUnavailable, LabelNotKept
 from app.inference.machine import available_bytes
@@ -47,6 +48,8 @@ def main() -> int:
     logging.configure(settings.log_format, settings.log_level)
     _warn_of_missing_model(settings)
     _warn_if_open(settings)
+    if not landlock_version():
+        _log.info("decoders of images can open files, because this system has no Landlock")
     if settings.workers == 1:
         # uvicorn stops gracefully on SIGTERM and then raises it again; the exit status must be 0.
         signal.signal(signal.SIGTERM, _exit)

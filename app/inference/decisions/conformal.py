@@ -133,8 +133,14 @@ def _below_one(rate: Fraction) -> float:
 
 @lru_cache(maxsize=1024)
 def _strict_rank(size: int, false_alarm_rate: float) -> int:
-    """The largest r with P(Binomial(size, α) < r) ≤ 0.05."""
-    rate, below, rank = _below_one(_exact(false_alarm_rate)), 0.0, 0
+    """The largest r with P(Binomial(size, α) < r) ≤ 0.05.
+
+    The sum begins √(60 · size · α) below the mean. What it leaves out is at most e⁻³⁰, by Chernoff's bound, and the sum
+    has O(√size) terms.
+    """
+    rate, below = _below_one(_exact(false_alarm_rate)), 0.0
+    mean = size * rate
+    rank = max(0, math.floor(mean - math.sqrt(60 * mean)))
     while rank < size:
         log_mass = (
             math.lgamma(size + 1) - math.lgamma(rank + 1) - math.lgamma(size - rank + 1)

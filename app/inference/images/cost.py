@@ -20,6 +20,7 @@ BMP: palette, RGB                     6, 6 (7)           33, 34 (35)
 TIFF: grey, RGB, RGBA                 2, 9, 15 (19)      24, 54, 48 (84)
 TIFF of more bits: 16 grey, float     13, 21 (20)        47, 67 (73)
 AVIF: 4:2:0, 4:4:4, RGBA              10, 13, 16 (20)    69, 62, 147 (146)
+HEIC: 4:2:0, RGBA                     10, 15 (20)        302, 427 (337)
 JPEG 2000: grey, RGB, RGBA            6, 19, 27 (24)     129, 396, 571 (585)
 ====================================  =================  ===============
 
@@ -220,9 +221,10 @@ def _of_avif(content: bytes) -> _Rate:
             break
         width, height = struct.unpack_from(">II", content, at + 8)
         pixels, at = max(pixels, width * height), at + 4
-    return _Rate(pixels, 20, 60, 100)
+    return _Rate(pixels, 20, 60, 100 if content[8:12] in _AVIF else 220)
 
 
+_AVIF: Final = {b"avif", b"avis"}  # the brands of other files permit HEVC
 _JPEG2000_CONTAINER: Final = b"\0\0\0\x0cjP  \r\n\x87\n"
 _JPEG2000: Final = b"\xff\x4f\xff\x51"
 

@@ -147,7 +147,7 @@ class TestStrict:
         assert Calibration(range(n)).threshold_for(finest, "strict") == n - 1
         assert required_calibration_size(finest, "strict") == n
 
-    @pytest.mark.parametrize(("n", "rate"), [(100, 0.05), (1085, 0.01), (1085, 0.3), (20_000, 0.02)])
+    @pytest.mark.parametrize(("n", "rate"), [(100, 0.05), (1085, 0.01), (1085, 0.3), (20_000, 0.02), (200_000, 0.5)])
     def test_rank_follows_the_binomial_distribution(self, n: int, rate: float) -> None:
         from scipy.stats import binom
 
