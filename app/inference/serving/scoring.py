@@ -172,15 +172,20 @@ async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchO
 
 
 async def _warn_of_inverted(model: ServedModel, outcomes: list[Outcome], client: str) -> None:
-    """Adds a warning, in place, to each anomaly whose negative has a far lower score."""
+    """Adds a warning, in place, to each anomaly whose negative has a far lower score.
+
+    Scoring a negative takes as long as scoring the image. An image that the model finds in scope is not inverted.
+    """
     calibrated = model.bundle.operating_point()
-    anomalies = [
+    doubtful = [
         (index, outcome)
         for index, outcome in enumerate(outcomes)
-        if isinstance(outcome, Scored) and calibrated.is_anomaly(outcome.score)
+        if isinstance(outcome, Scored)
+        and calibrated.is_anomaly(outcome.score)
+        and (outcome.scope is None or is_out_of_scope(outcome.scope, is_anomaly=True))
     ]
-    negatives = await model.run((DecodedImage(1 - scored.original.numpy()) for _, scored in anomalies), client=client)
-    for (index, scored), negative in zip(anomalies, negatives, strict=True):
+    negatives = await model.run((DecodedImage(1 - scored.original.numpy()) for _, scored in doubtful), client=client)
+    for (index, scored), negative in zip(doubtful, negatives, strict=True):
         if isinstance(negative, Scored) and negative.score < _MUCH_LOWER * scored.score:
             warning = f"looks inverted: its negative would score {negative.score:.4g}"
             outcomes[index] = scored._replace(warnings=(*scored.warnings, warning))

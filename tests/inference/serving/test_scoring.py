@@ -1,22 +1,25 @@
 """The scoring use case: warnings of inverted images, and large images."""
 
 import asyncio
+import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 from app.inference.bundles.bundle import Bundle
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import TooManyPixels, UnreadableImage
 from app.inference.images.model_input import DecodedImage
-from app.inference.serving.batch_queue import ServedModel
+from app.inference.serving.batch_queue import CompletedBatch, ServedModel
 from app.inference.serving.batch_scorer import Scored
 from app.inference.serving.engine import Engine
 from app.inference.serving.scoring import Results, score
 from tests.support import encode, gradient, make_bundle
+from training.run import Published
 
 LARGE = encode(gradient(300, 300), "BMP")
 CHECKERBOARD = np.indices((8, 8)).sum(axis=0) % 2
@@ -45,11 +48,15 @@ def image(values: Any) -> DecodedImage:
     return DecodedImage(np.broadcast_to(np.asarray(values, np.float32), (1, 8, 8)).copy())
 
 
-def serve(bundle: Bundle, use: Callable[[Engine, ServedModel], Any]) -> Any:
+def serve(
+    bundle: Bundle,
+    use: Callable[[Engine, ServedModel], Any],
+    observe: Callable[[CompletedBatch], None] = lambda _: None,
+) -> Any:
     """Runs a coroutine function with an engine and the served bundle."""
 
     async def scenario() -> Any:
-        engine = Engine(max_batch=4, queue_size=64, max_pixels=10**6)
+        engine = Engine(max_batch=4, queue_size=64, max_pixels=10**6, observe=observe)
         try:
             return await use(engine, await engine.serve(bundle))
         finally:
@@ -64,10 +71,11 @@ def score_images(
     rate: float | None = None,
     encode: bool = False,
     diagnose: bool = True,
+    observe: Callable[[CompletedBatch], None] = lambda _: None,
 ) -> Results:
     point = bundle.operating_point(rate)
     results: Results = serve(
-        bundle, lambda engine, model: score(engine, model, images, point, encode=encode, diagnose=diagnose)
+        bundle, lambda engine, model: score(engine, model, images, point, encode=encode, diagnose=diagnose), observe
     )
     return results
 
@@ -91,6 +99,22 @@ def test_warning_of_inverted_images_uses_the_calibrated_threshold(brightness: Bu
     results = score_images(brightness, normal, rate=0.9)
     assert results.point.is_anomaly(results.scored[0].score)
     assert results.scored[0].warnings == ()
+
+
+def test_negatives_of_anomalies_in_scope_are_not_scored(
+    trained: Published, digit_files: dict[int, list[bytes]]
+) -> None:
+    """That would double the time for each defective part."""
+    batches: list[CompletedBatch] = []
+    bundle = ModelStore(trained.directory.parent.parent).load("digits-5", trained.manifest.version)
+    five, *others = (digit_files[digit][0] for digit in (5, 0, 1))
+    dark = ImageOps.invert(Image.open(io.BytesIO(five)))
+    results = score_images(bundle, *others, encode(dark), observe=batches.append)
+    assert [results.point.is_anomaly(each.score) for each in results.scored] == [True, True, True]
+    assert [results.out_of_scope(each) for each in results.scored] == [False, False, True]
+    assert sum(batch.size for batch in batches) == len(others) + 2
+    inverted = [any("looks inverted" in text for text in each.warnings) for each in results.scored]
+    assert inverted == [False, False, True]
 
 
 def test_without_diagnose_there_is_no_warning_of_inverted_images(brightness: Bundle) -> None:
