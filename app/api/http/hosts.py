@@ -6,7 +6,7 @@ for a part of that site, and the page reads its answers. The request still names
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -40,13 +40,12 @@ class RequireHost:
         self._any = ANY_HOST in allowed or not (allowed or self._loopback_only)
         self._is_served = lru_cache(maxsize=256)(self._find)  # most requests name the same few
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Forwards the request or responds with 400 or 421."""
         error = self._fault(scope) if scope["type"] == "http" else None
         if error is None:
-            await self.app(scope, receive, send)
-            return
-        await problems.response_for(Request(scope), error)(scope, receive, send)
+            return self.app(scope, receive, send)
+        return problems.response_for(Request(scope), error)(scope, receive, send)
 
     def _fault(self, scope: Scope) -> InvalidHost | MisdirectedRequest | None:
         hosts = [value for name, value in scope["headers"] if name == _HOST]

@@ -1,11 +1,14 @@
-"""ASGI middleware: request ids, memory, the request log, other origins, API keys, HEAD and dispatch to ``/score``."""
+"""ASGI middleware: request ids, memory, the request log, other origins, API keys, HEAD and dispatch to ``/score``.
+
+What only forwards returns the next application's coroutine: one of its own would take part in each step of a request.
+"""
 
 import hashlib
 import hmac
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -127,17 +130,15 @@ class RequireKey:
         self._salt = os.urandom(16)
         self._digests = [self._digest(key.encode()) for key in keys]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Forwards the request or responds with 401."""
         if scope["type"] != "http" or self._is_public(scope["path"]):
-            await self.app(scope, receive, send)
-            return
+            return self.app(scope, receive, send)
         if (number := self._key_of(Headers(scope=scope))) is not None:
             request_state(scope).claim.client = f"key {number}"
-            await self.app(scope, receive, send)
-            return
+            return self.app(scope, receive, send)
         error = Unauthorized("send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
-        await problems.response_for(Request(scope), error)(scope, receive, send)
+        return problems.response_for(Request(scope), error)(scope, receive, send)
 
     @staticmethod
     def _is_public(path: str) -> bool:
@@ -199,7 +200,7 @@ class Dispatch:
         self._endpoint = endpoint
         self._others = others
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Forwards the request to the endpoint or to the other routes."""
         scoring = scope["type"] == "http" and scope["path"] == self._path
-        await (self._endpoint if scoring else self._others)(scope, receive, send)
+        return (self._endpoint if scoring else self._others)(scope, receive, send)

@@ -51,7 +51,8 @@ class Results(NamedTuple):
 
     def out_of_scope(self, scored: Scored) -> bool:
         """Whether an image does not look like the training images at all; it is then an anomaly."""
-        return is_out_of_scope(scored.scope, is_anomaly=self.point.is_anomaly(scored.score))
+        scope = scored.scope
+        return scope is not None and is_out_of_scope(scope, is_anomaly=self.point.is_anomaly(scored.score))
 
     def warnings(self, scored: Scored) -> tuple[str, ...]:
         """What decoding changed in an image, and what looks wrong in it."""
