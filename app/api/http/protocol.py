@@ -34,6 +34,7 @@ _LARGE_HEAD: Final = ProblemType("request-head-too-large", "Request head too lar
 _VERSION: Final = b"/1."
 _VERSIONS: Final = {"1.0", "1.1"}
 _PIECE_BYTES: Final = 256  # parsed at once, and on to the next request line: twenty of the smallest requests
+_SEARCHED_BYTES: Final = 4096  # for a request line; nearly all heads are shorter
 MAX_PIPELINED: Final = 128
 """Requests that a connection may send ahead without a pause. It is then closed, after its last answer."""
 
@@ -113,10 +114,12 @@ class Protocol(HttpToolsProtocol):
         """Parses the bytes received in pieces, each of which contains few requests, until an answer is due."""
         data, at = self._unparsed, 0
         while at < len(data) and not (self._is_due() or self._ended()):
-            # Within a body no request begins, and a search takes as long as receiving it.
-            line = data.find(_VERSION, at + _PIECE_BYTES) if len(data) - at > self._body_left else -1
-            end = len(data) if line < 0 else line + len(_VERSION)
-            self._parse_piece(data[at:end] if at or line >= 0 else data)
+            # Within a body, whose head says how long it is, no request begins; a search takes as long as receiving it.
+            end = len(data)
+            if end - at > self._body_left:
+                line = data.find(_VERSION, at + _PIECE_BYTES, at + _SEARCHED_BYTES)
+                end = min(end, at + _SEARCHED_BYTES) if line < 0 else line + len(_VERSION)
+            self._parse_piece(data[at:end] if at or end < len(data) else data)
             at = end
         if at < len(data) and not self._ended():
             self._unparsed = data[at:]

@@ -208,6 +208,10 @@ class Engine:
             finally:
                 self._progressed = time.monotonic()
 
+    async def gather(self) -> None:
+        """Keeps a request with decoded images back for a moment, as :meth:`DecodeQueue.gather`."""
+        await self._large.gather()
+
     async def render(self, pixels: int, work: Callable[[], _T]) -> _T:
         """Encodes results: on the event loop if there are few pixels, else in a thread."""
         if pixels <= SMALL_PIXELS:

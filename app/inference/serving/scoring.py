@@ -166,6 +166,7 @@ async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchO
 
     large = [outcome for outcome in outcomes if isinstance(outcome, Large)]
     decoded = await _gather([asyncio.ensure_future(decode(image.file)) for image in large])
+    await engine.gather()
     scored = iter(await model.run(decoded, client=client))
     finished = [next(scored) if isinstance(outcome, Large) else outcome for outcome in outcomes]
     assert _all_finished(finished)  # noqa: S101  decoded images are not large

@@ -105,6 +105,24 @@ def test_event_loop_runs_other_tasks_between_batches(bundle: Bundle) -> None:
     asyncio.run(scenario())
 
 
+def test_large_images_of_several_requests_share_batches(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two are decoded at once, and six are scored together, unless the last two finish in the same moment."""
+
+    async def scenario() -> list[int]:
+        batches: list[int] = []
+        async with serving(bundle, batches, max_batch=8) as (engine, model):
+            point = model.bundle.operating_point()
+            requests = [score(engine, model, [LARGE], point, diagnose=False) for _ in range(8)]
+            results = await asyncio.gather(*requests)
+            assert all(kinds(each.outcomes) == [Scored] for each in results)
+        return batches
+
+    monkeypatch.setattr("app.inference.serving.decode_queue._TOGETHER_S", 3600)
+    batches = asyncio.run(scenario())
+    assert batches[0] in {5, 6}
+    assert sum(batches) == 8
+
+
 def test_outcomes_are_in_the_order_of_the_files(bundle: Bundle) -> None:
     async def scenario() -> None:
         async with serving(bundle, []) as (engine, model):

@@ -26,6 +26,19 @@ def drained(queue: FairQueue[str]) -> list[str]:
     return taken
 
 
+async def wait_for_turn(queue: DecodeQueue) -> None:
+    async with queue.turn("a", "m", DecodeCost(MIB, 1)):
+        pass
+
+
+async def keep_back(queue: DecodeQueue, images: int) -> list[asyncio.Task[None]]:
+    """Decoded images, after some turns of the event loop."""
+    tasks = [asyncio.create_task(queue.gather()) for _ in range(images)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return tasks
+
+
 class TestFairQueue:
     def test_parties_take_turns_however_much_one_has_queued(self) -> None:
         queue = FairQueue[str]()
@@ -158,6 +171,38 @@ class TestDecodeQueue:
             await asyncio.gather(*tasks, return_exceptions=True)
             assert started == ["a1", "b1", "c1", "a2"]
             assert memory.decoding == 0
+
+        asyncio.run(scenario())
+
+    @pytest.mark.parametrize(("waiting", "images", "gone"), [(0, 1, 1), (0, 3, 3), (1, 1, 0), (1, 5, 0), (1, 6, 6)])
+    def test_decoded_images_gather_while_others_wait_for_their_turn(
+        self, monkeypatch: pytest.MonkeyPatch, waiting: int, images: int, gone: int
+    ) -> None:
+        async def scenario() -> None:
+            queue = DecodeQueue(1, Memory(MIB))
+            async with queue.turn("a", "m", DecodeCost(MIB, 1)):
+                others = [asyncio.create_task(wait_for_turn(queue)) for _ in range(waiting)]
+                await asyncio.sleep(0)
+                tasks = await keep_back(queue, images)
+                assert [task.done() for task in tasks] == [True] * gone + [False] * (images - gone)
+            await asyncio.gather(*others)
+            await asyncio.gather(queue.gather(), *tasks)  # the first without others that wait lets all go
+
+        monkeypatch.setattr("app.inference.serving.decode_queue._TOGETHER_S", 3600)
+        asyncio.run(scenario())
+
+    def test_gathered_images_go_after_a_moment_and_without_those_that_were_cancelled(self) -> None:
+        async def scenario() -> None:
+            queue = DecodeQueue(1, Memory(MIB))
+            async with queue.turn("a", "m", DecodeCost(MIB, 1)):
+                other = asyncio.create_task(wait_for_turn(queue))
+                await asyncio.sleep(0)
+                cancelled, *tasks = await keep_back(queue, 3)
+                cancelled.cancel()
+                async with asyncio.timeout(60):
+                    await asyncio.gather(*tasks)
+                assert cancelled.cancelled()
+            await other
 
         asyncio.run(scenario())
 
