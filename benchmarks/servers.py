@@ -43,30 +43,53 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
 
-def model_folder() -> Path:
-    """The version of the shipped model that is served."""
-    bundle = ROOT / "model_store" / "mnist-5"
-    return bundle / (bundle / "CURRENT").read_text().strip()
+@dataclass(frozen=True)
+class Model:
+    """A published model that the servers have.
+
+    Attributes:
+        folder: of the model in its store.
+    """
+
+    folder: Path
+
+    @property
+    def version(self) -> Path:
+        """The folder of the version that is served."""
+        return self.folder / (self.folder / "CURRENT").read_text().strip()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Of that version."""
+        manifest: dict[str, Any] = json.loads((self.version / "manifest.json").read_text())
+        return manifest
+
+    @property
+    def golden_image(self) -> bytes:
+        """One of its calibration images, as a file."""
+        return base64.b64decode(self.manifest["golden"]["image"])
 
 
-def golden_image() -> bytes:
-    """The golden image of the shipped model, one of its calibration images."""
-    manifest: dict[str, Any] = json.loads((model_folder() / "manifest.json").read_text())
-    return base64.b64decode(manifest["golden"]["image"])
+SHIPPED: Final = Model(ROOT / "model_store" / "mnist-5")
 
 
-def service(variables: Mapping[str, str]) -> Target:
-    """The service with the shipped model."""
-    return Target("service", [sys.executable, "-m", "app"], {"ANOMALY_LOG_FORMAT": "json", **variables})
+def service(variables: Mapping[str, str], model: Model = SHIPPED) -> Target:
+    """The service with a model."""
+    settings = {
+        "ANOMALY_LOG_FORMAT": "json",
+        "ANOMALY_MODEL_STORE": str(model.folder.resolve().parent),
+        "ANOMALY_MODEL": model.folder.name,
+    }
+    return Target("service", [sys.executable, "-m", "app"], {**settings, **variables})
 
 
-def reference(name: str, variables: Mapping[str, str] | None = None) -> Target:
-    """An application of ``benchmarks.reference``."""
+def reference(name: str, variables: Mapping[str, str] | None = None, model: Model = SHIPPED) -> Target:
+    """An application of ``benchmarks.reference`` with a model."""
     command = [
         sys.executable, "-m", "uvicorn", f"benchmarks.reference.{name}:app",
         "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning",
     ]  # fmt: skip
-    return Target(name, command, {"BENCHMARK_BUNDLE": str(model_folder()), **(variables or {})})
+    return Target(name, command, {"BENCHMARK_BUNDLE": str(model.version.resolve()), **(variables or {})})
 
 
 @contextlib.contextmanager

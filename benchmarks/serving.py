@@ -17,7 +17,7 @@ from typing import Final
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.load.wrk import LOAD_CORE, Load, check_script, post_script, require_tools, run_wrk
-from benchmarks.servers import Target, alternate, ask, golden_image, reference, service, started
+from benchmarks.servers import SHIPPED, Target, alternate, ask, reference, service, started
 from benchmarks.table import Line, ratio, save, table
 
 _CONNECTIONS: Final = 32
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def _measure(rounds: int, seconds: int) -> list[Line]:
-    image = golden_image()
+    image = SHIPPED.golden_image
     answer, starts, memory = _first_answers(image, rounds)
     check = check_script([json.loads(answer)["results"][0]["mse"]])
     variables = {"BENCHMARK_ANSWER_BYTES": str(len(answer))}

@@ -13,10 +13,10 @@ import torch
 from app.inference.images.decoding import decode
 from benchmarks.errors import BenchmarkError
 from benchmarks.images.photographs import encoded, photographs
-from benchmarks.images.service import MAX_PIXELS, expected, shipped_model
+from benchmarks.images.service import MAX_PIXELS, expected, loaded
 from benchmarks.load.server_process import SERVER_CORE
 from benchmarks.load.wrk import LOAD_CORE, Load, check_script, post_script, run_wrk
-from benchmarks.servers import PATH, alternate, golden_image, service, started
+from benchmarks.servers import PATH, SHIPPED, alternate, service, started
 from benchmarks.table import Line, ratio
 
 _CONNECTIONS: Final = 2  # of small images, and as many of large ones
@@ -37,7 +37,7 @@ def measure(rounds: int, seconds: int, folder: Path | None) -> list[Line]:
     Raises:
         BenchmarkError: the service does not start, or gave a wrong answer.
     """
-    golden = golden_image()
+    golden = SHIPPED.golden_image
     with started(service({}), golden) as running:
         return [
             _beside_large(running.url, golden, rounds, seconds, folder),
@@ -47,7 +47,7 @@ def measure(rounds: int, seconds: int, folder: Path | None) -> list[Line]:
 
 def _beside_large(url: str, small: bytes, rounds: int, seconds: int, folder: Path | None) -> Line:
     large = post_script(PATH, [encoded(image, "JPEG") for image in photographs(4000, 3000, folder)], "image/jpeg")
-    script = post_script(PATH, [small], "image/png") + check_script([expected(small)])
+    script = post_script(PATH, [small], "image/png") + check_script([expected(small, SHIPPED)])
 
     def alone() -> Load:
         return run_wrk(url, script, _CONNECTIONS, seconds)
@@ -68,8 +68,8 @@ def _beside_large(url: str, small: bytes, rounds: int, seconds: int, folder: Pat
 
 def _overhead(url: str, rounds: int, seconds: int, folder: Path | None) -> Line:
     image = encoded(photographs(1920, 1080, folder)[0], "JPEG")
-    script = post_script(PATH, [image], "image/jpeg") + check_script([expected(image)])
-    model, spec = shipped_model()
+    script = post_script(PATH, [image], "image/jpeg") + check_script([expected(image, SHIPPED)])
+    model, spec = loaded(SHIPPED)
 
     def directly() -> None:
         with torch.inference_mode():

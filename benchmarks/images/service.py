@@ -11,35 +11,37 @@ from app.inference.images.decoding import decode
 from app.inference.images.model_input import InputSpec
 from benchmarks.images.photographs import encoded, photographs
 from benchmarks.load.wrk import Load, check_script, post_script, run_wrk
-from benchmarks.servers import PATH, alternate, ask, golden_image, model_folder, reference, service, started
+from benchmarks.servers import PATH, SHIPPED, Model, alternate, ask, reference, service, started
 from benchmarks.table import Line, ratio
 
 _CONNECTIONS: Final = 8
 _CASES: Final = ((1920, 1080, "JPEG"), (640, 480, "PNG"))
 _GOAL: Final = 2.0
+_GOAL_OF_OTHERS: Final = 1.3  # of models that take as long as decoding
 MAX_PIXELS: Final = 25_000_000
 
 
-def measure(rounds: int, seconds: int, folder: Path | None) -> list[Line]:
+def measure(rounds: int, seconds: int, folder: Path | None, model: Model = SHIPPED) -> list[Line]:
     """A line for each kind of image: requests per second, and the service's ÷ the naive application's.
 
     Args:
         rounds: each runs both sides.
         seconds: duration of a run.
         folder: of photographs; None: a computed one.
+        model: of both sides.
 
     Raises:
         BenchmarkError: a server does not start, or gave a wrong answer.
     """
-    golden = golden_image()
+    golden, goal = model.golden_image, _GOAL if model == SHIPPED else _GOAL_OF_OTHERS
     lines = []
     with contextlib.ExitStack() as running:
-        ours = running.enter_context(started(service({}), golden))
-        naive = running.enter_context(started(reference("naive"), golden))
+        ours = running.enter_context(started(service({}, model), golden))
+        naive = running.enter_context(started(reference("naive", model=model), golden))
         for width, height, file_format in _CASES:
             images = [encoded(image, file_format) for image in photographs(width, height, folder)]
             script = post_script(PATH, images, f"image/{file_format.lower()}")
-            check_ours = check_script([expected(image) for image in images])
+            check_ours = check_script([expected(image, model) for image in images])
             check_naive = check_script([_mse(ask(naive.port, image)) for image in images])
 
             def load(url: str, checked: str) -> Load:
@@ -49,23 +51,22 @@ def measure(rounds: int, seconds: int, folder: Path | None) -> list[Line]:
             mine, theirs = ((lambda side=side: load(*side)) for side in sides)
             name = f"{width} × {height} {file_format}"
             pairs = [(one.requests_per_s, other.requests_per_s) for one, other in alternate(name, mine, theirs, rounds)]
-            lines.append(ratio(f"{name}: requests/s ÷ a naive FastAPI app, {_CONNECTIONS} connections", pairs, _GOAL))
+            lines.append(ratio(f"{name}: requests/s ÷ a naive FastAPI app, {_CONNECTIONS} connections", pairs, goal))
     return lines
 
 
-def shipped_model() -> tuple[torch.jit.ScriptModule, InputSpec]:
-    """The model that the service is measured with, and what it needs."""
-    manifest = json.loads((model_folder() / "manifest.json").read_text())
-    model = torch.jit.load(str(model_folder() / "model.pt"))  # type: ignore[no-untyped-call]
-    return model, InputSpec.model_validate(manifest["input"])
+def loaded(model: Model) -> tuple[torch.jit.ScriptModule, InputSpec]:
+    """The network of a model, and what it needs."""
+    network = torch.jit.load(str(model.version / "model.pt"))  # type: ignore[no-untyped-call]
+    return network, InputSpec.model_validate(model.manifest["input"])
 
 
-def expected(image: bytes) -> float:
+def expected(image: bytes, model: Model) -> float:
     """The mean squared error that the service must answer."""
-    model, spec = shipped_model()
+    network, spec = loaded(model)
     decoded = decode(image, spec, max_pixels=MAX_PIXELS)
     with torch.inference_mode():
-        _, mse, *_ = model(decoded.tensor[None])
+        _, mse, *_ = network(decoded.tensor[None])
     return float(mse)
 
 

@@ -26,12 +26,13 @@ app = FastAPI()
 @app.post("/score")
 async def score(request: Request) -> dict[str, Any]:
     """Scores the image in the body."""
-    image = Image.open(io.BytesIO(await request.body())).convert("L").resize(_size)
-    tensor = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None, None]
+    image = Image.open(io.BytesIO(await request.body())).convert(_manifest["input"]["mode"]).resize(_size)
+    levels = np.asarray(image, dtype=np.float32).reshape(*_size[::-1], -1) / 255
     with torch.no_grad():
-        reconstruction, mse, score, *_ = _model(tensor)
+        reconstruction, mse, score, *_ = _model(torch.from_numpy(levels).permute(2, 0, 1)[None])
     encoded = io.BytesIO()
-    Image.fromarray((reconstruction[0, 0].clamp(0, 1) * 255).round().byte().numpy()).save(encoded, "PNG")
+    pixels = (reconstruction[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).squeeze(2)
+    Image.fromarray(pixels.numpy()).save(encoded, "PNG")
     is_anomaly = score.item() > _manifest["threshold"]
     at_least = len(_scores) - bisect.bisect_left(_scores, score.item())
     return {

@@ -95,6 +95,7 @@ class ServedModel(RefCounted):
         bundle: the loaded version.
         references: number of requests that use it, from look-up to response.
         admitted: number of its images in progress.
+        light: whether a full batch takes only a few milliseconds.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class ServedModel(RefCounted):
         self.admitted = 0
         self._scorer = scorer
         self._max_batch = max_batch
-        self._light = light
+        self.light = light
         self._compute = compute
         self._observe = observe
         self._waiting: dict[str, deque[_Group]] = {}  # by client; the next one first
@@ -216,7 +217,7 @@ class ServedModel(RefCounted):
                 if not isinstance(content, bytes) or not seems_plain(content):
                     return False
                 size += len(content)
-        return self._light and size <= _LIGHT_BYTES
+        return self.light and size <= _LIGHT_BYTES
 
     def _score(self, batch: list[_Share], *, only_plain: bool) -> list[BatchOutcome]:
         return self._scorer.score(

@@ -176,7 +176,8 @@ async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchO
 async def _warn_of_inverted(model: ServedModel, outcomes: list[Outcome], client: str) -> None:
     """Adds a warning, in place, to each anomaly whose negative has a far lower score.
 
-    Scoring a negative takes as long as scoring the image. An image that the model finds in scope is not inverted.
+    Scoring a negative takes as long as scoring the image. An image in scope is not inverted, and one that a slow model
+    finds out of scope has a warning already.
     """
     calibrated = model.bundle.operating_point()
     doubtful = [
@@ -184,7 +185,7 @@ async def _warn_of_inverted(model: ServedModel, outcomes: list[Outcome], client:
         for index, outcome in enumerate(outcomes)
         if isinstance(outcome, Scored)
         and calibrated.is_anomaly(outcome.score)
-        and (outcome.scope is None or is_out_of_scope(outcome.scope, is_anomaly=True))
+        and (outcome.scope is None or (model.light and is_out_of_scope(outcome.scope, is_anomaly=True)))
     ]
     negatives = await model.run((DecodedImage(1 - scored.original.numpy()) for _, scored in doubtful), client=client)
     for (index, scored), negative in zip(doubtful, negatives, strict=True):
