@@ -219,7 +219,7 @@ def running_server(
 ) -> Iterator[Server]:
     """Starts the real service, on a free port unless one is given. Stops it with SIGTERM and asserts status 0.
 
-    Coverage is measured in the service and its workers; in decode processes, the tests of those do it.
+    Coverage is measured in the service and its workers, not in decode processes, which can open no file for it.
     """
     port = int(str(settings.get("port") or free_port()))
     inherited = os.environ if "workers" in settings else WITHOUT_COVERAGE

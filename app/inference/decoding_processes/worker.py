@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from PIL import Image, Jpeg2KImagePlugin, MpoImagePlugin, WebPImagePlugin
 
@@ -31,8 +31,8 @@ _STATM_BYTES: Final = 200  # it has seven numbers
 _spec_of: Final = lru_cache(maxsize=256)(InputSpec.model_validate_json)
 
 
-def main(connection: int, shared: int) -> None:
-    """Answers requests until the connection ends.
+def main(connection: int, shared: int) -> NoReturn:
+    """Answers requests until the connection ends, and then ends the process.
 
     Args:
         connection: the descriptor of the socket.
@@ -53,8 +53,7 @@ def main(connection: int, shared: int) -> None:
         try:
             channel.send_answer(_outcome(channel.receive_request(), statm))
         except (EOFError, ConnectionError):
-            channel.close()
-            return
+            os._exit(0)  # what Python or a tool runs at exit could open no file, and would say so in the service's log
 
 
 def _outcome(request: Request, statm: int | None) -> DecodedImage | InferenceError:
