@@ -208,9 +208,9 @@ class Engine:
             finally:
                 self._progressed = time.monotonic()
 
-    async def gather(self) -> None:
-        """Keeps a request with decoded images back for a moment, as :meth:`DecodeQueue.gather`."""
-        await self._large.gather()
+    async def coalesce(self) -> None:
+        """Holds a request with decoded images for others, as :meth:`DecodeQueue.coalesce`."""
+        await self._large.coalesce()
 
     async def render(self, pixels: int, work: Callable[[], _T]) -> _T:
         """Encodes results: on the event loop if there are few pixels, else in a thread."""

@@ -51,8 +51,7 @@ class Results(NamedTuple):
 
     def out_of_scope(self, scored: Scored) -> bool:
         """Whether an image does not look like the training images at all; it is then an anomaly."""
-        scope = scored.scope
-        return scope is not None and is_out_of_scope(scope, is_anomaly=self.point.is_anomaly(scored.score))
+        return is_out_of_scope(scored.scope, is_anomaly=self.point.is_anomaly(scored.score))
 
     def warnings(self, scored: Scored) -> tuple[str, ...]:
         """What decoding changed in an image, and what looks wrong in it."""
@@ -166,7 +165,7 @@ async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchO
 
     large = [outcome for outcome in outcomes if isinstance(outcome, Large)]
     decoded = await _gather([asyncio.ensure_future(decode(image.file)) for image in large])
-    await engine.gather()
+    await engine.coalesce()
     scored = iter(await model.run(decoded, client=client))
     finished = [next(scored) if isinstance(outcome, Large) else outcome for outcome in outcomes]
     assert _all_finished(finished)  # noqa: S101  decoded images are not large
@@ -174,24 +173,29 @@ async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchO
 
 
 async def _warn_of_inverted(model: ServedModel, outcomes: list[Outcome], client: str) -> None:
-    """Adds a warning, in place, to each anomaly whose negative has a far lower score.
-
-    Scoring a negative takes as long as scoring the image. An image in scope is not inverted, and one that a slow model
-    finds out of scope has a warning already.
-    """
-    calibrated = model.bundle.operating_point()
-    doubtful = [
+    """Adds a warning, in place, to each image whose negative has a far lower score."""
+    suspects = [
         (index, outcome)
         for index, outcome in enumerate(outcomes)
-        if isinstance(outcome, Scored)
-        and calibrated.is_anomaly(outcome.score)
-        and (outcome.scope is None or (model.light and is_out_of_scope(outcome.scope, is_anomaly=True)))
+        if isinstance(outcome, Scored) and _may_be_inverted(model, outcome)
     ]
-    negatives = await model.run((DecodedImage(1 - scored.original.numpy()) for _, scored in doubtful), client=client)
-    for (index, scored), negative in zip(doubtful, negatives, strict=True):
+    negatives = await model.run((DecodedImage(1 - scored.original.numpy()) for _, scored in suspects), client=client)
+    for (index, scored), negative in zip(suspects, negatives, strict=True):
         if isinstance(negative, Scored) and negative.score < _MUCH_LOWER * scored.score:
             warning = f"looks inverted: its negative would score {negative.score:.4g}"
             outcomes[index] = scored._replace(warnings=(*scored.warnings, warning))
+
+
+def _may_be_inverted(model: ServedModel, scored: Scored) -> bool:
+    """Whether it is worth scoring the negative of an image, which takes as long as scoring the image.
+
+    Inverted images are anomalies. If the model checks the scope of images, they are out of scope as well, and have a
+    warning; a second forward pass of a slow model would only add a reason to it.
+    """
+    is_anomaly = model.bundle.operating_point().is_anomaly(scored.score)
+    if scored.scope is None:
+        return is_anomaly
+    return model.light and is_out_of_scope(scored.scope, is_anomaly=is_anomaly)
 
 
 async def _gather(futures: Sequence[asyncio.Future[_T]]) -> list[_T]:

@@ -1,6 +1,7 @@
 """Batching: which requests share a batch, what cancellation drops, and the order of the outcomes."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,11 +13,11 @@ import torch
 from app.inference.bundles.bundle import BatchScores, Bundle
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import UnreadableImage
-from app.inference.images.decoding import open_image
-from app.inference.images.model_input import Fit, InputSpec
+from app.inference.images.decoding import decode, open_image
+from app.inference.images.model_input import DecodedImage, Fit, InputSpec
 from app.inference.serving.batch_queue import CompletedBatch, ServedModel
 from app.inference.serving.batch_scorer import BatchOutcome, Rejected, Scored
-from app.inference.serving.engine import Engine
+from app.inference.serving.engine import Decode, Engine
 from app.inference.serving.scoring import Results, score
 from app.inference.serving.warm_up import LARGE_BATCH, SMALL_BATCH
 from tests.deep_images import noise, png
@@ -24,19 +25,20 @@ from tests.support import encode, gradient, make_bundle
 
 PNG = encode(gradient())
 LARGE = encode(gradient(300, 300), "BMP")
+SLOW = encode(gradient(999, 999), "BMP")  # not quick: decoded by the function that the engine is given
 UNREADABLE = b"not an image"
 
 
 @asynccontextmanager
 async def serving(
-    bundle: Bundle, batches: list[int], *, max_batch: int = 4
+    bundle: Bundle, batches: list[int], *, max_batch: int = 4, decode: Decode = decode
 ) -> AsyncIterator[tuple[Engine, ServedModel]]:
     """Serves a bundle; the size of each batch is appended to ``batches``."""
 
     def observe(batch: CompletedBatch) -> None:
         batches.append(batch.size)
 
-    engine = Engine(max_batch=max_batch, queue_size=64, max_pixels=10**6, observe=observe)
+    engine = Engine(max_batch=max_batch, queue_size=64, max_pixels=10**6, decode=decode, observe=observe)
     try:
         yield engine, await engine.serve(bundle)
     finally:
@@ -105,21 +107,35 @@ def test_event_loop_runs_other_tasks_between_batches(bundle: Bundle) -> None:
     asyncio.run(scenario())
 
 
-def test_large_images_of_several_requests_share_batches(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two are decoded at once, and six are scored together, unless the last two finish in the same moment."""
+def test_decoded_images_of_several_requests_share_a_batch_while_others_wait(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is decoded, and held; then the others are decoded as well."""
+    batches: list[int] = []
+    permits = threading.Semaphore(1)
+    calls: list[bytes] = []
+    third = threading.Event()
 
-    async def scenario() -> list[int]:
-        batches: list[int] = []
-        async with serving(bundle, batches, max_batch=8) as (engine, model):
+    def decode_with_permit(file: bytes, spec: InputSpec, *, max_pixels: int) -> DecodedImage:
+        calls.append(file)
+        if len(calls) == 3:
+            third.set()
+        permits.acquire()
+        return decode(file, spec, max_pixels=max_pixels)
+
+    async def scenario() -> None:
+        async with serving(bundle, batches, max_batch=8, decode=decode_with_permit) as (engine, model):
             point = model.bundle.operating_point()
-            requests = [score(engine, model, [LARGE], point, diagnose=False) for _ in range(8)]
-            results = await asyncio.gather(*requests)
-            assert all(kinds(each.outcomes) == [Scored] for each in results)
-        return batches
+            requests = [asyncio.create_task(score(engine, model, [SLOW], point, diagnose=False)) for _ in range(8)]
+            assert await asyncio.to_thread(third.wait, 60)  # two are decoded at once, so the first one is finished
+            await asyncio.sleep(0.2)
+            assert batches == []
+            permits.release(7)
+            assert all(kinds(each.outcomes) == [Scored] for each in await asyncio.gather(*requests))
 
-    monkeypatch.setattr("app.inference.serving.decode_queue._TOGETHER_S", 3600)
-    batches = asyncio.run(scenario())
-    assert batches[0] in {5, 6}
+    monkeypatch.setattr("app.inference.serving.decode_queue._LONGEST_HOLD_S", 3600)
+    asyncio.run(scenario())
+    assert batches[0] > 1
     assert sum(batches) == 8
 
 

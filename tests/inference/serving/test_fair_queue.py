@@ -31,9 +31,9 @@ async def wait_for_turn(queue: DecodeQueue) -> None:
         pass
 
 
-async def keep_back(queue: DecodeQueue, images: int) -> list[asyncio.Task[None]]:
+async def hold(queue: DecodeQueue, images: int) -> list[asyncio.Task[None]]:
     """Decoded images, after some turns of the event loop."""
-    tasks = [asyncio.create_task(queue.gather()) for _ in range(images)]
+    tasks = [asyncio.create_task(queue.coalesce()) for _ in range(images)]
     for _ in range(3):
         await asyncio.sleep(0)
     return tasks
@@ -174,30 +174,30 @@ class TestDecodeQueue:
 
         asyncio.run(scenario())
 
-    @pytest.mark.parametrize(("waiting", "images", "gone"), [(0, 1, 1), (0, 3, 3), (1, 1, 0), (1, 5, 0), (1, 6, 6)])
-    def test_decoded_images_gather_while_others_wait_for_their_turn(
-        self, monkeypatch: pytest.MonkeyPatch, waiting: int, images: int, gone: int
+    @pytest.mark.parametrize(("waiting", "images", "released"), [(0, 1, 1), (0, 3, 3), (1, 1, 0), (1, 5, 0), (1, 6, 6)])
+    def test_decoded_images_are_held_while_others_wait_for_their_turn(
+        self, monkeypatch: pytest.MonkeyPatch, waiting: int, images: int, released: int
     ) -> None:
         async def scenario() -> None:
             queue = DecodeQueue(1, Memory(MIB))
             async with queue.turn("a", "m", DecodeCost(MIB, 1)):
                 others = [asyncio.create_task(wait_for_turn(queue)) for _ in range(waiting)]
                 await asyncio.sleep(0)
-                tasks = await keep_back(queue, images)
-                assert [task.done() for task in tasks] == [True] * gone + [False] * (images - gone)
+                tasks = await hold(queue, images)
+                assert [task.done() for task in tasks] == [True] * released + [False] * (images - released)
             await asyncio.gather(*others)
-            await asyncio.gather(queue.gather(), *tasks)  # the first without others that wait lets all go
+            await asyncio.gather(queue.coalesce(), *tasks)  # nothing waits for its turn any more
 
-        monkeypatch.setattr("app.inference.serving.decode_queue._TOGETHER_S", 3600)
+        monkeypatch.setattr("app.inference.serving.decode_queue._LONGEST_HOLD_S", 3600)
         asyncio.run(scenario())
 
-    def test_gathered_images_go_after_a_moment_and_without_those_that_were_cancelled(self) -> None:
+    def test_held_images_are_released_after_a_moment_and_without_those_that_were_cancelled(self) -> None:
         async def scenario() -> None:
             queue = DecodeQueue(1, Memory(MIB))
             async with queue.turn("a", "m", DecodeCost(MIB, 1)):
                 other = asyncio.create_task(wait_for_turn(queue))
                 await asyncio.sleep(0)
-                cancelled, *tasks = await keep_back(queue, 3)
+                cancelled, *tasks = await hold(queue, 3)
                 cancelled.cancel()
                 async with asyncio.timeout(60):
                     await asyncio.gather(*tasks)
