@@ -49,7 +49,7 @@ def main() -> int:
     _warn_of_missing_model(settings)
     _warn_if_open(settings)
     if not landlock_version():
-        _log.info("decoders of images can open files, because this system has no Landlock")
+        _log.info("decode processes are not sandboxed: this system does not support Landlock")
     if settings.workers == 1:
         # uvicorn stops gracefully on SIGTERM and then raises it again; the exit status must be 0.
         signal.signal(signal.SIGTERM, _exit)

@@ -1,9 +1,9 @@
-"""Confinement of a decode process, so that a fault in a decoder does not open the service's files to a hostile image.
+"""Sandbox of a decode process: a compromised decoder cannot reach files, TCP ports and other processes.
 
-Decoders are C code. A file that makes one run code of its own finds a process that can open no file, use no TCP port
-and signal no other process: what it has is the image, the shared memory and the connection.
+Decoders are C code, and image files can exploit their faults. The code that such a file runs has the image, the shared
+memory and the socket to the service, and nothing else.
 
-Source: Linux, Documentation/userspace-api/landlock.rst. Landlock needs no privileges; containers have it, too.
+Source: Linux, Documentation/userspace-api/landlock.rst. Landlock needs no privileges and works in containers.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Final
 
-_CREATE_RULESET, _RESTRICT_SELF = 444, 446  # the same numbers on all of PyTorch's architectures
+_CREATE_RULESET, _RESTRICT_SELF = 444, 446  # identical on all architectures that PyTorch supports
 _VERSION: Final = 1
 _NO_NEW_PRIVILEGES: Final = 38
 _FILE_RIGHTS: Final = {1: 13, 2: 14, 3: 15, 5: 16}  # version of Landlock → number of rights on files from then on
@@ -20,7 +20,7 @@ _SCOPE_VERSION, _SCOPE = 6, 0b11  # abstract Unix sockets and signals
 
 
 class _Ruleset(ctypes.Structure):
-    """``struct landlock_ruleset_attr``: what is denied, since no rule allows a part of it."""
+    """``struct landlock_ruleset_attr``: the rights that are denied. No rule grants an exception."""
 
     _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scope", ctypes.c_uint64))
 
@@ -33,9 +33,9 @@ def landlock_version() -> int:
 
 
 def confine() -> None:
-    """Denies to this thread, and to those that it starts, everything that the kernel's Landlock can deny.
+    """Denies all rights that the kernel's Landlock knows to this thread and to threads that it starts.
 
-    Open files stay usable. Nothing happens if the kernel has no Landlock.
+    Open files stay usable. Does nothing if the kernel has no Landlock.
 
     Raises:
         OSError: the kernel refuses.

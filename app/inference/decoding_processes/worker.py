@@ -1,7 +1,7 @@
 """A decode process: decodes one image after another within limits of memory and processor time.
 
 It runs as a program with a socket, imports no torch, gets none of the service's settings, and ends when the service
-does: the socket is closed then. What it needs is imported and opened first: then it is confined.
+does: the socket is closed then. It imports and opens what it needs, and then sandboxes itself.
 """
 
 import os
@@ -53,7 +53,7 @@ def main(connection: int, shared: int) -> NoReturn:
         try:
             channel.send_answer(_outcome(channel.receive_request(), statm))
         except (EOFError, ConnectionError):
-            os._exit(0)  # what Python or a tool runs at exit could open no file, and would say so in the service's log
+            os._exit(0)  # exit handlers, such as those of coverage, could not open files and would log that
 
 
 def _outcome(request: Request, statm: int | None) -> DecodedImage | InferenceError:

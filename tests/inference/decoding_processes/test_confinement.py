@@ -1,8 +1,11 @@
 """Confinement by Landlock: what a process may still do, and that decode processes are confined."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,10 +78,39 @@ def test_confined_process_signals_no_other_process(outcomes: dict[str, str]) -> 
     assert outcomes["signal"] == "PermissionError"
 
 
-def test_decode_processes_are_confined() -> None:
-    """Of what :func:`confine` does, the kernel shows this flag."""
+PROBE = """
+import os, signal
+
+report = open(os.environ["PROBE_REPORT"], "w", buffering=1)  # before the process is confined
+
+def probe(*_):
+    try:
+        os.close(os.open(os.environ["PROBE_FILE"], os.O_RDONLY))
+        report.write("done\\n")
+    except OSError as error:
+        report.write(type(error).__name__ + "\\n")
+
+signal.signal(signal.SIGUSR1, probe)
+"""
+
+
+def test_decode_process_opens_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that Python imports at its start tries it in the real process, when a signal arrives."""
+    (tmp_path / "sitecustomize.py").write_text(PROBE)
+    report = tmp_path / "report"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PROBE_FILE", str(tmp_path / "sitecustomize.py"))
+    monkeypatch.setenv("PROBE_REPORT", str(report))
     process = DecodeProcess()
-    process.wait_until_ready()
-    status = Path(f"/proc/{process._process.pid}/status").read_text()
-    process.end()
-    assert "NoNewPrivs:\t1" in status
+    try:
+        process.wait_until_ready()
+        pid = process._process.pid
+        assert len(list(Path(f"/proc/{pid}/task").iterdir())) == 1  # threads from before would not be confined
+        os.kill(pid, signal.SIGUSR1)
+        deadline = time.monotonic() + 60
+        while not report.read_text() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert report.read_text() == "PermissionError\n"
+        assert not process.has_ended
+    finally:
+        process.end()
