@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.load.server_process import free_port
+from benchmarks.servers import SHIPPED
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SERVERS: Final = Path(__file__).with_name("peers")
@@ -26,7 +27,7 @@ SHARED: Final = SERVERS / "shared"
 ENVIRONMENTS: Final = Path.home() / ".cache" / "anomaly-service-benchmarks"
 """Where the environments are, unless ``--environments`` says otherwise."""
 
-_MODEL: Final = "mnist-5"
+_MODEL: Final = SHIPPED.folder.name
 
 Answer = dict[str, Any]
 
@@ -131,9 +132,9 @@ PEERS: Final = {
             },
             prepare=lambda scratch: [
                 "torch-model-archiver", "--model-name", _MODEL, "--version", "1.0", "--force",
-                "--serialized-file", str(bundle_folder() / "model.pt"),
+                "--serialized-file", str(SHIPPED.version / "model.pt"),
                 "--handler", "handler.py",
-                "--extra-files", f"{bundle_folder() / 'manifest.json'},{SHARED / 'anomaly.py'}",
+                "--extra-files", f"{SHIPPED.version / 'manifest.json'},{SHARED / 'anomaly.py'}",
                 "--config-file", "model-config.yaml",
                 "--export-path", str(scratch),
             ],
@@ -141,12 +142,6 @@ PEERS: Final = {
         ),
     )
 }  # fmt: skip
-
-
-def bundle_folder() -> Path:
-    """The folder of the current version of the shipped model."""
-    model = ROOT / "model_store" / _MODEL
-    return model / (model / "CURRENT").read_text().strip()
 
 
 def pinned_version(name: str) -> str:

@@ -39,11 +39,11 @@ from benchmarks.peer_servers import (
     SHARED,
     Answer,
     Target,
-    bundle_folder,
     create_environment,
     pinned_version,
     run_command,
 )
+from benchmarks.servers import SHIPPED
 
 _RESULTS: Final = ROOT / "benchmarks" / "results.json"
 
@@ -204,7 +204,7 @@ class _Bench:
             "PATH": f"{self._programs}:{os.environ['PATH']}",
             "PYTHONPATH": "" if self.target is OURS else str(SHARED),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "BENCHMARK_BUNDLE": str(bundle_folder()),
+            "BENCHMARK_BUNDLE": str(SHIPPED.version),
             "BENCHMARK_SCRATCH": str(self._scratch),
             **self.target.variables(port),
         }
@@ -352,8 +352,7 @@ def _same_image(one: str, other: str) -> bool:
 
 def _images() -> list[bytes]:
     """Different normal images: darkened copies of the model's golden image."""
-    manifest = json.loads((bundle_folder() / "manifest.json").read_text())
-    golden = Image.open(io.BytesIO(base64.b64decode(manifest["golden"]["image"])))
+    golden = Image.open(io.BytesIO(SHIPPED.golden_image))
     files = []
     for number in range(1, _IMAGES + 1):
         buffer = io.BytesIO()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from app.inference.bundles.store import ModelStore
 from benchmarks.errors import BenchmarkError
 from benchmarks.load.server_process import Server, free_port, pinned_server
 from benchmarks.load.wrk import Load
@@ -45,22 +46,22 @@ class Running:
 
 @dataclass(frozen=True)
 class Model:
-    """A published model that the servers have.
+    """A published model that the servers load.
 
     Attributes:
-        folder: of the model in its store.
+        folder: ``STORE/NAME``.
     """
 
     folder: Path
 
     @property
     def version(self) -> Path:
-        """The folder of the version that is served."""
-        return self.folder / (self.folder / "CURRENT").read_text().strip()
+        """The folder of the current version."""
+        return self.folder / ModelStore(self.folder.parent).current(self.folder.name)
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Of that version."""
+        """The manifest of the current version."""
         manifest: dict[str, Any] = json.loads((self.version / "manifest.json").read_text())
         return manifest
 

@@ -26,31 +26,32 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=4, help="duration of a run of the service")
     parser.add_argument("--photographs", type=Path, metavar="FOLDER", help="images instead of a computed one")
     parser.add_argument(
-        "--model", type=Path, metavar="FOLDER", help="a published model, STORE/NAME, instead of the shipped one"
+        "--model", type=Path, default=SHIPPED.folder, metavar="STORE/NAME", help="a published model to serve"
     )
     options = parser.parse_args()
+    model = Model(options.model)
     try:
         require_tools()
-        lines = _of_shipped(options) if options.model is None else _of(Model(options.model), options)
+        lines = _measure(model, options.rounds, options.seconds, options.photographs)
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(table(lines))
-    name = "images" if options.model is None else f"images, model {options.model.name}"
-    save(name, {"rounds": options.rounds, "seconds": options.seconds}, lines)
+    key = "images" if model == SHIPPED else f"images, model {model.folder.name}"
+    save(key, {"rounds": options.rounds, "seconds": options.seconds}, lines)
     return 0
 
 
-def _of_shipped(options: argparse.Namespace) -> list[Line]:
+def _measure(model: Model, rounds: int, seconds: int, folder: Path | None) -> list[Line]:
+    """All lines for the shipped model; for another one, those that depend on the model."""
+    if model != SHIPPED:
+        os.sched_setaffinity(0, {LOAD_CORE})
+        return service.measure(rounds, seconds, folder, model)
     os.sched_setaffinity(0, {SERVER_CORE})
-    lines = decoding.measure(options.rounds, options.photographs)
-    lines += _of(SHIPPED, options)
-    return lines + latency.measure(options.rounds, options.seconds, options.photographs)
-
-
-def _of(model: Model, options: argparse.Namespace) -> list[Line]:
+    lines = decoding.measure(rounds, folder)
     os.sched_setaffinity(0, {LOAD_CORE})  # this process must not use the server's core
-    return service.measure(options.rounds, options.seconds, options.photographs, model)
+    lines += service.measure(rounds, seconds, folder)
+    return lines + latency.measure(rounds, seconds, folder)
 
 
 if __name__ == "__main__":

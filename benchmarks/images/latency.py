@@ -13,7 +13,7 @@ import torch
 from app.inference.images.decoding import decode
 from benchmarks.errors import BenchmarkError
 from benchmarks.images.photographs import encoded, photographs
-from benchmarks.images.service import MAX_PIXELS, expected, loaded
+from benchmarks.images.service import MAX_PIXELS, expected, load_network
 from benchmarks.load.server_process import SERVER_CORE
 from benchmarks.load.wrk import LOAD_CORE, Load, check_script, post_script, run_wrk
 from benchmarks.servers import PATH, SHIPPED, alternate, service, started
@@ -69,7 +69,7 @@ def _beside_large(url: str, small: bytes, rounds: int, seconds: int, folder: Pat
 def _overhead(url: str, rounds: int, seconds: int, folder: Path | None) -> Line:
     image = encoded(photographs(1920, 1080, folder)[0], "JPEG")
     script = post_script(PATH, [image], "image/jpeg") + check_script([expected(image, SHIPPED)])
-    model, spec = loaded(SHIPPED)
+    model, spec = load_network(SHIPPED)
 
     def directly() -> None:
         with torch.inference_mode():

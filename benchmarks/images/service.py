@@ -17,7 +17,7 @@ from benchmarks.table import Line, ratio
 _CONNECTIONS: Final = 8
 _CASES: Final = ((1920, 1080, "JPEG"), (640, 480, "PNG"))
 _GOAL: Final = 2.0
-_GOAL_OF_OTHERS: Final = 1.3  # of models that take as long as decoding
+_GOAL_WITH_FEATURES: Final = 1.3  # the model takes longer than decoding, on both sides
 MAX_PIXELS: Final = 25_000_000
 
 
@@ -28,12 +28,12 @@ def measure(rounds: int, seconds: int, folder: Path | None, model: Model = SHIPP
         rounds: each runs both sides.
         seconds: duration of a run.
         folder: of photographs; None: a computed one.
-        model: of both sides.
+        model: what both sides serve.
 
     Raises:
         BenchmarkError: a server does not start, or gave a wrong answer.
     """
-    golden, goal = model.golden_image, _GOAL if model == SHIPPED else _GOAL_OF_OTHERS
+    golden, goal = model.golden_image, _GOAL if model == SHIPPED else _GOAL_WITH_FEATURES
     lines = []
     with contextlib.ExitStack() as running:
         ours = running.enter_context(started(service({}, model), golden))
@@ -55,15 +55,15 @@ def measure(rounds: int, seconds: int, folder: Path | None, model: Model = SHIPP
     return lines
 
 
-def loaded(model: Model) -> tuple[torch.jit.ScriptModule, InputSpec]:
-    """The network of a model, and what it needs."""
+def load_network(model: Model) -> tuple[torch.jit.ScriptModule, InputSpec]:
+    """The network of a model and the specification of its input."""
     network = torch.jit.load(str(model.version / "model.pt"))  # type: ignore[no-untyped-call]
     return network, InputSpec.model_validate(model.manifest["input"])
 
 
 def expected(image: bytes, model: Model) -> float:
     """The mean squared error that the service must answer."""
-    network, spec = loaded(model)
+    network, spec = load_network(model)
     decoded = decode(image, spec, max_pixels=MAX_PIXELS)
     with torch.inference_mode():
         _, mse, *_ = network(decoded.tensor[None])
