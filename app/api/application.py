@@ -1,6 +1,7 @@
 """Builds the ASGI application from the settings."""
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+# Each request in progress has about 40 objects that Python's garbage collector traverses. With its default threshold of
+# 700, it runs 60 times in 1,000 requests and finds nothing, because finished requests leave no reference cycles.
+_COLLECTION_THRESHOLD: Final = 10_000
 _DECODING_SHARE: Final = 0.5  # of a request's time may pass until the images before it are decoded
 _MEASURE_INTERVAL_S: Final = 2
 _LOOK_INTERVAL_S: Final = 0.2
@@ -154,6 +158,7 @@ async def _running(services: Services) -> AsyncIterator[None]:
     """The application's lifespan: background tasks, draining, clean-up."""
     settings, registry, drift = services.settings, services.registry, services.drift
     torch.set_num_threads(settings.torch_threads)
+    gc.set_threshold(_COLLECTION_THRESHOLD)
     Protocol.open_connections.limit = most_connections()
     drift.open()
     tasks: list[asyncio.Task[None]] = []

@@ -6,7 +6,7 @@ The same work done request by request takes several times as long.
 import time
 from collections.abc import Sequence
 from math import isfinite
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -88,6 +88,16 @@ class Rejected(NamedTuple):
     """
 
     reason: InferenceError
+
+    @classmethod
+    def of(cls, error: InferenceError) -> Self:
+        """The outcome for an image whose work raised an error.
+
+        The error loses its traceback and its cause: they refer to frames that hold the image, and these frames to the
+        outcome, so all of them would stay in memory until a garbage collection.
+        """
+        error.__cause__ = error.__context__ = None
+        return cls(error.with_traceback(None))
 
 
 class Large(NamedTuple):
@@ -226,4 +236,4 @@ class BatchScorer:
             image = open_image(file, max_pixels=self._max_pixels) if plain is None else ImageFile.of_levels(plain)
             return image.decode(self.bundle.spec) if image.pixels <= SMALL_PIXELS else Large(file)
         except InferenceError as error:
-            return Rejected(error)
+            return Rejected.of(error)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.inference.bundles.bundle import Bundle
-from app.inference.decisions.conformal import OperatingPoint
+from app.inference.decisions.conformal import OperatingPoint, is_anomaly
 from app.inference.decisions.false_discovery import FalseDiscoveryRate
 from app.inference.decisions.scope import WARNING, is_out_of_scope
 from app.inference.errors import InferenceError, Overloaded, TooMuchMemory
@@ -150,8 +150,8 @@ async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchO
         try:
             open_image(file, max_pixels=engine.max_pixels)
         except InferenceError as error:  # a better reason: its header is damaged, or announces too many pixels
-            return Rejected(error)
-        return Rejected(reason)
+            return Rejected.of(error)
+        return Rejected.of(reason)
 
     async def decode(file: bytes) -> DecodedImage | Rejected:
         try:
@@ -161,7 +161,7 @@ async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchO
         except Overloaded:  # of the whole request
             raise
         except InferenceError as error:
-            return Rejected(error)
+            return Rejected.of(error)
 
     large = [outcome for outcome in outcomes if isinstance(outcome, Large)]
     decoded = await _gather([asyncio.ensure_future(decode(image.file)) for image in large])
@@ -192,10 +192,10 @@ def _may_be_inverted(model: ServedModel, scored: Scored) -> bool:
     Inverted images are anomalies. If the model checks the scope of images, they are out of scope as well, and have a
     warning; a second forward pass of a slow model would only add a reason to it.
     """
-    is_anomaly = model.bundle.operating_point().is_anomaly(scored.score)
+    anomalous = is_anomaly(scored.score, model.bundle.manifest.threshold)
     if scored.scope is None:
-        return is_anomaly
-    return model.light and is_out_of_scope(scored.scope, is_anomaly=is_anomaly)
+        return anomalous
+    return model.light and is_out_of_scope(scored.scope, is_anomaly=anomalous)
 
 
 async def _gather(futures: Sequence[asyncio.Future[_T]]) -> list[_T]:

@@ -1,6 +1,8 @@
 """Batching: which requests share a batch, what cancellation drops, and the order of the outcomes."""
 
 import asyncio
+import gc
+import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -27,18 +29,21 @@ PNG = encode(gradient())
 LARGE = encode(gradient(300, 300), "BMP")
 SLOW = encode(gradient(999, 999), "BMP")  # not quick: decoded by the function that the engine is given
 UNREADABLE = b"not an image"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+GARBAGE = np.random.default_rng(5).bytes(100_000)
 
 
 @asynccontextmanager
 async def serving(
-    bundle: Bundle, batches: list[int], *, max_batch: int = 4, decode: Decode = decode
+    bundle: Bundle, batches: list[int], *, max_batch: int = 4, max_pixels: int = 10**6, decode: Decode = decode
 ) -> AsyncIterator[tuple[Engine, ServedModel]]:
     """Serves a bundle; the size of each batch is appended to ``batches``."""
 
     def observe(batch: CompletedBatch) -> None:
         batches.append(batch.size)
 
-    engine = Engine(max_batch=max_batch, queue_size=64, max_pixels=10**6, decode=decode, observe=observe)
+    engine = Engine(max_batch=max_batch, queue_size=64, max_pixels=max_pixels, decode=decode, observe=observe)
     try:
         yield engine, await engine.serve(bundle)
     finally:
@@ -105,6 +110,39 @@ def test_event_loop_runs_other_tasks_between_batches(bundle: Bundle) -> None:
             assert {0, 1, 2} <= set(seen)  # the other task ran before, between and after the batches
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("file", "max_pixels"),
+    [
+        (PNG_SIGNATURE + GARBAGE[:1000], 10**6),
+        (JPEG_SIGNATURE + GARBAGE[:1000], 10**6),
+        (PNG_SIGNATURE + GARBAGE, 10**6),  # of random width and height: takes too much memory
+        (JPEG_SIGNATURE + GARBAGE, 10**6),
+        (LARGE, 999),
+        (SLOW[:-9999], 10**6),
+    ],
+)
+def test_rejected_image_is_freed_without_garbage_collection(bundle: Bundle, file: bytes, max_pixels: int) -> None:
+    """Otherwise images that the memory limit no longer counts stay in memory."""
+
+    async def scenario() -> None:
+        async with serving(bundle, [], max_pixels=max_pixels) as (engine, model):
+            references = sys.getrefcount(file)
+            gc.disable()
+            results = await score_files(engine, model, [file])
+            assert len(results.rejected) == 1
+            del results
+            for _ in range(500):  # threads release their work a moment later
+                if sys.getrefcount(file) == references:
+                    return
+                await asyncio.sleep(0.01)
+            pytest.fail("the image is still in memory")
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.enable()
 
 
 def test_decoded_images_of_several_requests_share_a_batch_while_others_wait(
