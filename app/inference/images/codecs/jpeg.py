@@ -154,7 +154,8 @@ def _read_structure(data: bytes) -> JpegFile:
         if segments > _MAX_SEGMENTS:
             raise UnreadableImage(f"the JPEG file has more than {_MAX_SEGMENTS:,} segments")
         marker = _MARKER.search(data, at)
-        end = marker.start() if marker else len(data)
+        # A copy that was interrupted may end in zeros, which a decoder takes for the rest of the image.
+        end = marker.start() if marker else max(at, len(data.rstrip(b"\0")))
         if scan:
             file.scans.append((end, _next_restart(data, scan, end) if interval else None))
             scan = 0

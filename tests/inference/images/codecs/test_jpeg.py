@@ -49,7 +49,12 @@ class TestEveryKind:
 
     def test_file_without_its_end_marker_is_decoded_with_a_warning(self, mode: str, options: dict[str, object]) -> None:
         data = encode(photograph(mode=mode), "JPEG", **options)
-        for unfinished in (data[:-2], data[:-1], data[:-2] + b"a trailer of some other program" * 20):
+        for unfinished in (
+            data[:-2],
+            data[:-1],
+            data[:-2] + bytes(99),
+            data[:-2] + b"a trailer of some other program" * 20,
+        ):
             pixels, warnings = load(unfinished)
             assert np.array_equal(pixels, np.asarray(Image.open(io.BytesIO(data))))
             assert warnings == (MISSING_END,)
@@ -59,7 +64,7 @@ class TestEveryKind:
         first = data.index(b"\xff\xda") + 14
         # The loss of the last few blocks may pass.
         for cut in np.random.default_rng(1).integers(first, first + (len(data) - first) * 95 // 100, 40):
-            for end in (b"", END, b"a trailer of some other program"[:7] + END):
+            for end in (b"", END, b"a trailer of some other program"[:7] + END, bytes(len(data))):
                 with pytest.raises(UnreadableImage, match=r"incomplete|damaged"):
                     load(data[:cut] + end)
 
