@@ -23,10 +23,19 @@ def load(image: PillowFile.ImageFile, data: bytes) -> None:
         Exception: any that Pillow raises for a damaged file.
     """
     pixels = None if getattr(image, "is_animated", False) else read_pixels(data)
-    if pixels is not None:
-        image.im = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).im
-        image.tile = []
+    # A second header, which is not allowed, changes what Pillow takes the image for.
+    if pixels is not None and pixels.shape == (image.height, image.width, len(image.getbands())):
+        _fill(image, pixels)
     image.load()
+
+
+def _fill(image: PillowFile.ImageFile, pixels: NDArray[np.uint8]) -> None:
+    """Gives an image its pixels: (H, W, C) 8-bit levels. ``Image.fromarray`` would fill and copy them once more."""
+    image.load_prepare()
+    decoder = Image._getdecoder(image.mode, "raw", (image.mode, 0, 1))
+    decoder.setimage(image.im, (0, 0, *image.size))
+    decoder.decode(pixels)
+    image.tile = []
 
 
 def read_pixels(data: bytes) -> NDArray[np.uint8] | None:
@@ -41,7 +50,7 @@ def read_pixels(data: bytes) -> NDArray[np.uint8] | None:
         return None
 
 
-def _pieces(data: bytes) -> bytes | None:
+def _pieces(data: bytes) -> memoryview | None:
     """The chunks IDAT of a file; None if they are too many, or not followed by its end."""
     at, count = HEAD_BYTES, 0
     begin = None
@@ -51,6 +60,6 @@ def _pieces(data: bytes) -> bytes | None:
             begin = at if begin is None else begin
             count += 1
         elif begin is not None:
-            return data[begin:at] if data.startswith(END, at) else None
+            return memoryview(data)[begin:at] if data.startswith(END, at) else None
         at += CHUNK.size + length + CHECKSUM.size
     return None

@@ -87,7 +87,7 @@ def inflate(layout: Layout, pieces: Sequence[bytes]) -> bytes | None:
     return rows if stream.eof and len(rows) == size else None
 
 
-def decode(layout: Layout, pieces: bytes) -> NDArray[np.uint8]:
+def decode(layout: Layout, pieces: bytes | memoryview) -> NDArray[np.uint8]:
     """(H, W, C) 8-bit levels from chunks IDAT.
 
     Nothing but these reaches the decoder. It compares their checksums, and inflates no more than the image has.
@@ -99,7 +99,7 @@ def decode(layout: Layout, pieces: bytes) -> NDArray[np.uint8]:
     head = BEGIN + header + CHECKSUM.pack(isal_zlib.crc32(b"IHDR" + header))
     mode, _ = _LAYOUTS[layout.colour]
     try:
-        pixels: NDArray[np.uint8] = kornia.decode_image_png_u8(head + pieces + END, layout[1::-1], mode)
+        pixels: NDArray[np.uint8] = kornia.decode_image_png_u8(b"".join((head, pieces, END)), layout[1::-1], mode)
     except Exception as error:  # it raises nothing more specific
         raise ValueError("the rows of the PNG file are damaged") from error
     return pixels

@@ -104,6 +104,15 @@ def test_files_of_encoders_are_read_fast(mode: str) -> None:
         assert np.array_equal(pixels, pillow(file))
 
 
+@pytest.mark.parametrize(("width", "height", "colour"), [(8, 8, 2), (80, 8, 2), (8, 80, 2), (80, 80, 6), (80, 80, 0)])
+def test_file_with_a_second_header_is_not_read_fast(width: int, height: int, colour: int) -> None:
+    """The pixels do not fill the image of the second header: the rest would be memory of earlier images."""
+    second = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
+    rows = random_rows(40, 40, "RGB", [0])
+    with pytest.raises(UnreadableImage):
+        decoded(png(40, 40, "RGB", rows, before=second))
+
+
 @pytest.mark.parametrize("mode", COLOURS)
 def test_image_is_decoded_as_by_pillow(mode: str) -> None:
     pixels, warnings = decoded(LARGE[mode], "RGB")
