@@ -108,7 +108,7 @@ def test_answer_passes_encode_and_diagnose_on(run: Run, monkeypatch: pytest.Monk
             services, new_scope(), model, [PNG, WHITE], point, unchanged, encode=option, diagnose=option
         )
 
-    monkeypatch.setattr("app.inference.serving.scoring._MUCH_LOWER", float("inf"))  # every anomaly looks inverted
+    monkeypatch.setattr("app.inference.serving.batch_scorer._MUCH_LOWER", float("inf"))  # every anomaly looks inverted
     results = run(use)
     assert all((each.png is not None) is option for each in results.scored)
     assert results.point.is_anomaly(results.scored[1].score)

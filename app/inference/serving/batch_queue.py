@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from app.inference.images.codecs.plain_png import seems_plain
-from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Content, Scored
+from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Content, Options, Scored
 from app.inference.serving.refcount import RefCounted
 
 # Switching between Python threads takes longer than a light batch. Small plain PNG files for a model this fast are
@@ -44,9 +44,8 @@ class CompletedBatch:
 class _Group:
     """The images of one request. Batches take them in order, so outcomes arrive in order."""
 
-    def __init__(self, contents: Sequence[Content], *, encode: bool) -> None:
-        self.encode = encode
-        self.since = time.perf_counter()
+    def __init__(self, contents: Sequence[Content], *, encode: bool, diagnose: bool) -> None:
+        self.options = Options(encode, diagnose, time.perf_counter())
         self.done: asyncio.Future[list[BatchOutcome]] = asyncio.get_running_loop().create_future()
         self._contents = contents
         self._taken = 0
@@ -87,7 +86,6 @@ class ServedModel(RefCounted):
     Args:
         scorer: scores its batches.
         max_batch: most images in one forward pass.
-        light: whether a full batch takes only a few milliseconds.
         compute: runs batches that are not light.
         observe: called on the event loop after every forward pass.
 
@@ -95,7 +93,6 @@ class ServedModel(RefCounted):
         bundle: the loaded version.
         references: number of requests that use it, from look-up to response.
         admitted: number of its images in progress.
-        light: whether a full batch takes only a few milliseconds.
     """
 
     def __init__(
@@ -103,7 +100,6 @@ class ServedModel(RefCounted):
         scorer: BatchScorer,
         *,
         max_batch: int,
-        light: bool,
         compute: Compute,
         observe: Callable[[CompletedBatch], None],
     ) -> None:
@@ -112,14 +108,15 @@ class ServedModel(RefCounted):
         self.admitted = 0
         self._scorer = scorer
         self._max_batch = max_batch
-        self.light = light
         self._compute = compute
         self._observe = observe
         self._waiting: dict[str, deque[_Group]] = {}  # by client; the next one first
         self._untaken = 0  # images in the waiting groups
         self._drain: asyncio.Task[None] | None = None
 
-    async def run(self, contents: Iterable[Content], *, encode: bool = False, client: str = "") -> list[BatchOutcome]:
+    async def run(
+        self, contents: Iterable[Content], *, encode: bool = False, diagnose: bool = False, client: str = ""
+    ) -> list[BatchOutcome]:
         """Queues images for the next batches; cancellation drops those that are still waiting.
 
         Clients have equal shares of a batch: many images of one do not delay a few of another.
@@ -127,6 +124,7 @@ class ServedModel(RefCounted):
         Args:
             contents: of the images.
             encode: whether to encode the reconstructions as PNG files.
+            diagnose: whether to score the negatives of anomalies as well, to warn of inverted images.
             client: who sent them.
 
         Returns:
@@ -135,7 +133,7 @@ class ServedModel(RefCounted):
         images = list(contents)
         if not images:
             return []
-        group = _Group(images, encode=encode)
+        group = _Group(images, encode=encode, diagnose=diagnose)
         groups = self._waiting.get(client)
         if groups is None:
             groups = self._waiting[client] = deque()
@@ -217,12 +215,11 @@ class ServedModel(RefCounted):
                 if not isinstance(content, bytes) or not seems_plain(content):
                     return False
                 size += len(content)
-        return self.light and size <= _LIGHT_BYTES
+        return self._scorer.light and size <= _LIGHT_BYTES
 
     def _score(self, batch: list[_Share], *, only_plain: bool) -> list[BatchOutcome]:
         return self._scorer.score(
             [content for share in batch for content in share.contents],
-            [share.group.encode for share in batch for _ in share.contents],
-            [share.group.since for share in batch for _ in share.contents],
+            [share.group.options for share in batch for _ in share.contents],
             only_plain=only_plain,
         )

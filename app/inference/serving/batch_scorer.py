@@ -1,4 +1,4 @@
-"""Scores a batch: decoding, one forward pass, p-values, PNG encoding, each step for all images together.
+"""Scores a batch: decoding, a forward pass, p-values, PNG encoding, each step for all images together.
 
 The same work done request by request takes several times as long.
 """
@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.inference.bundles.bundle import Bundle
+from app.inference.bundles.bundle import BatchScores, Bundle
+from app.inference.decisions.conformal import is_anomaly
+from app.inference.decisions.scope import is_out_of_scope
 from app.inference.errors import InferenceError, NonFiniteScore
 from app.inference.images.codecs.plain_png import read_plain_pngs
 from app.inference.images.cost import decode_cost
@@ -25,6 +27,9 @@ SMALL_BYTES: Final = 64 * 1024
 SMALL_PIXELS: Final = 256 * 256
 QUICK_S: Final = 0.02
 """Estimated seconds of decoding. An image that takes longer is decoded where it can be stopped."""
+
+# If the negative has less than half the score, the image is probably dark on light instead of light on dark.
+_MUCH_LOWER: Final = 0.5
 
 _BELOW_ALL: Final = (
     "the score lies below that of every calibration image: the image may be emptier or simpler than the training images"
@@ -120,34 +125,44 @@ Outcome: TypeAlias = Scored | Rejected
 """Of one image in a request."""
 
 
+class Options(NamedTuple):
+    """How the images of a request are scored.
+
+    Attributes:
+        encode: whether to encode the reconstructions as PNG files.
+        diagnose: whether to score the negatives of anomalies as well, to warn of inverted images.
+        since: ``time.perf_counter()`` when the images were queued.
+    """
+
+    encode: bool
+    diagnose: bool
+    since: float
+
+
 class BatchScorer:
     """Scores batches with one bundle. Blocks; one thread at a time.
 
     Args:
         bundle: the model.
         max_pixels: the largest width × height that is decoded.
+        light: whether a full batch takes only a few milliseconds.
     """
 
-    def __init__(self, bundle: Bundle, *, max_pixels: int) -> None:
+    def __init__(self, bundle: Bundle, *, max_pixels: int, light: bool) -> None:
         self.bundle = bundle
+        self.light = light
         self._max_pixels = max_pixels
         self._shape = bundle.spec.shape
         self._encodes = bundle.spec.height * bundle.spec.width <= SMALL_PIXELS
 
     def score(
-        self,
-        contents: Sequence[Content],
-        encode: Sequence[bool],
-        since: Sequence[float],
-        *,
-        only_plain: bool = False,
+        self, contents: Sequence[Content], options: Sequence[Options], *, only_plain: bool = False
     ) -> list[BatchOutcome]:
         """Scores a batch.
 
         Args:
             contents: of the images.
-            encode: for each image, whether to encode its reconstruction as a PNG file.
-            since: for each image, the ``time.perf_counter()`` when it was queued.
+            options: for each image, those of its request.
             only_plain: whether to decode nothing but plain PNG files, with a reader whose time is bounded; other files
                 count as large.
 
@@ -156,35 +171,29 @@ class BatchScorer:
         """
         began = time.perf_counter()
         decoded = self._decode(contents, only_plain=only_plain)
-        readable = [index for index, image in enumerate(decoded) if isinstance(image, DecodedImage)]
+        readable = [
+            (image, each) for image, each in zip(decoded, options, strict=True) if isinstance(image, DecodedImage)
+        ]
         scored = iter(
-            self._score(
-                [image for image in decoded if isinstance(image, DecodedImage)],
-                [encode[index] and self._encodes for index in readable],
-                [since[index] for index in readable],
-                began,
-            )
-            if readable
-            else ()
+            self._score([image for image, _ in readable], [each for _, each in readable], began) if readable else ()
         )
         return [next(scored) if isinstance(image, DecodedImage) else image for image in decoded]
 
-    def _score(
-        self, decoded: Sequence[DecodedImage], encode: Sequence[bool], since: Sequence[float], began: float
-    ) -> list[Outcome]:
+    def _score(self, decoded: Sequence[DecodedImage], options: Sequence[Options], began: float) -> list[Outcome]:
         images = stack(decoded)
         scores = self.bundle.score_batch(images)
+        inverted = self._warnings_of_inverted(images, scores, options)
         calibration, reconstructions = self.bundle.calibration, scores.reconstruction
         lowest, highest = calibration.scores[0], calibration.scores[-1]
-        rows = [row for row, wanted in enumerate(encode) if wanted]
+        rows = [row for row, each in enumerate(options) if each.encode and self._encodes]
         to_encode = reconstructions if len(rows) == len(reconstructions) else reconstructions[rows]
         files = iter(pngs(to_pixels(to_encode)) if rows else ())
         compute_s = time.perf_counter() - began
         outcomes: list[Outcome] = []
         scopes: Sequence[float | None] = scores.scope or [None] * len(decoded)
-        columns = zip(decoded, encode, since, scores.mse, scores.score, scopes, strict=True)
-        for row, (image, wanted, start, mse, score, scope) in enumerate(columns):
-            file = next(files) if wanted else None
+        columns = zip(decoded, options, scores.mse, scores.score, scopes, strict=True)
+        for row, (image, each, mse, score, scope) in enumerate(columns):
+            file = next(files) if each.encode and self._encodes else None
             if not (isfinite(mse) and isfinite(score)):
                 reason = NonFiniteScore(f"the model returned an MSE of {mse} and a score of {score}")
                 outcomes.append(Rejected(reason))
@@ -192,7 +201,9 @@ class BatchScorer:
             warnings = image.warnings
             if not lowest <= score <= highest:
                 warnings += (_BELOW_ALL if score < lowest else _ABOVE_ALL,)
-            p_value, queue_s = calibration.p_value(score), began - start
+            if row in inverted:
+                warnings += (inverted[row],)
+            p_value, queue_s = calibration.p_value(score), began - each.since
             outcomes.append(
                 Scored(
                     images,
@@ -211,6 +222,33 @@ class BatchScorer:
                 )
             )
         return outcomes
+
+    def _warnings_of_inverted(
+        self, images: torch.Tensor, scores: BatchScores, options: Sequence[Options]
+    ) -> dict[int, str]:
+        """Warnings of the images whose negatives have a far lower score, by row."""
+        scopes: Sequence[float | None] = scores.scope or [None] * len(images)
+        columns = enumerate(zip(options, scores.score, scopes, strict=True))
+        rows = [row for row, (each, score, scope) in columns if each.diagnose and self._may_be_inverted(score, scope)]
+        if not rows:
+            return {}
+        negatives = self.bundle.score_batch(1 - images[rows]).score
+        return {
+            row: f"looks inverted: its negative would score {negative:.4g}"
+            for row, negative in zip(rows, negatives, strict=True)
+            if negative < _MUCH_LOWER * scores.score[row]
+        }
+
+    def _may_be_inverted(self, score: float, scope: float | None) -> bool:
+        """Whether it is worth scoring the negative of an image, which takes as long as scoring the image.
+
+        Inverted images are anomalies. If the model checks the scope of images, they are out of scope as well, and have
+        a warning; a second forward pass of a slow model would only add a reason to it.
+        """
+        anomalous = is_anomaly(score, self.bundle.manifest.threshold)
+        if scope is None:
+            return anomalous
+        return self.light and is_out_of_scope(scope, is_anomaly=anomalous)
 
     def _decode(self, contents: Sequence[Content], *, only_plain: bool) -> list[DecodedImage | Rejected | Large]:
         files = [content for content in contents if isinstance(content, bytes) and len(content) <= SMALL_BYTES]

@@ -229,9 +229,8 @@ class Engine:
         """
         pace = await run(lambda: warm_up(bundle, self.max_batch))
         return ServedModel(
-            BatchScorer(bundle, max_pixels=self.max_pixels),
+            BatchScorer(bundle, max_pixels=self.max_pixels, light=pace.seconds < LIGHT_S),
             max_batch=pace.max_batch,
-            light=pace.seconds < LIGHT_S,
             compute=self.compute,
             observe=self.observe,
         )

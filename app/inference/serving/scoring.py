@@ -6,13 +6,13 @@ Each of them parses its input, calls :func:`score` and renders the results.
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, NamedTuple, TypeGuard, TypeVar
+from typing import NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.inference.bundles.bundle import Bundle
-from app.inference.decisions.conformal import OperatingPoint, is_anomaly
+from app.inference.decisions.conformal import OperatingPoint
 from app.inference.decisions.false_discovery import FalseDiscoveryRate
 from app.inference.decisions.scope import WARNING, is_out_of_scope
 from app.inference.errors import InferenceError, Overloaded, TooMuchMemory
@@ -24,9 +24,6 @@ from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import BatchOutcome, Content, Large, Outcome, Rejected, Scored
 from app.inference.serving.engine import Engine
 from app.inference.serving.localization import ImageRegion, Localization
-
-# If the negative has less than half the score, the image is probably dark on light instead of light on dark.
-_MUCH_LOWER: Final = 0.5
 
 _T = TypeVar("_T")
 
@@ -105,12 +102,12 @@ async def score(
         decided_by: the threshold, from :meth:`Bundle.operating_point`, or a rule that sets it for all images together.
         client: who sent the images. Clients take turns.
         encode: whether to encode the reconstructions as PNG files.
-        diagnose: whether to score the negatives of anomalies too, to warn of inverted images.
+        diagnose: whether to score the negatives of anomalies as well, to warn of inverted images.
     """
-    outcomes = await model.run(images, encode=encode, client=client)
-    finished = outcomes if _all_finished(outcomes) else await _score_large(engine, model, outcomes, client)
-    if diagnose:
-        await _warn_of_inverted(model, finished, client)
+    outcomes = await model.run(images, encode=encode, diagnose=diagnose, client=client)
+    finished = (
+        outcomes if _all_finished(outcomes) else await _score_large(engine, model, outcomes, client, diagnose=diagnose)
+    )
     if isinstance(decided_by, FalseDiscoveryRate):
         decided_by = decided_by.operating_point([each.score for each in finished if isinstance(each, Scored)])
     return Results(model.bundle, decided_by, finished)
@@ -143,7 +140,9 @@ def _all_finished(outcomes: list[BatchOutcome]) -> TypeGuard[list[Outcome]]:
     return not any(isinstance(outcome, Large) for outcome in outcomes)
 
 
-async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchOutcome], client: str) -> list[Outcome]:
+async def _score_large(
+    engine: Engine, model: ServedModel, outcomes: list[BatchOutcome], client: str, *, diagnose: bool
+) -> list[Outcome]:
     """Decodes large images and scores them in later batches; the order of the outcomes is unchanged."""
 
     def refuse(file: bytes, reason: TooMuchMemory) -> Rejected:
@@ -166,36 +165,10 @@ async def _score_large(engine: Engine, model: ServedModel, outcomes: list[BatchO
     large = [outcome for outcome in outcomes if isinstance(outcome, Large)]
     decoded = await _gather([asyncio.ensure_future(decode(image.file)) for image in large])
     await engine.coalesce()
-    scored = iter(await model.run(decoded, client=client))
+    scored = iter(await model.run(decoded, diagnose=diagnose, client=client))
     finished = [next(scored) if isinstance(outcome, Large) else outcome for outcome in outcomes]
     assert _all_finished(finished)  # noqa: S101  decoded images are not large
     return finished
-
-
-async def _warn_of_inverted(model: ServedModel, outcomes: list[Outcome], client: str) -> None:
-    """Adds a warning, in place, to each image whose negative has a far lower score."""
-    suspects = [
-        (index, outcome)
-        for index, outcome in enumerate(outcomes)
-        if isinstance(outcome, Scored) and _may_be_inverted(model, outcome)
-    ]
-    negatives = await model.run((DecodedImage(1 - scored.original.numpy()) for _, scored in suspects), client=client)
-    for (index, scored), negative in zip(suspects, negatives, strict=True):
-        if isinstance(negative, Scored) and negative.score < _MUCH_LOWER * scored.score:
-            warning = f"looks inverted: its negative would score {negative.score:.4g}"
-            outcomes[index] = scored._replace(warnings=(*scored.warnings, warning))
-
-
-def _may_be_inverted(model: ServedModel, scored: Scored) -> bool:
-    """Whether it is worth scoring the negative of an image, which takes as long as scoring the image.
-
-    Inverted images are anomalies. If the model checks the scope of images, they are out of scope as well, and have a
-    warning; a second forward pass of a slow model would only add a reason to it.
-    """
-    anomalous = is_anomaly(scored.score, model.bundle.manifest.threshold)
-    if scored.scope is None:
-        return anomalous
-    return model.light and is_out_of_scope(scored.scope, is_anomaly=anomalous)
 
 
 async def _gather(futures: Sequence[asyncio.Future[_T]]) -> list[_T]:

@@ -8,11 +8,12 @@ import torch
 from app.inference.bundles.bundle import BatchScores, Bundle
 from app.inference.errors import NonFiniteScore
 from app.inference.images.codecs.plain_png import seems_plain
-from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Large, Rejected, Scored
+from app.inference.serving.batch_scorer import BatchOutcome, BatchScorer, Large, Options, Rejected, Scored
 from tests import hostile
 from tests.support import encode, gradient
 
 PNG = encode(gradient())
+OPTIONS = Options(encode=False, diagnose=False, since=0)
 
 
 def outcomes_for(
@@ -22,7 +23,7 @@ def outcomes_for(
     scores = BatchScores(torch.zeros(len(mse), *bundle.spec.shape), mse, score)
     with monkeypatch.context() as patched:
         patched.setattr(Bundle, "score_batch", lambda *_: scores)
-        return BatchScorer(bundle, max_pixels=10**6).score([PNG] * len(mse), [False] * len(mse), [0.0] * len(mse))
+        return BatchScorer(bundle, max_pixels=10**6, light=True).score([PNG] * len(mse), [OPTIONS] * len(mse))
 
 
 def test_scores_outside_the_calibration_scores_have_a_warning(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,8 +62,8 @@ def test_only_plain_png_files_are_decoded_on_the_event_loop(bundle: Bundle) -> N
     gamma = hostile.png(8, 8, hostile.chunk(b"gAMA", bytes(4)))
     damaged = PNG[:-20] + bytes([PNG[-20] ^ 1]) + PNG[-19:]
     files = [PNG, slow, gamma, damaged, encode(gradient(), "JPEG")]
-    scorer = BatchScorer(bundle, max_pixels=10**6)
-    outcomes = scorer.score(files, [False] * len(files), [0.0] * len(files), only_plain=True)
+    scorer = BatchScorer(bundle, max_pixels=10**6, light=True)
+    outcomes = scorer.score(files, [OPTIONS] * len(files), only_plain=True)
     assert [type(each) for each in outcomes] == [Scored, Large, Large, Large, Large]
     assert [seems_plain(file) for file in files] == [True, False, False, True, False]
 
@@ -71,8 +72,8 @@ def test_small_files_that_take_long_are_decoded_where_they_can_be_stopped(bundle
     file = encode(gradient(1000, 1000), "JPEG2000", quality_mode="rates", quality_layers=[100])
     hidden = hostile.corpus()["avif-large-frame"]  # announces 8 × 8 pixels
     assert max(len(file), len(hidden)) < 64 * 1024
-    scorer = BatchScorer(bundle, max_pixels=10**7)
-    outcomes = scorer.score([file, hidden], [False] * 2, [0.0] * 2)
+    scorer = BatchScorer(bundle, max_pixels=10**7, light=True)
+    outcomes = scorer.score([file, hidden], [OPTIONS] * 2)
     assert [type(each) for each in outcomes] == [Large, Large]
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from app.inference.bundles.bundle import Bundle
+from app.inference.bundles.bundle import BatchScores, Bundle
 from app.inference.bundles.store import ModelStore
 from app.inference.errors import TooManyPixels, UnreadableImage
 from app.inference.images.model_input import DecodedImage
-from app.inference.serving.batch_queue import CompletedBatch, ServedModel
+from app.inference.serving.batch_queue import ServedModel
 from app.inference.serving.batch_scorer import Scored
 from app.inference.serving.engine import Engine
 from app.inference.serving.scoring import Results, score
@@ -48,15 +48,11 @@ def image(values: Any) -> DecodedImage:
     return DecodedImage(np.broadcast_to(np.asarray(values, np.float32), (1, 8, 8)).copy())
 
 
-def serve(
-    bundle: Bundle,
-    use: Callable[[Engine, ServedModel], Any],
-    observe: Callable[[CompletedBatch], None] = lambda _: None,
-) -> Any:
+def serve(bundle: Bundle, use: Callable[[Engine, ServedModel], Any]) -> Any:
     """Runs a coroutine function with an engine and the served bundle."""
 
     async def scenario() -> Any:
-        engine = Engine(max_batch=4, queue_size=64, max_pixels=10**6, observe=observe)
+        engine = Engine(max_batch=4, queue_size=64, max_pixels=10**6)
         try:
             return await use(engine, await engine.serve(bundle))
         finally:
@@ -102,22 +98,29 @@ def test_warning_of_inverted_images_uses_the_calibrated_threshold(brightness: Bu
 
 @pytest.mark.parametrize("light", [True, False])
 def test_negatives_are_scored_of_anomalies_out_of_scope_if_that_is_fast(
-    trained: Published, digit_files: dict[int, list[bytes]], light: bool
+    trained: Published, digit_files: dict[int, list[bytes]], monkeypatch: pytest.MonkeyPatch, light: bool
 ) -> None:
     """It would double the time for each defective part."""
-    batches: list[CompletedBatch] = []
+    passes: list[int] = []
     bundle = ModelStore(trained.directory.parent.parent).load("digits-5", trained.manifest.version)
     five, *others = (digit_files[digit][0] for digit in (5, 0, 1))
     dark = encode(ImageOps.invert(Image.open(io.BytesIO(five))))
 
     async def use(engine: Engine, model: ServedModel) -> Results:
-        model.light = light
+        passes.clear()  # those of the warm-up
         return await score(engine, model, [*others, dark], bundle.operating_point())
 
-    results: Results = serve(bundle, use, batches.append)
+    def score_batch(self: Bundle, images: torch.Tensor) -> BatchScores:
+        passes.append(len(images))
+        return original(self, images)
+
+    original = Bundle.score_batch
+    monkeypatch.setattr(Bundle, "score_batch", score_batch)
+    monkeypatch.setattr("app.inference.serving.engine.LIGHT_S", float("inf") if light else 0)
+    results: Results = serve(bundle, use)
     assert [results.point.is_anomaly(each.score) for each in results.scored] == [True, True, True]
     assert [results.out_of_scope(each) for each in results.scored] == [False, False, True]
-    assert sum(batch.size for batch in batches) == len(results.scored) + light
+    assert sum(passes) == len(results.scored) + light
     inverted = [any("looks inverted" in text for text in each.warnings) for each in results.scored]
     assert inverted == [False, False, light]
 
