@@ -6,7 +6,7 @@ The same work done request by request takes several times as long.
 import time
 from collections.abc import Sequence
 from math import isfinite
-from typing import Final, NamedTuple, Self, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -118,6 +118,12 @@ class Large(NamedTuple):
 Content: TypeAlias = bytes | DecodedImage | Rejected
 """What a request has for one image: a file, a decoded image, or the reason why it has neither, which is the outcome."""
 
+
+def is_large(content: Content) -> TypeGuard[bytes]:
+    """Whether the size of a file alone says that it is too large to be decoded with its batch."""
+    return isinstance(content, bytes) and len(content) > SMALL_BYTES
+
+
 BatchOutcome: TypeAlias = Scored | Rejected | Large
 """Of one image in a batch. Large images are decoded elsewhere and added to a later batch."""
 
@@ -161,7 +167,7 @@ class BatchScorer:
         """Scores a batch.
 
         Args:
-            contents: of the images.
+            contents: of the images, none of them large.
             options: for each image, those of its request.
             only_plain: whether to decode nothing but plain PNG files, with a reader whose time is bounded; other files
                 count as large.
@@ -251,14 +257,10 @@ class BatchScorer:
         return self.light and is_out_of_scope(scope, is_anomaly=anomalous)
 
     def _decode(self, contents: Sequence[Content], *, only_plain: bool) -> list[DecodedImage | Rejected | Large]:
-        files = [content for content in contents if isinstance(content, bytes) and len(content) <= SMALL_BYTES]
+        files = [content for content in contents if isinstance(content, bytes)]
         plain = iter(read_plain_pngs(files, max_pixels=self._max_pixels))
         return [
-            content
-            if not isinstance(content, bytes)
-            else Large(content)
-            if len(content) > SMALL_BYTES
-            else self._decode_file(content, next(plain), only_plain=only_plain)
+            self._decode_file(content, next(plain), only_plain=only_plain) if isinstance(content, bytes) else content
             for content in contents
         ]
 

@@ -21,7 +21,7 @@ from app.inference.images.decoding import open_image
 from app.inference.images.model_input import DecodedImage
 from app.inference.images.rendering import error_map, png, score_map, to_pixels
 from app.inference.serving.batch_queue import ServedModel
-from app.inference.serving.batch_scorer import BatchOutcome, Content, Large, Outcome, Rejected, Scored
+from app.inference.serving.batch_scorer import BatchOutcome, Content, Large, Outcome, Rejected, Scored, is_large
 from app.inference.serving.engine import Engine
 from app.inference.serving.localization import ImageRegion, Localization
 
@@ -104,7 +104,9 @@ async def score(
         encode: whether to encode the reconstructions as PNG files.
         diagnose: whether to score the negatives of anomalies as well, to warn of inverted images.
     """
-    outcomes = await model.run(images, encode=encode, diagnose=diagnose, client=client)
+    small = [image for image in images if not is_large(image)]
+    batched = iter(await model.run(small, encode=encode, diagnose=diagnose, client=client))
+    outcomes = [Large(image) if is_large(image) else next(batched) for image in images]
     finished = (
         outcomes if _all_finished(outcomes) else await _score_large(engine, model, outcomes, client, diagnose=diagnose)
     )
