@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.inference.bundles.bundle import BatchScores, Bundle
+from app.inference.bundles.bundle import Bundle
 from app.inference.decisions.conformal import is_anomaly
 from app.inference.decisions.scope import is_out_of_scope
 from app.inference.errors import InferenceError, NonFiniteScore
@@ -188,7 +188,8 @@ class BatchScorer:
     def _score(self, decoded: Sequence[DecodedImage], options: Sequence[Options], began: float) -> list[Outcome]:
         images = stack(decoded)
         scores = self.bundle.score_batch(images)
-        inverted = self._warnings_of_inverted(images, scores, options)
+        scopes: Sequence[float | None] = scores.scope or [None] * len(decoded)
+        inverted = self._warnings_of_inverted(images, scores.score, scopes, options)
         calibration, reconstructions = self.bundle.calibration, scores.reconstruction
         lowest, highest = calibration.scores[0], calibration.scores[-1]
         rows = [row for row, each in enumerate(options) if each.encode and self._encodes]
@@ -196,7 +197,6 @@ class BatchScorer:
         files = iter(pngs(to_pixels(to_encode)) if rows else ())
         compute_s = time.perf_counter() - began
         outcomes: list[Outcome] = []
-        scopes: Sequence[float | None] = scores.scope or [None] * len(decoded)
         columns = zip(decoded, options, scores.mse, scores.score, scopes, strict=True)
         for row, (image, each, mse, score, scope) in enumerate(columns):
             file = next(files) if each.encode and self._encodes else None
@@ -230,19 +230,22 @@ class BatchScorer:
         return outcomes
 
     def _warnings_of_inverted(
-        self, images: torch.Tensor, scores: BatchScores, options: Sequence[Options]
+        self,
+        images: torch.Tensor,
+        scores: Sequence[float],
+        scopes: Sequence[float | None],
+        options: Sequence[Options],
     ) -> dict[int, str]:
         """Warnings of the images whose negatives have a far lower score, by row."""
-        scopes: Sequence[float | None] = scores.scope or [None] * len(images)
-        columns = enumerate(zip(options, scores.score, scopes, strict=True))
-        rows = [row for row, (each, score, scope) in columns if each.diagnose and self._may_be_inverted(score, scope)]
+        columns = enumerate(zip(scores, scopes, options, strict=True))
+        rows = [row for row, (score, scope, each) in columns if each.diagnose and self._may_be_inverted(score, scope)]
         if not rows:
             return {}
         negatives = self.bundle.score_batch(1 - images[rows]).score
         return {
             row: f"looks inverted: its negative would score {negative:.4g}"
             for row, negative in zip(rows, negatives, strict=True)
-            if negative < _MUCH_LOWER * scores.score[row]
+            if negative < _MUCH_LOWER * scores[row]
         }
 
     def _may_be_inverted(self, score: float, scope: float | None) -> bool:
