@@ -1,7 +1,7 @@
 """Sandbox of a decode process: a compromised decoder cannot reach files, TCP ports and other processes.
 
 Decoders are C code, and image files can exploit their faults. The code that such a file runs has the image, the shared
-memory and the socket to the service, and nothing else.
+memory and the socket to the service. Landlock does not restrict UDP and Unix sockets with a path.
 
 Source: Linux, Documentation/userspace-api/landlock.rst. Landlock needs no privileges and works in containers.
 """
