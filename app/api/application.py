@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-# The objects of a few requests in progress reach the default threshold of Python's garbage collector, 700. It then finds
-# nothing, because finished requests leave no reference cycles.
+# A few requests in progress have as many objects as the default threshold of Python's garbage collector, 700. It then
+# finds nothing, because finished requests leave no reference cycles.
 _COLLECTION_THRESHOLD: Final = 10_000
 _DECODING_SHARE: Final = 0.5  # of a request's time may pass until the images before it are decoded
 _MEASURE_INTERVAL_S: Final = 2
