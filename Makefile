@@ -55,7 +55,7 @@ bench: $(VENV)/ready-serving  ## measure the speed of the service as ratios (Lin
 bench-images: $(VENV)/ready-serving  ## measure decoding and serving of photographs as ratios (Linux, two cores, wrk; ARGS="--photographs … --rounds …")
 	$(PY) -m benchmarks.images $(ARGS)
 
-bench-peers: $(VENV)/ready-serving  ## compare the service with other model servers (ARGS="--peers … --rounds … --seconds …")
+bench-peers: $(VENV)/ready-serving  ## compare the service with other model servers (ARGS="--peers … --images … --rounds …")
 	$(PY) -m benchmarks.peers $(ARGS)
 
 bench-anomalib: $(VENV)/ready-training  ## compare the recipe features with anomalib on an image folder (DATA=, DATA_DIR=, ARGS="--models … --seeds …")

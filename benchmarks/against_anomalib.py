@@ -28,7 +28,8 @@ from app.inference.bundles import torchscript
 from app.inference.decisions.conformal import Calibration, anomaly_rate
 from benchmarks.accuracy.pool import read_pool
 from benchmarks.errors import exit_status
-from benchmarks.peer_servers import ENVIRONMENTS, SERVERS, install, pinned_version, run_command
+from benchmarks.peers.environments import ENVIRONMENTS, install, pinned_version, run_command
+from benchmarks.peers.servers import SERVERS
 from training.data.datasets import Dataset, Source
 from training.data.folders import NORMAL
 from training.data.splitting import Partition, split

@@ -17,7 +17,8 @@ from app.inference.images.model_input import InputSpec
 from benchmarks import against_anomalib
 from benchmarks.against_anomalib import Figures, Scored, judge, main, read_scores, score_with_ours, table, write_images
 from benchmarks.errors import BenchmarkError
-from benchmarks.peer_servers import ENVIRONMENTS, SERVERS, is_installed
+from benchmarks.peers.environments import ENVIRONMENTS, is_installed
+from benchmarks.peers.servers import SERVERS
 from tests.support import encode
 from training.data.datasets import Dataset
 from training.data.images import Images

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-MAX_BATCH = 32  # the number of connections of the load
+MAX_BATCH = 32  # the most connections of a load
 
 
 class Model:
@@ -65,6 +65,7 @@ class Model:
                     "is_anomaly": is_anomaly,
                     "verdict": "anomaly" if is_anomaly else "normal",
                     "p_value": (1 + at_least) / (len(self.calibration) + 1),
+                    "out_of_scope": False,
                     "warnings": self._warnings(score),
                     "reconstruction": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(),
                 }

@@ -1,31 +1,20 @@
-"""The servers that ``benchmarks.peers`` compares: how to start them, and how to send them an image.
+"""The servers that are compared: how to start them, and how to send them an image.
 
-Each peer runs in its own environment, which is created at first use. Its code is in ``benchmarks/peers/<peer>/``.
+The code of each peer is in ``benchmarks/peers/<peer>/``.
 """
 
 import base64
 import json
-import os
-import platform
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.errors import BenchmarkError
 from benchmarks.load.server_process import free_port
 from benchmarks.servers import SHIPPED
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-SERVERS: Final = Path(__file__).with_name("peers")
+SERVERS: Final = Path(__file__).parent
 SHARED: Final = SERVERS / "shared"
-
-ENVIRONMENTS: Final = Path.home() / ".cache" / "anomaly-service-benchmarks"
-"""Where the environments are, unless ``--environments`` says otherwise."""
 
 _MODEL: Final = SHIPPED.folder.name
 
@@ -68,7 +57,7 @@ OURS: Final = Target(
     name="ours",
     command=lambda port: ["python", "-m", "app", "--port", str(port)],
     path="/score",
-    content_type="image/png",
+    content_type="application/octet-stream",
 )
 
 PEERS: Final = {
@@ -118,13 +107,13 @@ PEERS: Final = {
                 "python", "server.py", "--http_port", str(port), "--enable_grpc", "false", "--model_name", _MODEL,
             ],
             path=f"/v1/models/{_MODEL}:predict",
-            content_type="image/png",
+            content_type="application/octet-stream",
         ),
         Target(
             name="torchserve",
             command=lambda _: ["sh", "serve.sh", _MODEL],
             path=f"/predictions/{_MODEL}",
-            content_type="image/png",
+            content_type="application/octet-stream",
             variables=lambda port: {
                 "TS_INFERENCE_ADDRESS": f"http://127.0.0.1:{port}",
                 "TS_MANAGEMENT_ADDRESS": f"http://127.0.0.1:{free_port()}",
@@ -142,78 +131,3 @@ PEERS: Final = {
         ),
     )
 }  # fmt: skip
-
-
-def pinned_version(name: str) -> str:
-    """The version of a peer's package in its ``requirements.txt``."""
-    lines = _requirements(name).read_text().splitlines()
-    return next(line.partition("==")[2] for line in lines if line.startswith(f"{name}=="))
-
-
-def create_environment(target: Target, folder: Path) -> Path:
-    """Creates the environment of a peer if it does not exist yet; returns the folder of its programs.
-
-    Raises:
-        BenchmarkError: the installation failed, or a program that the peer needs is missing.
-    """
-    if target.needs and shutil.which(target.needs[0]) is None:
-        raise BenchmarkError(target.needs[1])
-    return install(target.name, folder)
-
-
-def is_installed(name: str, folder: Path) -> bool:
-    """Whether the environment of a peer is there, with the versions of its ``requirements.txt``."""
-    done = folder / "installed.txt"
-    return done.exists() and done.read_text() == _contents(name)
-
-
-def install(name: str, folder: Path) -> Path:
-    """Creates the environment for ``benchmarks/peers/<name>``, if it is not there; returns the folder of its programs.
-
-    It contains the same build of torch as this environment. Builds of the backend index have a local version label.
-
-    Raises:
-        BenchmarkError: the installation failed.
-    """
-    if not is_installed(name, folder):
-        print("  installing …", flush=True)
-        torch = _torch()
-        uv = [sys.executable, "-m", "uv"]
-        backend = ["--torch-backend=auto"] if "+" in torch else []
-        python = str(folder / "bin" / "python")
-        requirements = str(_requirements(name))
-        run_command([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], ROOT)
-        run_command([*uv, "pip", "install", "--quiet", *backend, "--python", python, "-r", requirements, torch], ROOT)
-        (folder / "installed.txt").write_text(_contents(name))
-    return folder / "bin"
-
-
-def _requirements(name: str) -> Path:
-    return SERVERS / name / "requirements.txt"
-
-
-def _torch() -> str:
-    return f"torch=={version('torch')}"
-
-
-def _contents(name: str) -> str:
-    return "\n".join([platform.python_version(), _torch(), _requirements(name).read_text()])
-
-
-def run_command(command: list[str], folder: Path, variables: Mapping[str, str] | None = None) -> None:
-    """Runs a command in a folder, with additional environment variables.
-
-    Raises:
-        BenchmarkError: it cannot be started, or its exit status is not 0.
-    """
-    environment = {**os.environ, **(variables or {})}
-    program = shutil.which(command[0], path=environment["PATH"]) or command[0]
-    try:
-        subprocess.run(  # noqa: S603  fixed commands
-            [program, *command[1:]], cwd=folder, env=environment, check=True, capture_output=True, text=True
-        )
-    except OSError as error:
-        raise BenchmarkError(f"{command[0]} cannot be started: {error.strerror}") from error
-    except subprocess.CalledProcessError as error:
-        output = " ".join((error.stderr or error.stdout).split())
-        raise BenchmarkError(f"{' '.join(command[:4])} failed: {output[:300]}") from error

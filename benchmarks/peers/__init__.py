@@ -1,0 +1,1 @@
+"""Compares the service with other model servers."""
