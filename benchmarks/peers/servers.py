@@ -107,7 +107,7 @@ PEERS: Final = {
                 "python", "server.py", "--http_port", str(port), "--enable_grpc", "false", "--model_name", _MODEL,
             ],
             path=f"/v1/models/{_MODEL}:predict",
-            content_type="application/octet-stream",
+            content_type="image/png",  # it reads application/octet-stream as a tensor
         ),
         Target(
             name="torchserve",
