@@ -209,7 +209,8 @@ def test_rows_of_rejected_images_contain_the_reason(snapshot: ModelSnapshot, tmp
         if reason is not None:
             assert reason in row["error"]
             assert "\n" not in row["error"]
-    assert len({rows[path]["score"] for path, reason in expected.items() if reason is None}) == 1
+    scores = [rows[path]["score"] for path, reason in expected.items() if reason is None]
+    assert scores == pytest.approx([scores[0]] * len(scores), rel=1e-5)  # rounding depends on the size of a batch
 
 
 def test_snapshot_is_verified(store: Path, snapshot: ModelSnapshot, tmp_path: Path) -> None:
