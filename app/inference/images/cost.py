@@ -14,7 +14,8 @@ PNG: grey, RGB, RGBA                  3, 9, 16 (17)      11, 38, 40 (70)
 PNG of 16 bits: grey, RGB, RGBA       11, 20, 24 (28)    47, 131, 174 (190)
 JPEG: grey, RGB, CMYK                 1, 5, 9 (14)       12, 22, 38 (20)
 JPEG, progressive: 4:2:0, 4:4:4       7, 10 (12)         37, 49 (47)
-WebP: lossy, lossless, with alpha     14, 20, 22 (24)    53, 54, 58 (60)
+WebP: lossy, lossless, with alpha     5, 9, 12 (12)      53, 54, 58 (60)
+WebP of several frames                22 (24)            60 (60)
 GIF: opaque, transparent              2, 7 (11)          47, 57 (60)
 BMP: palette, RGB                     6, 6 (7)           33, 34 (35)
 TIFF: grey, RGB, RGBA                 2, 9, 15 (19)      24, 54, 48 (84)
@@ -33,6 +34,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from app.inference.images.codecs import webp
 from app.inference.images.model_input import InputSpec
 from app.inference.images.resampling import jpeg_scale
 
@@ -54,6 +56,8 @@ _MARKER: Final = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 _SCAN, _END = b"\xda", b"\xd9"
 _FRAMES: Final = {bytes([code]) for code in range(0xC0, 0xD0)} - {b"\xc4", b"\xc8", b"\xcc"}
 _SEQUENTIAL: Final = {b"\xc0", b"\xc1", b"\xc3"}
+
+_WEBP_ANIMATION: Final = 2  # a flag
 
 # TIFF
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 262, 277, 322, 323
@@ -150,17 +154,20 @@ def _of_jpeg(content: bytes, spec: InputSpec) -> _Rate:
 
 
 def _of_webp(content: bytes) -> _Rate:
-    kind = content[8:16]
+    kind, pixel_bytes = content[8:16], 12
     if kind == b"WEBPVP8X":
         width, height = (int.from_bytes(content[at : at + 3], "little") + 1 for at in (24, 27))
+        if content[20] & _WEBP_ANIMATION:
+            pixel_bytes = 24
     elif kind == b"WEBPVP8L":
         (bits,) = struct.unpack_from("<I", content, 21)
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     elif kind == b"WEBPVP8 ":
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", content, 26))
+        pixel_bytes = 7
     else:
         return _NOTHING
-    return _Rate(width * height, 24, 60)
+    return _Rate(width * height, pixel_bytes if webp.IS_AVAILABLE else 24, 60)
 
 
 def _of_gif(content: bytes) -> _Rate:

@@ -18,7 +18,7 @@ from PIL.ExifTags import Base as ExifTag
 from app.files import formats
 from app.inference.errors import TooManyPixels, UnreadableImage
 from app.inference.images import deep, resampling
-from app.inference.images.codecs import avif, bmp, jpeg, jpeg2000, metadata, png, unsupported
+from app.inference.images.codecs import avif, bmp, jpeg, jpeg2000, metadata, png, unsupported, webp
 from app.inference.images.codecs.jpeg import JpegFile
 from app.inference.images.codecs.plain_png import read_plain_pngs
 from app.inference.images.deep import DeepImage
@@ -41,6 +41,7 @@ if formats.HAS_HEIC:
     import_module(formats.HEIC_PACKAGE).register_heif_opener()
 
 _UPRIGHT: Final = 1
+_OPAQUE: Final = {"L", "RGB", "RGBX"}
 _LYING: Final = range(5, 9)  # EXIF orientations that exchange width and height
 _TRANSPOSITIONS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -261,6 +262,8 @@ class _Conversion:
         if structure is not None and isinstance(image, PillowFile.ImageFile):
             scale = resampling.jpeg_scale(*size, self.spec)
             self.warnings += structure.load(image, scale)
+        elif image.format == "WEBP" and isinstance(image, PillowFile.ImageFile):
+            image = webp.load(image, data)
         else:
             image.load()
         if orientation in _TRANSPOSITIONS:
@@ -276,7 +279,7 @@ class _Conversion:
         return self._run_deep(values)
 
     def run_plain(self, image: Image.Image, box: Box | None = None, scale: int = resampling.FULL) -> DecodedImage:
-        """Converts an upright, opaque image of mode L or RGB.
+        """Converts an upright, opaque image of mode L, RGB or RGBX.
 
         Args:
             image: as decoded.
@@ -287,10 +290,10 @@ class _Conversion:
         return DecodedImage(self._pixels(self._resize(image, box, scale)), tuple(self.warnings), size)
 
     def _flatten(self, image: Image.Image) -> Image.Image:
-        """Any Pillow mode of 8 bits or less → an opaque image of the same size: L or RGB."""
+        """Any Pillow mode of 8 bits or less → an opaque image of the same size: L, RGB or RGBX."""
         self.warnings += deep.lost_values(image)
         if image.has_transparency_data:
-            rgba = image.convert("RGBA")
+            rgba = image if image.mode == "RGBA" else image.convert("RGBA")
             alpha = rgba.getchannel("A")
             if alpha.getextrema() != (255, 255):
                 self._warn_of_transparency()
@@ -300,7 +303,7 @@ class _Conversion:
             return rgba.convert("RGB")
         if deep.is_signed_byte(image):
             return Image.fromarray(np.asarray(image) ^ np.uint8(128))
-        if image.mode in {"L", "RGB"}:
+        if image.mode in _OPAQUE:
             return image
         return image.convert("L" if image.mode == "1" else "RGB")
 
@@ -336,6 +339,8 @@ class _Conversion:
         return resampling.fitted(image, box, self.spec)
 
     def _pixels(self, image: Image.Image) -> Pixels:
+        if image.mode not in {"L", "RGB"}:
+            image = image.convert("RGB")  # when it is small
         if image.mode == "RGB" and self.spec.mode == "L":
             if _largest_channel_difference(np.asarray(image)) > _NOTICEABLE_COLOUR:
                 self.warnings.append(_COLOUR_TO_GREY)

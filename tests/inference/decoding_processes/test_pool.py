@@ -109,7 +109,7 @@ def test_process_that_does_not_answer_is_ended(process: DecodeProcess) -> None:
 
 
 def test_memory_is_limited_and_given_back(process: DecodeProcess) -> None:
-    """A kilobyte takes half a gigabyte; a process that was refused it decodes the next image."""
+    """Two kilobytes take a quarter of a gigabyte; a process that was refused it decodes the next image."""
     file = encode(Image.new("RGB", (5000, 5000)), "WEBP", lossless=True, method=0)
     for _ in range(2):
         with pytest.raises(UnreadableImage):
@@ -125,6 +125,8 @@ def test_memory_is_limited_and_given_back(process: DecodeProcess) -> None:
         ("RGB", "JPEG", {"progressive": True, "subsampling": 0}),
         ("RGBA", "PNG", {}),
         ("RGB", "WEBP", {"method": 0}),
+        ("RGBA", "WEBP", {"method": 0}),
+        ("RGB", "WEBP", {"method": 0, "lossless": True}),
         ("RGB", "TIFF", {"compression": "tiff_lzw"}),
         ("RGB", "AVIF", {"speed": 10}),
         ("RGB", "JPEG2000", {}),
