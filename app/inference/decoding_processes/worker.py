@@ -24,7 +24,7 @@ from app.inference.errors import InferenceError
 from app.inference.images.decoding import decode
 from app.inference.images.model_input import DecodedImage, InputSpec
 
-_NICENESS: Final = 5  # a third of the processor time of small images and answers, which do not wait for large images
+_NICENESS: Final = 10  # a tenth of the processor time of small images and answers, which do not wait for large images
 _PLUGINS: Final = (Jpeg2KImagePlugin, MpoImagePlugin, WebPImagePlugin)  # otherwise imported by the first image
 _STATM: Final = Path("/proc/self/statm")  # on Linux; elsewhere address space is not limited
 _STATM_BYTES: Final = 200  # it has seven numbers

@@ -73,7 +73,7 @@ def test_images_are_decoded_as_in_this_process(pool: DecodePool) -> None:
 
 def test_decode_processes_have_a_lower_priority_than_the_service(process: DecodeProcess) -> None:
     ours = os.getpriority(os.PRIO_PROCESS, 0)
-    assert os.getpriority(os.PRIO_PROCESS, pid_of(process)) == min(ours + 5, 19)
+    assert os.getpriority(os.PRIO_PROCESS, pid_of(process)) == min(ours + 10, 19)
 
 
 def test_errors_are_the_same_as_in_this_process(pool: DecodePool) -> None:
