@@ -138,7 +138,7 @@ def measure_model_mb(models: int) -> float:
                 log=Path(folder) / "log",
                 environment=variables,
                 folder=_ROOT,
-                core=min(os.sched_getaffinity(0)),
+                cores=[min(os.sched_getaffinity(0))],
             ) as server:
                 return _growth(server, scores, models)
 

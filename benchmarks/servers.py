@@ -1,4 +1,4 @@
-"""The servers that are compared: the service and the reference applications, each on the server's core."""
+"""The servers that are compared: the service and the reference applications, on the server's core by default."""
 
 import base64
 import contextlib
@@ -6,14 +6,14 @@ import http.client
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from app.inference.bundles.store import ModelStore
 from benchmarks.errors import BenchmarkError
-from benchmarks.load.server_process import Server, free_port, pinned_server
+from benchmarks.load.server_process import SERVER_CORE, Server, free_port, pinned_server
 from benchmarks.load.wrk import Load
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -94,8 +94,8 @@ def reference(name: str, variables: Mapping[str, str] | None = None, model: Mode
 
 
 @contextlib.contextmanager
-def started(target: Target, image: bytes) -> Iterator[Running]:
-    """A server on its core, which has answered a request with the image, until the end of the ``with`` block.
+def started(target: Target, image: bytes, *, cores: Collection[int] = (SERVER_CORE,)) -> Iterator[Running]:
+    """A server on its cores, which has answered a request with the image, until the end of the ``with`` block.
 
     Raises:
         BenchmarkError: it does not start.
@@ -109,7 +109,7 @@ def started(target: Target, image: bytes) -> Iterator[Running]:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with pinned_server(
-            command, lambda: bool(ask(port, image)), log=log, environment=variables, folder=ROOT
+            command, lambda: bool(ask(port, image)), log=log, environment=variables, folder=ROOT, cores=cores
         ) as server:
             yield Running(server, port)
 

@@ -1,7 +1,8 @@
 """Measures decoding and serving of large images as ratios: ``make bench-images``.
 
-Everything that is compared runs on one core, wrk on another. The two sides of a comparison run in turn, and the result
-is the median of the ratios of all rounds. With another model than the shipped one, only the whole service is measured.
+Everything that is compared runs on one core, wrk on another; of two workers, one shares its core with wrk. The two
+sides of a comparison run in turn, and the result is the median of the ratios of all rounds. With another model than the
+shipped one, only the whole service is measured.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.images import decoding, latency, service
+from benchmarks.images import decoding, latency, memory, service, workers
 from benchmarks.load.server_process import SERVER_CORE
 from benchmarks.load.wrk import LOAD_CORE, require_tools
 from benchmarks.servers import SHIPPED, Model
@@ -51,7 +52,9 @@ def _measure(model: Model, rounds: int, seconds: int, folder: Path | None) -> li
     lines = decoding.measure(rounds, folder)
     os.sched_setaffinity(0, {LOAD_CORE})  # this process must not use the server's core
     lines += service.measure(rounds, seconds, folder)
-    return lines + latency.measure(rounds, seconds, folder)
+    lines += latency.measure(rounds, seconds, folder)
+    lines.append(workers.measure(rounds, seconds, folder))
+    return lines + memory.measure(folder)
 
 
 if __name__ == "__main__":

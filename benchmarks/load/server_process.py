@@ -1,4 +1,4 @@
-"""A server process on one core, with its memory and processor time. Linux only, with ``taskset`` on the path."""
+"""A server process on chosen cores, with its memory and processor time. Linux only, with ``taskset`` on the path."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -66,10 +66,10 @@ def pinned_server(
     log: Path,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
-    core: int = SERVER_CORE,
+    cores: Collection[int] = (SERVER_CORE,),
     patience_s: float = 90,
 ) -> Iterator[Server]:
-    """Starts a server on one core, waits until it answers, and stops it with all its descendants at the end.
+    """Starts a server on some cores, waits until it answers, and stops it with all its descendants at the end.
 
     Args:
         command: the program and its arguments.
@@ -77,7 +77,7 @@ def pinned_server(
         log: file for its output.
         environment: variables in addition to those of this process.
         folder: its working directory; None: that of this process.
-        core: the core that it and its descendants may use.
+        cores: those that it and its descendants may use.
         patience_s: maximum time until it is ready.
 
     Raises:
@@ -86,7 +86,7 @@ def pinned_server(
     began = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  callers pass fixed commands
-            ["taskset", "--cpu-list", str(core), *command],  # noqa: S607
+            ["taskset", "--cpu-list", ",".join(map(str, cores)), *command],  # noqa: S607
             cwd=folder,
             env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,

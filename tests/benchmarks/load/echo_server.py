@@ -34,5 +34,5 @@ def echo(log: Path, port: int) -> Iterator[Server]:
             connection.request("POST", "/", b"hello")
             return connection.getresponse().read() == b"hello"
 
-    with pinned_server([sys.executable, "-c", ECHO, str(port)], ready, log=log, core=CORE) as server:
+    with pinned_server([sys.executable, "-c", ECHO, str(port)], ready, log=log, cores=[CORE]) as server:
         yield server
