@@ -69,9 +69,10 @@ class JpegFile:
         if scale > 1:
             image.draft(image.mode, (image.width // scale, image.height // scale))
         feed = _Feed(image)
+        data = memoryview(self.data)
         at = 0
         for end, restart in [] if self.is_arithmetic else self.scans:
-            feed.give(self.data[at:end] + _FILLER)
+            feed.give(b"".join((data[at:end], _FILLER)))
             if feed.is_finished:
                 break
             if restart and not feed.needs_more():  # perhaps for blocks after this marker
@@ -80,7 +81,7 @@ class JpegFile:
                 raise UnreadableImage(_INCOMPLETE)
             at = end
         if not feed.is_finished:
-            feed.give(self.data[at:] + (b"" if self.has_end else _END_MARKER))
+            feed.give(b"".join((data[at:], b"" if self.has_end else _END_MARKER)))
         if self.lacks_scans or not feed.is_finished:
             raise UnreadableImage(_INCOMPLETE)
         image.tile = []
