@@ -17,13 +17,7 @@ _GOAL: Final = 1.6
 def measure(rounds: int, seconds: int, folder: Path | None) -> Line:
     """Requests per second of two workers on two cores, one of which wrk uses as well, and of one worker on the other.
 
-    Args:
-        rounds: each runs both sides.
-        seconds: duration of a run.
-        folder: of photographs; None: a computed one.
-
-    Raises:
-        BenchmarkError: the service does not start, or gave a wrong answer.
+    The arguments and errors are those of :func:`benchmarks.images.service.measure`.
     """
     golden = SHIPPED.golden_image
     images = [encoded(image, "JPEG") for image in photographs(1920, 1080, folder)]

@@ -1,4 +1,4 @@
-"""WebP files: decodes still pictures into the memory of an image, which Pillow does with five times as much memory.
+"""WebP files: decodes still pictures into the memory of an image. Pillow takes up to four times as much memory.
 
 Pillow uses the part of libwebp that plays animations: it keeps two pictures, copies the one that it returns, and
 copies that into an image. The functions here are of the same library, for still pictures, and give the same values.
@@ -31,7 +31,7 @@ class _Library(NamedTuple):
 
     @classmethod
     def of_pillow(cls) -> Self | None:
-        """The library that Pillow uses; None if it shows no other code its functions."""
+        """The library that Pillow uses; None if it does not export its functions."""
         try:
             library = ctypes.CDLL(_webp.__file__)
             read_size, read_pixels = library.WebPGetInfo, library.WebPDecodeRGBAInto
@@ -73,7 +73,7 @@ def load(image: PillowFile.ImageFile, data: bytes) -> Image.Image:
 
 def _decoded(image: Image.Image, data: bytes) -> Image.Image | None:
     """A still picture; None: it is another kind, or damaged."""
-    if _LIBRARY is None or image.mode not in _LAYOUTS:
+    if not _LIBRARY or image.mode not in _LAYOUTS:
         return None
     width, height = ctypes.c_int(), ctypes.c_int()
     is_read = _LIBRARY.read_size(data, len(data), ctypes.byref(width), ctypes.byref(height))
